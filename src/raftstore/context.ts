@@ -1,0 +1,90 @@
+/**
+ * What the FSMs of a store may use: the effects side of "messages in, effects out". All methods return at once; the
+ * store loop carries effects out and feeds completions back as messages. FSMs never await.
+ */
+import type { RegionId } from '../base/ids.ts';
+import type { KeyRange } from '../base/key-range.ts';
+import type { PeerMessage } from '../codec/peer-message.ts';
+import type { Clock } from '../env/clock.ts';
+import type { Engine, EngineSnapshot, WriteBatch } from '../env/engine.ts';
+import type { Failpoints } from '../env/failpoints.ts';
+import type { Logger } from '../env/log.ts';
+import type { Rng } from '../env/rng.ts';
+import type { RegionHeartbeat, StoreHeartbeat } from '../meta/heartbeat.ts';
+import type { Region } from '../meta/region.ts';
+import type { RaftstoreConfig } from './config.ts';
+import type { ApplyTask, PeerMsg, SplitIdsResult, StagedSnapshot, StoreMsg } from './msg.ts';
+import type { PendingCreatePeers, StoreMeta } from './store/store-meta.ts';
+
+/** Mailboxes. Messages are handled in a later round of the store loop, in order. */
+export interface Router {
+  /** Never refuses; false if there is no such peer FSM (the message is dropped, requests in it are answered). */
+  toPeer(region: RegionId, msg: PeerMsg): boolean;
+  toApply(region: RegionId, task: ApplyTask): boolean;
+  toStore(msg: StoreMsg): void;
+}
+
+/** Store-to-store messages. Sending may drop silently: Raft repeats what matters. */
+export interface PeerTransport {
+  send(message: PeerMessage): void;
+  /** Streams a generated snapshot; `done` is called exactly once. The message is the MsgSnap envelope. */
+  sendSnapshot(message: PeerMessage, source: SnapshotSource, done: (ok: boolean) => void): void;
+  /** Store loop calls this at the end of each round: everything sent so far may leave. */
+  flush(): void;
+}
+
+/** A frozen region to stream: pages of raw (stored) key/value pairs in key order. Closed by whoever finishes with it. */
+export interface SnapshotSource {
+  readonly region: Region;
+  readonly index: number;
+  readonly term: number;
+  readonly snapshot: EngineSnapshot;
+  close(): void;
+}
+
+/** The placement service as a store uses it. Failures are reported by rejection; nothing here blocks a round. */
+export interface PdClient {
+  regionHeartbeat(heartbeat: RegionHeartbeat): void;
+  storeHeartbeat(heartbeat: StoreHeartbeat): Promise<void>;
+  askBatchSplit(region: Region, count: number): Promise<readonly SplitIdsResult[]>;
+  reportBatchSplit(regions: readonly Region[]): void;
+  getRegionById(region: RegionId): Promise<Region | undefined>;
+}
+
+/** Slow work outside the FSMs, one bounded job at a time per kind; completions come back as messages. */
+export interface Workers {
+  /** Measures a region and looks for split keys; answers with `split-checked`. */
+  checkSplit(region: Region, forced: boolean): void;
+  /** Installs a staged snapshot (region state is `applying` on disk); answers with `snapshot-installed`. */
+  installSnapshot(region: Region, peerId: number, staged: StagedSnapshot): void;
+  /** Drops a staged snapshot that nobody will install. */
+  discardStaged(stagingId: number): void;
+  /**
+   * Adds a durable clean task for a range of user keys to `batch`; the deletion itself starts when the caller's batch
+   * is durable (`startCleaning`), runs in bounded batches and resumes after a crash.
+   */
+  addCleanTask(batch: WriteBatch, range: KeyRange): number;
+  startCleaning(taskId: number): void;
+  /** Whether some pending clean task touches the range. */
+  isCleaning(range: KeyRange): boolean;
+}
+
+export interface StoreContext {
+  readonly storeId: number;
+  readonly config: RaftstoreConfig;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly log: Logger;
+  readonly failpoints: Failpoints;
+  readonly engine: Engine;
+  readonly meta: StoreMeta;
+  readonly pendingCreatePeers: PendingCreatePeers;
+  readonly router: Router;
+  readonly transport: PeerTransport;
+  readonly pd: PdClient;
+  readonly workers: Workers;
+  /** Writes a batch in order with all other writes of the store; `done` runs when it is durable. A failed write stops the process. */
+  write(batch: WriteBatch, done: () => void): void;
+  /** Fail-stop. */
+  abort(reason: string, cause?: unknown): never;
+}

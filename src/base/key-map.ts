@@ -5,7 +5,7 @@ import { compareBytes } from './bytes.ts';
 const BTree = (sortedBtree as unknown as { default?: typeof sortedBtree }).default ?? sortedBtree;
 
 export class KeyMap<V> {
-  readonly #tree: InstanceType<typeof sortedBtree.default<Uint8Array, V>>;
+  #tree: InstanceType<typeof sortedBtree.default<Uint8Array, V>>;
 
   constructor() {
     this.#tree = new (BTree as unknown as typeof sortedBtree.default)<Uint8Array, V>(undefined, compareBytes);
@@ -63,6 +63,20 @@ export class KeyMap<V> {
   /** Entries in key order from `start` (inclusive). The map must not change while iterating. */
   entriesFrom(start: Uint8Array): IterableIterator<[Uint8Array, V]> {
     return this.#tree.entries(start);
+  }
+
+  /** Entries in descending key order, all below `end` (exclusive; empty = no bound). The map must not change while iterating. */
+  entriesBelow(end: Uint8Array): IterableIterator<[Uint8Array, V]> {
+    return end.length === 0
+      ? this.#tree.entriesReversed()
+      : this.#tree.entriesReversed(end, undefined, true);
+  }
+
+  /** A map with the same entries that changes independently; nodes are shared until either side writes to them. */
+  clone(): KeyMap<V> {
+    const copy = new KeyMap<V>();
+    copy.#tree = this.#tree.clone();
+    return copy;
   }
 
   entries(): IterableIterator<[Uint8Array, V]> {

@@ -100,3 +100,10 @@ export class EnginePoisonedError extends AppError {
     super('EnginePoisoned', `storage stopped after a fault: ${reason}`, { outcome: 'unknown', cause });
   }
 }
+
+/** The engine was closed in an orderly way. */
+export class EngineClosedError extends AppError {
+  constructor() {
+    super('EngineClosed', 'storage is closed', { hint: 'the process is stopping; call another store' });
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Opens and checks a LevelDB directory. Everything that LevelDB would silently accept is refused here: a missing
+ * CURRENT file (LevelDB would start empty and delete the old tables), a damaged log, a database of someone else.
+ */
+import { mkdir, open, readdir, readFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { CorruptionError, EngineOpenError, type EngineOptions } from '../../env/engine.ts';
+import { seal, unseal } from '../checksum.ts';
+import { ENGINE_PREFIX } from '../keyspace.ts';
+import { nativeErrorCode, nativeErrorMessage, openNative, type NativeDatabase } from './native.ts';
+import { checkRing, suspectLog, WRITE_BUFFER_BYTES } from './ring.ts';
+
+/** Version of what this room writes: sealed values, the ring, the room byte 0x00. */
+const FORMAT_VERSION = 1;
+const FORMAT_KIND = 0x00;
+const FORMAT_MAGIC = 'braid-engine';
+/** LevelDB keeps this many table files open. */
+const OPEN_FILES_MAX = 1000;
+const TABLE_FILE_BYTES = 8 * 1024 * 1024;
+const LOG_LINES_IN_ERROR_MAX = 3;
+
+export interface OpenedDatabase {
+  readonly database: NativeDatabase;
+  /** Number of the last physical batch; 0 in a new database. */
+  readonly lastNumber: number;
+}
+
+type DirectoryState = 'missing' | 'empty' | 'database' | 'damaged';
+
+async function inspectDirectory(path: string): Promise<DirectoryState> {
+  let names: string[];
+  try {
+    names = await readdir(path);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'ENOENT') {
+      return 'missing';
+    }
+    throw error;
+  }
+  if (names.includes('CURRENT')) {
+    return 'database';
+  }
+  // A crash while a database is created leaves at most LOG, LOCK and a manifest; data files prove that it had lived.
+  return names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst') || name.endsWith('.log'))
+    ? 'damaged'
+    : 'empty';
+}
+
+function refuseDirectory(state: DirectoryState, options: EngineOptions): EngineOpenError | undefined {
+  const { path } = options;
+  if (state === 'damaged') {
+    return new EngineOpenError(
+      `the database at ${path} is damaged: it has data files but no CURRENT file`,
+      `do not start a store on this directory: restore it completely, or move it away and start an empty store under a new id`,
+    );
+  }
+  if (state === 'database' || options.createIfMissing) {
+    return undefined;
+  }
+  return new EngineOpenError(
+    state === 'missing' ? `there is no directory ${path}` : `the directory ${path} holds no database`,
+    `check the data directory in the configuration; a new store must be bootstrapped first, and one that lost its disk must join under a new id`,
+  );
+}
+
+function openError(path: string, error: unknown): EngineOpenError {
+  const reason = nativeErrorMessage(error);
+  switch (nativeErrorCode(error)) {
+    case 'LEVEL_LOCKED':
+      return new EngineOpenError(
+        `the database at ${path} is in use: ${reason}`,
+        `another process holds ${path}; stop it first, or give this process its own data directory`,
+        error,
+      );
+    case 'LEVEL_CORRUPTION':
+      return new EngineOpenError(
+        `the database at ${path} is damaged: ${reason}`,
+        `keep ${path} aside for analysis and start an empty store under a new id; its regions are replicated again`,
+        error,
+      );
+    default:
+      return new EngineOpenError(
+        `the database at ${path} cannot be opened: ${reason}`,
+        `check that ${path} exists, belongs to this user, is writable, and that the disk is neither full nor faulty`,
+        error,
+      );
+  }
+}
+
+/** LevelDB notes ignored damage only in its text log, which starts afresh at every open. */
+async function checkTextLog(path: string): Promise<void> {
+  const text = await readFile(join(path, 'LOG'), 'utf8');
+  const findings = text.split('\n').filter((line) => /ignoring error|dropping \d+ bytes|Corruption:/.test(line));
+  if (findings.length > 0) {
+    throw suspectLog(path, findings.splice(0, LOG_LINES_IN_ERROR_MAX).join('; '));
+  }
+}
+
+/** Makes the creation of files in a directory durable; LevelDB does not do it for a new database. */
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+const formatKey = (): Uint8Array => Uint8Array.of(ENGINE_PREFIX, FORMAT_KIND);
+
+async function checkFormat(database: NativeDatabase, options: EngineOptions): Promise<void> {
+  const { path } = options;
+  const key = formatKey();
+  const stored = await database.get(key);
+  if (stored === undefined) {
+    const isEmpty = await isDatabaseEmpty(database);
+    if (isEmpty && options.createIfMissing) {
+      await writeFormat(database, path);
+      return;
+    }
+    throw new EngineOpenError(
+      isEmpty ? `the database at ${path} was never completely created` : `${path} is a LevelDB database of another program`,
+      isEmpty ? `delete ${path} and bootstrap the store again` : 'choose another data directory',
+    );
+  }
+  let text: string;
+  try {
+    text = Buffer.from(unseal(key, stored)).toString('latin1');
+  } catch (error) {
+    throw new EngineOpenError(
+      `${path} is a LevelDB database of another program, or its format record is damaged`,
+      'choose another data directory',
+      error,
+    );
+  }
+  if (text !== `${FORMAT_MAGIC} ${FORMAT_VERSION}`) {
+    throw new EngineOpenError(
+      `the database at ${path} has the format "${text}", this program needs "${FORMAT_MAGIC} ${FORMAT_VERSION}"`,
+      'start the version of the program that wrote this directory',
+    );
+  }
+}
+
+async function isDatabaseEmpty(database: NativeDatabase): Promise<boolean> {
+  const iterator = database.iterator({ reverse: false, values: false, highWaterMarkBytes: 1024, fillCache: false });
+  try {
+    return (await iterator.nextv(1)).length === 0;
+  } finally {
+    await iterator.close();
+  }
+}
+
+async function writeFormat(database: NativeDatabase, path: string): Promise<void> {
+  const key = formatKey();
+  const batch = database.batch();
+  batch.put(key, seal(key, Buffer.from(`${FORMAT_MAGIC} ${FORMAT_VERSION}`, 'latin1')));
+  await batch.write({ sync: true });
+  await syncDirectory(path);
+  await syncDirectory(dirname(resolve(path)));
+}
+
+/** @throws EngineOpenError in every case of failure; nothing is left open then. */
+export async function openChecked(options: EngineOptions, cacheBytes: number): Promise<OpenedDatabase> {
+  const { path } = options;
+  let database: NativeDatabase;
+  try {
+    const refusal = refuseDirectory(await inspectDirectory(path), options);
+    if (refusal !== undefined) {
+      throw refusal;
+    }
+    if (options.createIfMissing) {
+      await mkdir(path, { recursive: true });
+    }
+    database = await openNative(path, {
+      createIfMissing: options.createIfMissing,
+      writeBufferSize: WRITE_BUFFER_BYTES,
+      cacheSize: cacheBytes,
+      maxFileSize: TABLE_FILE_BYTES,
+      maxOpenFiles: OPEN_FILES_MAX,
+    });
+  } catch (error) {
+    throw error instanceof EngineOpenError ? error : openError(path, error);
+  }
+  try {
+    await checkTextLog(path);
+    await checkFormat(database, options);
+    return { database, lastNumber: await checkRing(database, path) };
+  } catch (error) {
+    await database.close();
+    if (error instanceof EngineOpenError) {
+      throw error;
+    }
+    throw error instanceof CorruptionError
+      ? new EngineOpenError(
+          `the database at ${path} is damaged: ${error.message}`,
+          `keep ${path} aside for analysis and start an empty store under a new id`,
+          error,
+        )
+      : openError(path, error);
+  }
+}

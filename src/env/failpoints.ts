@@ -1,7 +1,8 @@
 /**
  * Named moments in the code where tests and the fault harness can interfere. A disabled registry costs one property
- * read per point. Names are `room::moment`, listed in one place so that a typo is an error.
+ * read per point. Names are `room::moment`, listed in `failpoint-names.ts` so that a typo is an error.
  */
+import type { FailpointName } from './failpoint-names.ts';
 
 export type FailpointAction =
   /** Stop the process as a crash would. */
@@ -13,7 +14,7 @@ export type FailpointAction =
 
 export interface Failpoints {
   /** The action to take at this point now; undefined nearly always. `key` narrows a point, e.g. to a region id. */
-  hit(name: string, key?: number): FailpointAction | undefined;
+  hit(name: FailpointName, key?: number): FailpointAction | undefined;
 }
 
 export const NO_FAILPOINTS: Failpoints = { hit: () => undefined };

@@ -1,0 +1,14 @@
+/**
+ * Every failpoint of the program, as `room::moment`. A room that calls `failpoints.hit` adds its name here first;
+ * a misspelt name is a type error, and `test/tidy` finds names that nothing uses.
+ */
+export const FAILPOINT_NAMES = [
+  /** Used only by the tests of the registry itself. */
+  'test::point',
+] as const;
+
+export type FailpointName = (typeof FAILPOINT_NAMES)[number];
+
+/** Whether a text from outside names a failpoint. */
+export const isFailpointName = (text: string): text is FailpointName =>
+  (FAILPOINT_NAMES as readonly string[]).includes(text);

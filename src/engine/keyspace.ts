@@ -11,7 +11,10 @@
  * 'r' region 0x02                raft state (hard state, last index)
  * 'r' region 0x03                apply state
  * 'r' region 0x04                raft state a snapshot being installed will leave
+ * 'r' region 0x05                which staged snapshot is being installed
  * 's' region                     region state (descriptor, tombstone, merge state)
+ * 't' staging 0x01               what a staged snapshot is
+ * 't' staging 0x02 sequence      one chunk of a staged snapshot
  * 'z' user key                   user data
  * ```
  *
@@ -31,12 +34,17 @@ const IDENT_PREFIX = 0x69;
 const PENDING_CLEAN_PREFIX = 0x70;
 const REGION_LOCAL_PREFIX = 0x72;
 const REGION_STATE_PREFIX = 0x73;
+const STAGING_PREFIX = 0x74;
 const DATA_PREFIX = 0x7a;
 
 const RAFT_LOG_KIND = 0x01;
 const RAFT_STATE_KIND = 0x02;
 const APPLY_STATE_KIND = 0x03;
 const SNAPSHOT_RAFT_STATE_KIND = 0x04;
+const SNAPSHOT_INSTALL_KIND = 0x05;
+
+const STAGING_RECORD_KIND = 0x01;
+const STAGED_CHUNK_KIND = 0x02;
 
 const ID_BYTES = 8;
 const LOCAL_KEY_BYTES = 1 + ID_BYTES + 1;
@@ -112,6 +120,9 @@ export const applyStateKey = (region: RegionId): Uint8Array => localKey(region, 
 /** Raft state to fall back on when a crash interrupts the installation of a snapshot. */
 export const snapshotRaftStateKey = (region: RegionId): Uint8Array => localKey(region, SNAPSHOT_RAFT_STATE_KIND);
 
+/** The record that names the staged snapshot a region in state `applying` is being installed from. */
+export const snapshotInstallKey = (region: RegionId): Uint8Array => localKey(region, SNAPSHOT_INSTALL_KIND);
+
 export function raftLogKey(region: RegionId, index: LogIndex): Uint8Array {
   const out = new Uint8Array(RAFT_LOG_KEY_BYTES);
   out[0] = REGION_LOCAL_PREFIX;
@@ -160,6 +171,42 @@ export const pendingCleanKey = (n: number): Uint8Array => numberedKey(PENDING_CL
 export const pendingCleanRange = (): KeyRange => roomRange(PENDING_CLEAN_PREFIX);
 
 export const pendingCleanNumber = (key: Uint8Array): number => numberInKey(key, PENDING_CLEAN_PREFIX, 'pending clean');
+
+function stagingKey(staging: number, kind: number): Uint8Array {
+  const out = new Uint8Array(LOCAL_KEY_BYTES);
+  out[0] = STAGING_PREFIX;
+  writeUint64(out, 1, staging);
+  out[1 + ID_BYTES] = kind;
+  return out;
+}
+
+/** Description of a staged snapshot; staging ids are unique on the store. */
+export const stagingRecordKey = (staging: number): Uint8Array => stagingKey(staging, STAGING_RECORD_KIND);
+
+export function stagedChunkKey(staging: number, sequence: number): Uint8Array {
+  const out = new Uint8Array(RAFT_LOG_KEY_BYTES);
+  out.set(stagingKey(staging, STAGED_CHUNK_KIND));
+  writeUint64(out, LOCAL_KEY_BYTES, sequence);
+  return out;
+}
+
+/** Description and chunks of one staged snapshot. */
+export const stagingRange = (staging: number): KeyRange => ({
+  start: stagingKey(staging, 0x00),
+  end: stagingKey(staging, 0xff),
+});
+
+/** Everything staged on the store, from `staging` on. */
+export const stagingRangeFrom = (staging: number): KeyRange => ({
+  start: stagingKey(staging, 0x00),
+  end: Uint8Array.of(STAGING_PREFIX + 1),
+});
+
+/** The staging id in a key of the staging room. */
+export function stagingIdOfKey(key: Uint8Array): number {
+  assert(key.length >= LOCAL_KEY_BYTES && key[0] === STAGING_PREFIX, 'not a staging key', { first: key[0] });
+  return readUint64(key, 1);
+}
 
 /** Every change log record. */
 export const changeLogRange = (): KeyRange => roomRange(CHANGE_LOG_PREFIX);

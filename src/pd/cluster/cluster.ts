@@ -1,0 +1,180 @@
+/**
+ * The cluster as the placement service serves it: stores and the region map. Synchronous; durable changes arrive
+ * through `apply…` calls after they were written, volatile ones through heartbeats.
+ */
+import { assert } from '../../base/assert.ts';
+import type { StoreId } from '../../base/ids.ts';
+import { isEmptyRange } from '../../base/key-range.ts';
+import type { RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
+import { type Region, type Store, epochsEqual, findPeer, findPeerOnStore } from '../../meta/region.ts';
+import type { PlacementConfig } from '../defaults.ts';
+import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
+import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
+import { type StoreInfo, type StoreLiveness, type StoreRecord, isUp, livenessOf } from './store-info.ts';
+
+/** Why a region report was dropped without asking the map. */
+export type MalformedReport = 'no-peers' | 'no-leader' | 'leader-not-a-peer' | 'empty-range' | 'store-removed' | 'zero-id';
+
+export type ReportVerdict =
+  | {
+      readonly type: 'accepted';
+      readonly info: RegionInfo;
+      readonly previous: RegionInfo | undefined;
+      readonly evicted: readonly RegionInfo[];
+      /** The descriptor differs from the one known before and must be written. */
+      readonly save: boolean;
+    }
+  | { readonly type: 'stale'; readonly reason: StaleReason; readonly known: RegionInfo }
+  | { readonly type: 'malformed'; readonly reason: MalformedReport };
+
+export class Cluster {
+  readonly tree: RegionTree = new RegionTree();
+  readonly config: PlacementConfig;
+  readonly #stores = new Map<StoreId, StoreInfo>();
+  #bootstrapped = false;
+
+  constructor(config: PlacementConfig) {
+    this.config = config;
+  }
+
+  get bootstrapped(): boolean {
+    return this.#bootstrapped;
+  }
+
+  markBootstrapped(): void {
+    this.#bootstrapped = true;
+  }
+
+  /** Takes over a durable store record, keeping the volatile part of what is known about the store. */
+  applyStoreRecord(record: StoreRecord, nowMs: number): void {
+    const known = this.#stores.get(record.store.id);
+    this.#stores.set(record.store.id, { record, stats: known?.stats, seenAtMs: known?.seenAtMs ?? nowMs });
+  }
+
+  dropStore(id: StoreId): void {
+    assert(this.tree.ofStore(id).peers.size === 0, 'a store with replicas must not be forgotten', { store: id });
+    this.#stores.delete(id);
+  }
+
+  store(id: StoreId): StoreInfo | undefined {
+    return this.#stores.get(id);
+  }
+
+  /** All stores in the order of their ids. */
+  stores(): StoreInfo[] {
+    return [...this.#stores.values()].sort((a, b) => a.record.store.id - b.record.store.id);
+  }
+
+  /** Undefined for an unknown store. */
+  liveness(id: StoreId, nowMs: number): StoreLiveness | undefined {
+    const info = this.#stores.get(id);
+    return info === undefined ? undefined : livenessOf(info, this.config, nowMs);
+  }
+
+  /** Whether the store may be told to do something: up, and heard from recently. */
+  isUsable(id: StoreId, nowMs: number): boolean {
+    const info = this.#stores.get(id);
+    return info !== undefined && isUp(info) && livenessOf(info, this.config, nowMs) === 'up';
+  }
+
+  /** Takes a store's heartbeat. False if the store is unknown. */
+  heartbeatStore(stats: StoreHeartbeat, nowMs: number): boolean {
+    const known = this.#stores.get(stats.storeId);
+    if (known === undefined) {
+      return false;
+    }
+    this.#stores.set(stats.storeId, { record: known.record, stats, seenAtMs: nowMs });
+    return true;
+  }
+
+  /** Takes a leader's report about its region. */
+  heartbeatRegion(heartbeat: RegionHeartbeat, nowMs: number): ReportVerdict {
+    const malformed = this.#malformed(heartbeat);
+    if (malformed !== undefined) {
+      return { type: 'malformed', reason: malformed };
+    }
+    const info = regionInfoFromHeartbeat(heartbeat, this.tree.get(heartbeat.region.id), nowMs);
+    return toReport(info, this.tree.offer(info));
+  }
+
+  /**
+   * Takes the descriptors that a store named after it applied a split. This closes the hole that the shrunken parent
+   * leaves until every child has a leader; nothing older than what is known gets in, and a known leader is kept.
+   * The parent is offered first: its children would otherwise evict it together with its leader.
+   */
+  learnSplit(regions: readonly Region[]): ReportVerdict[] {
+    const known = regions.filter((region) => this.tree.get(region.id) !== undefined);
+    const fresh = regions.filter((region) => this.tree.get(region.id) === undefined);
+    return [...known, ...fresh].map((region) => this.#learnRegion(region));
+  }
+
+  #learnRegion(region: Region): ReportVerdict {
+    if (region.id === 0 || region.peers.length === 0 || isEmptyRange(region.range)) {
+      return { type: 'malformed', reason: region.peers.length === 0 ? 'no-peers' : 'empty-range' };
+    }
+    const known = this.tree.get(region.id);
+    if (known === undefined) {
+      const info = unreportedRegion(region);
+      return toReport(info, this.tree.offer(info));
+    }
+    if (region.epoch.version <= known.region.epoch.version || region.epoch.confVer < known.region.epoch.confVer) {
+      return { type: 'stale', reason: 'own-version', known };
+    }
+    const leader = known.leader === undefined ? undefined : findPeer(region, known.leader.id);
+    const info: RegionInfo = { ...known, region, leader };
+    return toReport(info, this.tree.offer(info));
+  }
+
+  /** Takes a descriptor that was persisted by an earlier process. */
+  loadRegion(region: Region): OfferVerdict {
+    return this.tree.offer(unreportedRegion(region));
+  }
+
+  #malformed(heartbeat: RegionHeartbeat): MalformedReport | undefined {
+    const { region, leader } = heartbeat;
+    if (region.id === 0) {
+      return 'zero-id';
+    }
+    if (region.peers.length === 0) {
+      return 'no-peers';
+    }
+    if (leader.id === 0) {
+      return 'no-leader';
+    }
+    if (findPeer(region, leader.id)?.storeId !== leader.storeId) {
+      return 'leader-not-a-peer';
+    }
+    if (isEmptyRange(region.range)) {
+      return 'empty-range';
+    }
+    return this.#stores.get(leader.storeId)?.record.store.state === 'tombstone' ? 'store-removed' : undefined;
+  }
+}
+
+function toReport(info: RegionInfo, verdict: OfferVerdict): ReportVerdict {
+  if (verdict.type === 'stale') {
+    return verdict;
+  }
+  const { previous, evicted } = verdict;
+  const save =
+    previous === undefined ||
+    evicted.length > 0 ||
+    !epochsEqual(previous.region.epoch, info.region.epoch) ||
+    previous.region.peers.length !== info.region.peers.length;
+  return { type: 'accepted', info, previous, evicted, save };
+}
+
+/** Stores of the region's peers that are known. */
+export function storesOfRegion(cluster: Cluster, region: Region): Store[] {
+  const stores: Store[] = [];
+  for (const peer of region.peers) {
+    const info = cluster.store(peer.storeId);
+    if (info !== undefined) {
+      stores.push(info.record.store);
+    }
+  }
+  return stores;
+}
+
+export const hasPeerOn = (region: Region, store: StoreId): boolean => findPeerOnStore(region, store) !== undefined;
+

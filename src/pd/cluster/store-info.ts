@@ -1,0 +1,89 @@
+/**
+ * What the placement service believes about one store: the persisted record plus the last heartbeat. Liveness is
+ * computed from the age of the heartbeat and never stored.
+ */
+import type { StoreId } from '../../base/ids.ts';
+import type { StoreHeartbeat } from '../../meta/heartbeat.ts';
+import type { Store, StoreLabel } from '../../meta/region.ts';
+import type { PlacementConfig } from '../defaults.ts';
+
+/** The persisted part. */
+export interface StoreRecord {
+  readonly store: Store;
+  /** The machine and its disk are gone; the removal cannot be taken back. */
+  readonly physicallyDestroyed: boolean;
+  /** Wall clock of a recent heartbeat, written seldom; 0 = never. */
+  readonly lastHeartbeatWallMs: number;
+}
+
+export interface StoreInfo {
+  readonly record: StoreRecord;
+  readonly stats: StoreHeartbeat | undefined;
+  /** Monotonic time of the last heartbeat, or of loading the record: a restarted service must not call a store down. */
+  readonly seenAtMs: number;
+}
+
+/** `offline` and `tombstone` come from the record, the others from the age of the heartbeat. */
+export type StoreLiveness = 'up' | 'disconnected' | 'down';
+
+export function livenessOf(info: StoreInfo, config: PlacementConfig, nowMs: number): StoreLiveness {
+  const silentMs = nowMs - info.seenAtMs;
+  if (silentMs >= config.storeDownMs) {
+    return 'down';
+  }
+  return silentMs >= config.storeDisconnectedMs ? 'disconnected' : 'up';
+}
+
+export const storeIdOf = (info: StoreInfo): StoreId => info.record.store.id;
+
+export const isUp = (info: StoreInfo): boolean => info.record.store.state === 'up';
+
+/** Value of a label; keys are compared without case. */
+export function labelOf(labels: readonly StoreLabel[], key: string): string | undefined {
+  const wanted = key.toLowerCase();
+  return labels.find((label) => label.key.toLowerCase() === wanted)?.value;
+}
+
+/** Labels of `added` replace those with the same key; the others stay. */
+export function mergeLabels(old: readonly StoreLabel[], added: readonly StoreLabel[]): readonly StoreLabel[] {
+  const replaced = new Set(added.map((label) => label.key.toLowerCase()));
+  return [...old.filter((label) => !replaced.has(label.key.toLowerCase())), ...added];
+}
+
+/** Whether less than the allowed share of the capacity is left. Unknown capacity is not low. */
+export function isLowOnSpace(info: StoreInfo, config: PlacementConfig): boolean {
+  const stats = info.stats;
+  return (
+    stats !== undefined &&
+    stats.capacityBytes > 0 &&
+    stats.availableBytes / stats.capacityBytes < 1 - config.lowSpaceRatio
+  );
+}
+
+/**
+ * How far apart two stores are along the location labels: the number of levels from the first differing one on, so 0
+ * means the same innermost domain. A missing label counts as a domain of its own value: the empty one.
+ */
+export function distance(a: Store, b: Store, locationLabels: readonly string[]): number {
+  for (const [level, key] of locationLabels.entries()) {
+    if (labelOf(a.labels, key) !== labelOf(b.labels, key)) {
+      return locationLabels.length - level;
+    }
+  }
+  return 0;
+}
+
+/** Weight of one level of distance: larger than the number of replicas any region has. */
+const ISOLATION_BASE = 100;
+
+/** How well `candidate` is separated from `others`; larger is better (tikv/pd DistinctScore). */
+export function isolationScore(candidate: Store, others: readonly Store[], locationLabels: readonly string[]): number {
+  let score = 0;
+  for (const other of others) {
+    if (other.id !== candidate.id) {
+      const levels = distance(candidate, other, locationLabels);
+      score += levels === 0 ? 0 : ISOLATION_BASE ** (levels - 1);
+    }
+  }
+  return score;
+}

@@ -1,0 +1,98 @@
+/**
+ * Decisions not taken. Every refusal of the placement service is one of these values: a stable code, a sentence that
+ * names the objects, a hint what to do next, and particulars for machines. docs/placement.md lists all codes.
+ */
+
+export type RefusalCode =
+  // Requests that make no sense.
+  | 'SameRegion'
+  | 'NotAdjacent'
+  | 'RegionNotFound'
+  | 'StoreNotFound'
+  | 'PeerNotFound'
+  | 'PeerExists'
+  | 'LastVoter'
+  | 'NotAVoter'
+  | 'KeyNotInRegion'
+  | 'NoSplitKeys'
+  | 'DuplicateStore'
+  | 'EpochChanged'
+  | 'UnknownSwitch'
+  | 'OperatorNotFound'
+  // The region is not in a state to be changed.
+  | 'NoLeader'
+  | 'DownPeer'
+  | 'PendingPeer'
+  | 'JointState'
+  | 'MergeInProgress'
+  | 'NotFullyReplicated'
+  | 'RecentlySplit'
+  | 'RecentlyStarted'
+  | 'TooLarge'
+  | 'MergedTooLarge'
+  | 'WouldSplitAgain'
+  | 'PinnedRegion'
+  // The store cannot take part.
+  | 'StoreRemoving'
+  | 'StoreRemoved'
+  | 'StoreDisconnected'
+  | 'StoreBusy'
+  | 'StoreLowOnSpace'
+  | 'StoreNotDown'
+  | 'TooFewStores'
+  | 'DuplicateAddress'
+  | 'PeersLeft'
+  | 'PhysicallyDestroyed'
+  // The scheduler has no room.
+  | 'OperatorExists'
+  | 'TooManyOperators'
+  | 'TooManyWaiting'
+  | 'StoreLimit'
+  | 'MergeLimit'
+  | 'WarmingUp'
+  | 'SchedulingOff'
+  | 'NoLeaderCandidate'
+  | 'NoTargetStore'
+  | 'IdsExhausted'
+  | 'LonelyMerge'
+  | 'Expired'
+  // The service itself.
+  | 'NotBootstrapped'
+  | 'AlreadyBootstrapped'
+  | 'InvalidArgument';
+
+export interface Refusal {
+  readonly code: RefusalCode;
+  readonly message: string;
+  readonly hint: string;
+  readonly details: Readonly<Record<string, string>>;
+}
+
+export function refuse(
+  code: RefusalCode,
+  message: string,
+  hint: string,
+  details: Readonly<Record<string, string | number>> = {},
+): Refusal {
+  return {
+    code,
+    message,
+    hint,
+    details: Object.fromEntries(Object.entries(details).map(([key, value]) => [key, String(value)])),
+  };
+}
+
+/** Success with a value, or a refusal. */
+export type Result<T> = { readonly type: 'ok'; readonly value: T } | { readonly type: 'refused'; readonly refusal: Refusal };
+
+export const ok = <T>(value: T): Result<T> => ({ type: 'ok', value });
+
+export const refused = <T = never>(refusal: Refusal): Result<T> => ({ type: 'refused', refusal });
+
+export const regionNotFound = (id: number): Refusal =>
+  refuse('RegionNotFound', `region ${id} is not known`, 'list the regions; it may have been merged into a neighbor', {
+    region_id: id,
+  });
+
+export const storeNotFound = (id: number): Refusal =>
+  refuse('StoreNotFound', `store ${id} is not known`, 'list the stores to see their ids', { store_id: id });

@@ -1,0 +1,221 @@
+/**
+ * The replicated part of the placement service as a state machine: commands in, results and changed records out.
+ * Deterministic: no clock, no chance, no iteration order from outside, so that every member that applies the same
+ * commands holds the same state. Region descriptors are not part of it: leaders report them again.
+ */
+import { unreachable } from '../../base/assert.ts';
+import type { StoreId } from '../../base/ids.ts';
+import { FULL_RANGE, rangesEqual } from '../../base/key-range.ts';
+import type { Region } from '../../meta/region.ts';
+import type { StoreRecord } from '../cluster/store-info.ts';
+
+export interface ClusterMeta {
+  readonly clusterId: bigint;
+  readonly bootstrapped: boolean;
+  readonly maxReplicas: number;
+  /** Wall clock of the bootstrap; 0 before. */
+  readonly bootstrapWallMs: number;
+  /** Kept to recognize a store that repeats its bootstrap after a crash. */
+  readonly firstRegion: Region | undefined;
+}
+
+export interface ServiceSafePoint {
+  readonly serviceId: string;
+  readonly safePoint: bigint;
+  /** Wall clock seconds; Number.MAX_SAFE_INTEGER = never. */
+  readonly expiresAtSeconds: number;
+}
+
+export type PdCommand =
+  | { readonly type: 'init-cluster'; readonly clusterId: bigint; readonly maxReplicas: number }
+  | {
+      readonly type: 'bootstrap';
+      readonly store: StoreRecord;
+      readonly region: Region;
+      readonly wallMs: number;
+    }
+  | { readonly type: 'put-store'; readonly record: StoreRecord }
+  | { readonly type: 'set-max-replicas'; readonly maxReplicas: number }
+  /** Refused unless the limit is still `expected`: a member that lost its lead must not extend the window. */
+  | { readonly type: 'extend-ids'; readonly expected: number; readonly limit: number }
+  /** Refused unless it grows. */
+  | { readonly type: 'extend-tso'; readonly savedMs: number }
+  | { readonly type: 'set-switch'; readonly name: string; readonly enabled: boolean }
+  /** Answers the effective value: safe points only grow. */
+  | { readonly type: 'advance-gc-safe-point'; readonly safePoint: bigint }
+  | { readonly type: 'put-service-safe-point'; readonly point: ServiceSafePoint }
+  | { readonly type: 'drop-service-safe-point'; readonly serviceId: string };
+
+export type PdResult =
+  | { readonly type: 'done' }
+  | { readonly type: 'refused'; readonly reason: 'exists' | 'not-current' | 'not-bootstrapped' | 'invalid' };
+
+/** Which record a command changed; the log writes exactly these. */
+export type PdRecordKey =
+  | { readonly type: 'meta' }
+  | { readonly type: 'store'; readonly id: StoreId }
+  | { readonly type: 'first-region'; readonly region: Region }
+  | { readonly type: 'ids' }
+  | { readonly type: 'tso' }
+  | { readonly type: 'switches' }
+  | { readonly type: 'gc' };
+
+const DONE: PdResult = { type: 'done' };
+
+export class PdState {
+  #meta: ClusterMeta | undefined;
+  readonly #stores = new Map<StoreId, StoreRecord>();
+  #idLimit = 0;
+  #tsoSavedMs = 0;
+  readonly #switches = new Map<string, boolean>();
+  #gcSafePoint = 0n;
+  readonly #serviceSafePoints = new Map<string, ServiceSafePoint>();
+
+  get meta(): ClusterMeta | undefined {
+    return this.#meta;
+  }
+
+  get stores(): ReadonlyMap<StoreId, StoreRecord> {
+    return this.#stores;
+  }
+
+  get idLimit(): number {
+    return this.#idLimit;
+  }
+
+  get tsoSavedMs(): number {
+    return this.#tsoSavedMs;
+  }
+
+  get switches(): ReadonlyMap<string, boolean> {
+    return this.#switches;
+  }
+
+  get gcSafePoint(): bigint {
+    return this.#gcSafePoint;
+  }
+
+  get serviceSafePoints(): ReadonlyMap<string, ServiceSafePoint> {
+    return this.#serviceSafePoints;
+  }
+
+  /** Applies one command; `touched` collects the records that changed. */
+  apply(command: PdCommand, touched: PdRecordKey[]): PdResult {
+    switch (command.type) {
+      case 'init-cluster':
+        return this.#initCluster(command.clusterId, command.maxReplicas, touched);
+      case 'bootstrap':
+        return this.#bootstrap(command, touched);
+      case 'put-store':
+        this.#stores.set(command.record.store.id, command.record);
+        touched.push({ type: 'store', id: command.record.store.id });
+        return DONE;
+      case 'set-max-replicas':
+        return this.#setMaxReplicas(command.maxReplicas, touched);
+      case 'extend-ids':
+        if (this.#idLimit !== command.expected || command.limit <= this.#idLimit) {
+          return { type: 'refused', reason: 'not-current' };
+        }
+        this.#idLimit = command.limit;
+        touched.push({ type: 'ids' });
+        return DONE;
+      case 'extend-tso':
+        if (command.savedMs <= this.#tsoSavedMs) {
+          return { type: 'refused', reason: 'not-current' };
+        }
+        this.#tsoSavedMs = command.savedMs;
+        touched.push({ type: 'tso' });
+        return DONE;
+      case 'set-switch':
+        this.#switches.set(command.name, command.enabled);
+        touched.push({ type: 'switches' });
+        return DONE;
+      case 'advance-gc-safe-point':
+        if (command.safePoint > this.#gcSafePoint) {
+          this.#gcSafePoint = command.safePoint;
+          touched.push({ type: 'gc' });
+        }
+        return DONE;
+      case 'put-service-safe-point':
+        this.#serviceSafePoints.set(command.point.serviceId, command.point);
+        touched.push({ type: 'gc' });
+        return DONE;
+      case 'drop-service-safe-point':
+        this.#serviceSafePoints.delete(command.serviceId);
+        touched.push({ type: 'gc' });
+        return DONE;
+      default:
+        return unreachable(command);
+    }
+  }
+
+  #initCluster(clusterId: bigint, maxReplicas: number, touched: PdRecordKey[]): PdResult {
+    if (this.#meta !== undefined) {
+      return { type: 'refused', reason: 'exists' };
+    }
+    this.#meta = { clusterId, bootstrapped: false, maxReplicas, bootstrapWallMs: 0, firstRegion: undefined };
+    touched.push({ type: 'meta' });
+    return DONE;
+  }
+
+  #bootstrap(command: Extract<PdCommand, { type: 'bootstrap' }>, touched: PdRecordKey[]): PdResult {
+    const { store, region } = command;
+    if (this.#meta === undefined || this.#meta.bootstrapped) {
+      return { type: 'refused', reason: 'exists' };
+    }
+    const [peer, ...others] = region.peers;
+    const valid =
+      store.store.id > 0 &&
+      region.id > 0 &&
+      rangesEqual(region.range, FULL_RANGE) &&
+      region.epoch.version >= 1 &&
+      region.epoch.confVer >= 1 &&
+      peer !== undefined &&
+      others.length === 0 &&
+      peer.id > 0 &&
+      peer.storeId === store.store.id;
+    if (!valid) {
+      return { type: 'refused', reason: 'invalid' };
+    }
+    this.#meta = { ...this.#meta, bootstrapped: true, bootstrapWallMs: command.wallMs, firstRegion: region };
+    this.#stores.set(store.store.id, store);
+    touched.push({ type: 'meta' }, { type: 'store', id: store.store.id }, { type: 'first-region', region });
+    return DONE;
+  }
+
+  #setMaxReplicas(maxReplicas: number, touched: PdRecordKey[]): PdResult {
+    if (this.#meta === undefined || !Number.isSafeInteger(maxReplicas) || maxReplicas < 1) {
+      return { type: 'refused', reason: 'invalid' };
+    }
+    this.#meta = { ...this.#meta, maxReplicas };
+    touched.push({ type: 'meta' });
+    return DONE;
+  }
+
+  /** Takes over what an earlier process wrote; only for loading. */
+  restore(saved: SavedState): void {
+    this.#meta = saved.meta;
+    for (const record of saved.stores) {
+      this.#stores.set(record.store.id, record);
+    }
+    this.#idLimit = saved.idLimit;
+    this.#tsoSavedMs = saved.tsoSavedMs;
+    for (const [name, enabled] of saved.switches) {
+      this.#switches.set(name, enabled);
+    }
+    this.#gcSafePoint = saved.gcSafePoint;
+    for (const point of saved.serviceSafePoints) {
+      this.#serviceSafePoints.set(point.serviceId, point);
+    }
+  }
+}
+
+export interface SavedState {
+  readonly meta: ClusterMeta | undefined;
+  readonly stores: readonly StoreRecord[];
+  readonly idLimit: number;
+  readonly tsoSavedMs: number;
+  readonly switches: readonly (readonly [string, boolean])[];
+  readonly gcSafePoint: bigint;
+  readonly serviceSafePoints: readonly ServiceSafePoint[];
+}

@@ -1,0 +1,159 @@
+/**
+ * Bytes of everything the placement service persists, and the keys it lies under. The database holds nothing else.
+ * Records are versioned (see codec/record.ts); golden-byte tests pin them.
+ */
+import { concatBytes, prefixEnd, utf8 } from '../../base/bytes.ts';
+import { type RegionId, type StoreId, storeId } from '../../base/ids.ts';
+import type { KeyRange } from '../../base/key-range.ts';
+import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
+import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
+import type { StoreLabel, StoreState } from '../../meta/region.ts';
+import type { StoreRecord } from '../cluster/store-info.ts';
+import type { ClusterMeta, ServiceSafePoint } from './pd-state.ts';
+
+const VERSION = 1;
+const STORE_STATES: readonly StoreState[] = ['up', 'offline', 'tombstone'];
+
+const STORE_PREFIX = utf8('pd/store/');
+const REGION_PREFIX = utf8('pd/region/');
+
+export const META_KEY: Uint8Array = utf8('pd/cluster');
+export const IDS_KEY: Uint8Array = utf8('pd/ids');
+export const TSO_KEY: Uint8Array = utf8('pd/tso');
+export const SWITCHES_KEY: Uint8Array = utf8('pd/switches');
+export const GC_KEY: Uint8Array = utf8('pd/gc');
+
+/** Eight bytes, big endian, so that keys sort by id. */
+function idBytes(id: number): Uint8Array {
+  const out = new Uint8Array(8);
+  new DataView(out.buffer).setBigUint64(0, BigInt(id));
+  return out;
+}
+
+export const storeKey = (id: StoreId): Uint8Array => concatBytes(STORE_PREFIX, idBytes(id));
+export const regionKey = (id: RegionId): Uint8Array => concatBytes(REGION_PREFIX, idBytes(id));
+
+export const STORE_KEYS: KeyRange = { start: STORE_PREFIX, end: prefixEnd(STORE_PREFIX) };
+export const REGION_KEYS: KeyRange = { start: REGION_PREFIX, end: prefixEnd(REGION_PREFIX) };
+
+function fieldText(value: unknown, what: string): string {
+  if (typeof value !== 'string') {
+    throw new RecordError(`${what} is not text`);
+  }
+  return value;
+}
+
+function fieldBool(value: unknown, what: string): boolean {
+  if (typeof value !== 'boolean') {
+    throw new RecordError(`${what} is not true or false`);
+  }
+  return value;
+}
+
+function fieldBig(value: unknown, what: string): bigint {
+  if (typeof value === 'bigint') {
+    return value;
+  }
+  return BigInt(fieldInt(value, what));
+}
+
+export const encodeMeta = (meta: ClusterMeta): Uint8Array =>
+  encodeRecord(VERSION, [
+    meta.clusterId,
+    meta.bootstrapped,
+    meta.maxReplicas,
+    meta.bootstrapWallMs,
+    meta.firstRegion === undefined ? new Uint8Array(0) : encodeRegion(meta.firstRegion),
+  ]);
+
+export function decodeMeta(bytes: Uint8Array): ClusterMeta {
+  const { fields } = decodeRecord(bytes, 'cluster record', VERSION, 5);
+  const first = fieldBytes(fields[4], 'first region');
+  return {
+    clusterId: fieldBig(fields[0], 'cluster id'),
+    bootstrapped: fieldBool(fields[1], 'bootstrapped'),
+    maxReplicas: fieldInt(fields[2], 'max replicas'),
+    bootstrapWallMs: fieldInt(fields[3], 'bootstrap time'),
+    firstRegion: first.length === 0 ? undefined : decodeRegion(first),
+  };
+}
+
+export function encodeStore(record: StoreRecord): Uint8Array {
+  const { store } = record;
+  return encodeRecord(VERSION, [
+    store.id,
+    store.address,
+    store.statusAddress,
+    STORE_STATES.indexOf(store.state),
+    store.labels.map((label) => [label.key, label.value]),
+    store.version,
+    store.startTimestamp,
+    record.physicallyDestroyed,
+    record.lastHeartbeatWallMs,
+  ]);
+}
+
+export function decodeStore(bytes: Uint8Array): StoreRecord {
+  const { fields } = decodeRecord(bytes, 'store record', VERSION, 9);
+  const state = STORE_STATES[fieldInt(fields[3], 'store state')];
+  if (state === undefined) {
+    throw new RecordError(`store state has the unknown value ${String(fields[3])}`);
+  }
+  const labels: StoreLabel[] = fieldArray(fields[4], 'labels').map((item) => {
+    const pair = fieldArray(item, 'label');
+    return { key: fieldText(pair[0], 'label key'), value: fieldText(pair[1], 'label value') };
+  });
+  return {
+    store: {
+      id: storeId(fieldInt(fields[0], 'store id')),
+      address: fieldText(fields[1], 'address'),
+      statusAddress: fieldText(fields[2], 'status address'),
+      state,
+      labels,
+      version: fieldText(fields[5], 'version'),
+      startTimestamp: fieldInt(fields[6], 'start time'),
+    },
+    physicallyDestroyed: fieldBool(fields[7], 'physically destroyed'),
+    lastHeartbeatWallMs: fieldInt(fields[8], 'last heartbeat'),
+  };
+}
+
+/** A single non-negative safe integer: the id limit or the timestamp reservation. */
+export const encodeLimit = (limit: number): Uint8Array => encodeRecord(VERSION, [limit]);
+
+export const decodeLimit = (bytes: Uint8Array, what: string): number =>
+  fieldInt(decodeRecord(bytes, what, VERSION, 1).fields[0], what);
+
+export const encodeSwitches = (switches: ReadonlyMap<string, boolean>): Uint8Array =>
+  encodeRecord(VERSION, [[...switches].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, enabled]) => [name, enabled])]);
+
+export function decodeSwitches(bytes: Uint8Array): (readonly [string, boolean])[] {
+  const { fields } = decodeRecord(bytes, 'switches', VERSION, 1);
+  return fieldArray(fields[0], 'switches').map((item) => {
+    const pair = fieldArray(item, 'switch');
+    return [fieldText(pair[0], 'switch name'), fieldBool(pair[1], 'switch value')] as const;
+  });
+}
+
+export const encodeGc = (safePoint: bigint, services: ReadonlyMap<string, ServiceSafePoint>): Uint8Array =>
+  encodeRecord(VERSION, [
+    safePoint,
+    [...services.values()]
+      .sort((a, b) => (a.serviceId < b.serviceId ? -1 : 1))
+      .map((point) => [point.serviceId, point.safePoint, point.expiresAtSeconds]),
+  ]);
+
+export function decodeGc(bytes: Uint8Array): { safePoint: bigint; services: ServiceSafePoint[] } {
+  const { fields } = decodeRecord(bytes, 'safe points', VERSION, 2);
+  return {
+    safePoint: fieldBig(fields[0], 'safe point'),
+    services: fieldArray(fields[1], 'service safe points').map((item) => {
+      const f = fieldArray(item, 'service safe point');
+      return {
+        serviceId: fieldText(f[0], 'service id'),
+        safePoint: fieldBig(f[1], 'safe point'),
+        expiresAtSeconds: fieldInt(f[2], 'expiry'),
+      };
+    }),
+  };
+}

@@ -5,6 +5,18 @@
 export const FAILPOINT_NAMES = [
   /** Used only by the tests of the registry itself. */
   'test::point',
+  /** Before an entry of this kind takes effect; `pause` holds the apply FSM of the region. */
+  'apply::before-write',
+  'apply::before-split',
+  'apply::before-prepare-merge',
+  'apply::before-commit-merge',
+  'apply::before-rollback-merge',
+  'apply::before-compact-log',
+  'apply::before-compute-hash',
+  'apply::before-verify-hash',
+  'apply::before-change-peer',
+  /** Before the installation of a received snapshot wipes the range. */
+  'snapshot::before-install',
 ] as const;
 
 export type FailpointName = (typeof FAILPOINT_NAMES)[number];

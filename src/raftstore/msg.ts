@@ -175,7 +175,9 @@ export type ApplyTask =
   | { readonly type: 'noop' }
   /** A batch of this FSM is durable. */
   | { readonly type: 'batch-written'; readonly batchNumber: number }
-  /** A page of keys the FSM asked for (delete-range, hash). */
+  /** The hash asked for by a compute-hash entry is ready. */
+  | { readonly type: 'hash-computed'; readonly index: number; readonly hash: Uint8Array }
+  /** A page of keys the FSM asked for (delete-range). */
   | {
       readonly type: 'range-page';
       readonly entries: readonly (readonly [Uint8Array, Uint8Array])[];

@@ -25,7 +25,11 @@ export interface OpenedDatabase {
   readonly lastNumber: number;
 }
 
-type DirectoryState = 'missing' | 'empty' | 'database' | 'damaged';
+type DirectoryState =
+  | { readonly type: 'missing' }
+  | { readonly type: 'empty' }
+  | { readonly type: 'database' }
+  | { readonly type: 'damaged'; readonly finding: string };
 
 async function inspectDirectory(path: string): Promise<DirectoryState> {
   let names: string[];
@@ -33,32 +37,37 @@ async function inspectDirectory(path: string): Promise<DirectoryState> {
     names = await readdir(path);
   } catch (error) {
     if ((error as { code?: unknown }).code === 'ENOENT') {
-      return 'missing';
+      return { type: 'missing' };
     }
     throw error;
   }
-  if (names.includes('CURRENT')) {
-    return 'database';
-  }
+  const hasCurrent = names.includes('CURRENT');
+  const hasTables = names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst'));
+  const hasLog = names.some((name) => name.endsWith('.log'));
   // A crash while a database is created leaves at most LOG, LOCK and a manifest; data files prove that it had lived.
-  return names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst') || name.endsWith('.log'))
-    ? 'damaged'
-    : 'empty';
+  if (!hasCurrent && (hasTables || hasLog)) {
+    return { type: 'damaged', finding: 'it has data files but no CURRENT file' };
+  }
+  // Every open creates a log before it deletes older ones. LevelDB itself would go on without it, minus its writes.
+  if (hasTables && !hasLog) {
+    return { type: 'damaged', finding: 'it has table files but no log file' };
+  }
+  return { type: hasCurrent ? 'database' : 'empty' };
 }
 
 function refuseDirectory(state: DirectoryState, options: EngineOptions): EngineOpenError | undefined {
   const { path } = options;
-  if (state === 'damaged') {
+  if (state.type === 'damaged') {
     return new EngineOpenError(
-      `the database at ${path} is damaged: it has data files but no CURRENT file`,
+      `the database at ${path} is damaged: ${state.finding}`,
       `do not start a store on this directory: restore it completely, or move it away and start an empty store under a new id`,
     );
   }
-  if (state === 'database' || options.createIfMissing) {
+  if (state.type === 'database' || options.createIfMissing) {
     return undefined;
   }
   return new EngineOpenError(
-    state === 'missing' ? `there is no directory ${path}` : `the directory ${path} holds no database`,
+    state.type === 'missing' ? `there is no directory ${path}` : `the directory ${path} holds no database`,
     `check the data directory in the configuration; a new store must be bootstrapped first, and one that lost its disk must join under a new id`,
   );
 }

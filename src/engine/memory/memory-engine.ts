@@ -100,7 +100,8 @@ class MemoryEngine implements Engine {
 
   write(batch: WriteBatch): Promise<void> {
     assert(batch instanceof EngineWriteBatch, 'a batch of another engine');
-    return this.#isAlive ? this.#queue.write(batch) : never();
+    const isSilent = !this.#isAlive && this.#gate.refusal() === undefined;
+    return isSilent ? never() : this.#queue.write(batch);
   }
 
   getSync(key: Uint8Array): Uint8Array | undefined {

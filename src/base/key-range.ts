@@ -47,6 +47,21 @@ export function intersectRanges(a: KeyRange, b: KeyRange): KeyRange | undefined 
   return isEmptyRange(range) ? undefined : range;
 }
 
+/** The parts of `range` outside `taken`, in key order: none, one or two. */
+export function subtractRange(range: KeyRange, taken: KeyRange): KeyRange[] {
+  if (!rangesOverlap(range, taken)) {
+    return [range];
+  }
+  const out: KeyRange[] = [];
+  if (compareBytes(range.start, taken.start) < 0) {
+    out.push({ start: range.start, end: taken.start });
+  }
+  if (taken.end.length > 0 && isBeforeEnd(taken.end, range.end)) {
+    out.push({ start: taken.end, end: range.end });
+  }
+  return out;
+}
+
 export function formatRange(range: KeyRange): string {
   const start = range.start.length === 0 ? '-inf' : escapeKey(range.start);
   const end = range.end.length === 0 ? '+inf' : escapeKey(range.end);

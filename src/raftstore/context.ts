@@ -12,6 +12,8 @@ import type { Logger } from '../env/log.ts';
 import type { Rng } from '../env/rng.ts';
 import type { RegionHeartbeat, StoreHeartbeat } from '../meta/heartbeat.ts';
 import type { Region } from '../meta/region.ts';
+import type { Snapshot } from '../raft/types.ts';
+import type { ApplyRegistration } from './apply/apply-fsm.ts';
 import type { RaftstoreConfig } from './config.ts';
 import type { ApplyTask, PeerMsg, SplitIdsResult, StagedSnapshot, StoreMsg } from './msg.ts';
 import type { PendingCreatePeers, StoreMeta } from './store/store-meta.ts';
@@ -22,6 +24,20 @@ export interface Router {
   toPeer(region: RegionId, msg: PeerMsg): boolean;
   toApply(region: RegionId, task: ApplyTask): boolean;
   toStore(msg: StoreMsg): void;
+  hasPeer(region: RegionId): boolean;
+  hasApply(region: RegionId): boolean;
+  /** Creates the apply FSM of a region, replacing one that is there. */
+  registerApply(registration: ApplyRegistration): void;
+  /** Removes the peer FSM; what is left in its mailbox is answered with RegionNotFound. */
+  closePeer(region: RegionId, peerId: number): void;
+  /** Lets the peer take part in the next round although it has no mail. */
+  wake(region: RegionId): void;
+  /** Remembers where a merged region went, so that late requests learn the new route. */
+  setMergedInto(source: RegionId, target: RegionId): void;
+  /** Creates the peer and apply FSM of a region born from a split here, replacing an uninitialized peer. */
+  createSplitPeer(region: Region, options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number }): void;
+  /** The live region on this store that took `source` in. */
+  mergedInto(source: RegionId): Region | undefined;
 }
 
 /** Store-to-store messages. Sending may drop silently: Raft repeats what matters. */
@@ -51,10 +67,22 @@ export interface PdClient {
   getRegionById(region: RegionId): Promise<Region | undefined>;
 }
 
+/** Snapshots generated for followers and not yet sent. */
+export interface SnapshotRegistry {
+  /** Keeps a source until it is taken, dropped or too old; returns its id. The registry closes what is not taken. */
+  register(source: SnapshotSource): number;
+  /** Hands over the source (the taker closes it); undefined if it is unknown, taken or expired. */
+  take(snapshotId: number): SnapshotSource | undefined;
+  /** Closes and forgets the source behind a snapshot that will not be sent. */
+  dropOf(snapshot: Snapshot): void;
+}
+
 /** Slow work outside the FSMs, one bounded job at a time per kind; completions come back as messages. */
 export interface Workers {
   /** Measures a region and looks for split keys; answers with `split-checked`. */
   checkSplit(region: Region, forced: boolean): void;
+  /** Adds the durable note that `staged` is being installed for `region` to the batch that makes the region `applying`. */
+  recordInstall(batch: WriteBatch, region: Region, staged: StagedSnapshot): void;
   /** Installs a staged snapshot (region state is `applying` on disk); answers with `snapshot-installed`. */
   installSnapshot(region: Region, peerId: number, staged: StagedSnapshot): void;
   /** Drops a staged snapshot that nobody will install. */
@@ -83,6 +111,7 @@ export interface StoreContext {
   readonly transport: PeerTransport;
   readonly pd: PdClient;
   readonly workers: Workers;
+  readonly snapshots: SnapshotRegistry;
   /** Writes a batch in order with all other writes of the store; `done` runs when it is durable. A failed write stops the process. */
   write(batch: WriteBatch, done: () => void): void;
   /** Fail-stop. */

@@ -5,9 +5,9 @@
  */
 import { assert } from '../../base/assert.ts';
 import type { RegionId } from '../../base/ids.ts';
-import { type KeyRange, rangesOverlap } from '../../base/key-range.ts';
+import { type KeyRange, rangeContains, rangesOverlap } from '../../base/key-range.ts';
 import { KeyMap } from '../../base/key-map.ts';
-import { EMPTY_BYTES, compareBytes } from '../../base/bytes.ts';
+import { compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import type { Region, RegionEpoch } from '../../meta/region.ts';
 
@@ -63,16 +63,14 @@ export class StoreMeta {
   regionOfKey(key: Uint8Array): Region | undefined {
     const found = this.#byStart.floor(key);
     const region = found === undefined ? undefined : this.regions.get(found[1]);
-    return region !== undefined && rangesOverlap(region.range, { start: key, end: EMPTY_BYTES }) && this.#contains(region, key)
-      ? region
-      : undefined;
+    return region !== undefined && rangeContains(region.range, key) ? region : undefined;
   }
 
-  #contains(region: Region, key: Uint8Array): boolean {
-    return (
-      compareBytes(region.range.start, key) <= 0 &&
-      (region.range.end.length === 0 || compareBytes(key, region.range.end) < 0)
-    );
+  /** The initialized region whose range ends exactly at `key`. */
+  regionEndingAt(key: Uint8Array): Region | undefined {
+    const found = this.#byStart.lower(key);
+    const region = found === undefined ? undefined : this.regions.get(found[1]);
+    return region !== undefined && equalBytes(region.range.end, key) ? region : undefined;
   }
 
   /** Initialized regions that overlap the range, in key order. */

@@ -1,0 +1,196 @@
+/**
+ * The end of a replica (reference 2.6) and how a forgotten one finds out that it is no longer wanted (7.4).
+ *
+ * ```text
+ * active ─► removing ─(apply FSM stopped, no write in flight)─► destroying ─(tombstone durable)─► dead
+ * ```
+ */
+import { assert } from '../../base/assert.ts';
+import { logIndex } from '../../base/ids.ts';
+import { encodeRegionLocalState } from '../../codec/raft-records.ts';
+import { applyStateKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
+import { isEpochStale, type Region } from '../../meta/region.ts';
+import { epochNotMatch, regionNotFound } from '../refusal.ts';
+import { failEverything } from './propose.ts';
+import type { RaftPeer } from './raft-peer.ts';
+
+/**
+ * Starts the destruction. `keepData` when the range now belongs to another region (merge); then also the range index
+ * is not touched, because the target has rewritten it.
+ */
+export function startDestroy(peer: RaftPeer, keepData: boolean, reason: string): void {
+  if (peer.life.type === 'removing' || peer.life.type === 'destroying' || peer.life.type === 'dead') {
+    return;
+  }
+  if (peer.installing.type === 'persisting' || peer.installing.type === 'installing') {
+    peer.destroyAfterInstall = true;
+    return;
+  }
+  if (peer.ctx.meta.atomicSnapRegions.has(peer.regionId)) {
+    // Sources are waiting for this peer's snapshot; the accepted snapshot must be decided first.
+    peer.destroyAfterInstall = true;
+    return;
+  }
+  peer.log.info({ reason, keepData }, 'destroying the replica');
+  const applyAlreadyGone = peer.life.type === 'merging-away' ? !hasApply(peer) : !peer.isInitialized;
+  peer.life = { type: 'removing', keepData, applyStopped: applyAlreadyGone };
+  if (peer.installing.type === 'accepted') {
+    peer.ctx.workers.discardStaged(peer.installing.staged.stagingId);
+    peer.ctx.meta.pendingSnapshotRegions.delete(peer.regionId);
+    peer.installing = { type: 'none' };
+  }
+  if (!applyAlreadyGone && !peer.ctx.router.toApply(peer.regionId, { type: 'destroy', mergeFromSnapshot: false })) {
+    peer.life = { type: 'removing', keepData, applyStopped: true };
+  }
+  continueDestroy(peer);
+}
+
+function hasApply(peer: RaftPeer): boolean {
+  return peer.ctx.router.hasApply(peer.regionId);
+}
+
+/** The apply FSM is gone. */
+export function onApplyDestroyed(peer: RaftPeer): void {
+  if (peer.life.type === 'removing') {
+    peer.life = { ...peer.life, applyStopped: true };
+    continueDestroy(peer);
+  }
+}
+
+/** Writes the tombstone as soon as nothing of this peer is in flight any more. */
+export function continueDestroy(peer: RaftPeer): void {
+  const { life, ctx, regionId } = peer;
+  if (life.type !== 'removing' || !life.applyStopped || peer.inflight.some((r) => r.written)) {
+    return;
+  }
+  assert(!ctx.meta.atomicSnapRegions.has(regionId), 'destroying a peer that owns an atomic snapshot', { regionId });
+  ctx.meta.pendingSnapshotRegions.delete(regionId);
+  if (!peer.isInitialized) {
+    const known = ctx.meta.regions.get(regionId);
+    if (known !== undefined && known.peers.length > 0) {
+      // A split created the initialized region under this id; this FSM was replaced and owns nothing any more.
+      peer.life = { type: 'dead' };
+      return;
+    }
+    const pending = ctx.pendingCreatePeers.get(regionId);
+    if (pending !== undefined && pending.peerId === peer.peer.id && pending.isSplitting) {
+      peer.life = { type: 'dead' };
+      finish(peer, life.keepData);
+      return;
+    }
+  }
+  const batch = ctx.engine.createBatch();
+  const region: Region = peer.isInitialized ? peer.region : { ...peer.region, peers: [peer.peer] };
+  batch.put(
+    regionStateKey(regionId),
+    encodeRegionLocalState({ state: 'tombstone', region, mergeState: life.keepData ? peer.pendingMerge : undefined }),
+  );
+  batch.del(raftStateKey(regionId));
+  batch.del(applyStateKey(regionId));
+  const { storage } = peer;
+  for (let i = Math.min(peer.gcFromIndex, storage.firstIndex()); i <= storage.lastIndex(); i++) {
+    batch.del(raftLogKey(regionId, logIndex(i)));
+  }
+  const cleanTask = life.keepData || !peer.isInitialized ? undefined : ctx.workers.addCleanTask(batch, peer.region.range);
+  peer.life = { type: 'destroying', keepData: life.keepData };
+  const { peer: me } = peer;
+  ctx.write(batch, () => {
+    // A crash before this point repeats nothing: the tombstone and the clean task are in one batch.
+    ctx.router.toPeer(regionId, { type: 'destroyed-on-disk', peerId: me.id });
+    if (cleanTask !== undefined) {
+      ctx.workers.startCleaning(cleanTask);
+    }
+  });
+}
+
+/** The tombstone is durable. */
+export function onDestroyedOnDisk(peer: RaftPeer, peerId: number): void {
+  if (peer.life.type !== 'destroying' || peer.peer.id !== peerId) {
+    return;
+  }
+  const { keepData } = peer.life;
+  peer.life = { type: 'dead' };
+  finish(peer, keepData);
+}
+
+function finish(peer: RaftPeer, keepData: boolean): void {
+  const { ctx, regionId } = peer;
+  const { meta } = ctx;
+  const redirect = keepData ? ctx.router.mergedInto(regionId) : undefined;
+  failEverything(peer, redirect === undefined ? regionNotFound(regionId) : epochNotMatch([redirect]));
+  if (!keepData && peer.isInitialized && meta.hasRange(peer.region)) {
+    meta.removeRange(peer.region);
+  }
+  const known = meta.regions.get(regionId);
+  if (known !== undefined && (!keepData || known === peer.region || known.peers.length === 0)) {
+    meta.regions.delete(regionId);
+  }
+  meta.pendingMergeTargets.delete(regionId);
+  const target = meta.targetsMap.get(regionId);
+  meta.targetsMap.delete(regionId);
+  if (target !== undefined) {
+    const sources = meta.pendingMergeTargets.get(target);
+    sources?.delete(regionId);
+    if (sources?.size === 0) {
+      meta.pendingMergeTargets.delete(target);
+    }
+  }
+  const forSnapshot = meta.destroyedForSnapshot.get(regionId);
+  if (forSnapshot !== undefined) {
+    assert(!forSnapshot.needAtomic, 'a source of an atomic snapshot destroyed itself alone', { regionId });
+    meta.destroyedForSnapshot.delete(regionId);
+    for (const [targetId, sources] of meta.atomicSnapRegions) {
+      if (sources.delete(regionId) && sources.size === 0) {
+        meta.atomicSnapRegions.delete(targetId);
+      }
+      ctx.router.wake(targetId);
+    }
+  }
+  const pending = ctx.pendingCreatePeers.get(regionId);
+  if (pending !== undefined && pending.peerId === peer.peer.id && !pending.isSplitting) {
+    ctx.pendingCreatePeers.delete(regionId);
+  }
+  if (peer.generating.type === 'ready') {
+    ctx.snapshots.dropOf(peer.generating.snapshot);
+  }
+  if (peer.checkMergeTimer !== undefined) {
+    ctx.clock.clearTimer(peer.checkMergeTimer);
+  }
+  ctx.router.closePeer(regionId, peer.peer.id);
+  peer.log.info({ keepData }, 'replica destroyed');
+}
+
+/** Regular look at the leader: asks fellow peers, then the placement service, whether this replica still counts. */
+export function checkStale(peer: RaftPeer): void {
+  const { ctx } = peer;
+  const nowMs = ctx.clock.monoMs();
+  if (!peer.isActive || peer.installing.type !== 'none' || peer.isLeader || (peer.lead !== 0 && peer.isInitialized)) {
+    peer.leaderMissingSinceMs = undefined;
+    return;
+  }
+  peer.leaderMissingSinceMs ??= nowMs;
+  const missingMs = nowMs - peer.leaderMissingSinceMs;
+  const { abnormalLeaderMissingMs, maxLeaderMissingMs } = ctx.config;
+  if (missingMs < abnormalLeaderMissingMs || nowMs - peer.lastStaleCheckMs < abnormalLeaderMissingMs) {
+    return;
+  }
+  peer.lastStaleCheckMs = nowMs;
+  peer.log.warn({ missingMs: Math.round(missingMs) }, 'no leader for long, asking whether this replica still counts');
+  peer.broadcast({ type: 'check-stale-peer' });
+  if (missingMs >= maxLeaderMissingMs) {
+    ctx.pd.getRegionById(peer.regionId).then(
+      (region) => ctx.router.toPeer(peer.regionId, { type: 'pd-region', region }),
+      (error: unknown) => peer.log.warn({ error: String(error) }, 'the placement service could not be asked'),
+    );
+  }
+}
+
+/** PD's word is final only if it is not older than ours and does not list this replica. */
+export function onPdRegion(peer: RaftPeer, region: Region | undefined): void {
+  if (region === undefined || !peer.isActive || (peer.isInitialized && isEpochStale(region.epoch, peer.region.epoch))) {
+    return;
+  }
+  if (!region.peers.some((p) => p.id === peer.peer.id)) {
+    startDestroy(peer, false, 'the placement service does not list this replica');
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * Linearizable reads: from the leader's lease when it is valid, else through a read index confirmed by a quorum
+ * (Raft paper section 8, thesis 6.4). A read is answered in a synchronous turn in which the engine may be read: the
+ * applied state then contains every write acknowledged before.
+ */
+import { rangeContains } from '../../base/key-range.ts';
+import type { ReadRequest } from '../msg.ts';
+import { epochNotMatchOf, keyNotInRegion, messageOnly, notLeader, readIndexNotReady, staleCommand } from '../refusal.ts';
+import type { PendingRead, RaftPeer } from './raft-peer.ts';
+import { checkHeader, hold } from './propose.ts';
+
+/** Reads of one region waiting for a read index. */
+const PENDING_READS_MAX = 20_000;
+
+/** Handles a read now if the lease allows it, else queues it for this round's read index. */
+export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): void {
+  const { header } = request;
+  const refusal = checkHeader(peer, header, !request.replicaRead);
+  if (refusal !== undefined) {
+    const waits = refusal.type === 'not-leader' && refusal.leader === undefined && !again;
+    if (!(waits && hold(peer, 'no-leader', { type: 'read', request }, header))) {
+      request.respond({ type: 'refused', error: refusal });
+    }
+    return;
+  }
+  const nowMs = peer.ctx.clock.monoMs();
+  if (nowMs >= header.deadlineMonoMs) {
+    request.respond({ type: 'refused', error: messageOnly('deadline is exceeded') });
+    return;
+  }
+  for (const key of request.keys) {
+    if (!rangeContains(peer.region.range, key)) {
+      request.respond({ type: 'refused', error: keyNotInRegion(key, peer.region) });
+      return;
+    }
+  }
+  if (peer.isMerging) {
+    if (again || !hold(peer, 'merging', { type: 'read', request }, header)) {
+      request.respond({ type: 'refused', error: readIndexNotReady(peer.regionId, 'the region is merging') });
+    }
+    return;
+  }
+  if (peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs)) {
+    peer.flowKeysRead += request.keys.length;
+    request.respond({ type: 'ok', region: peer.region });
+    maybeRenew(peer, nowMs);
+    return;
+  }
+  if (peer.newReads.length >= PENDING_READS_MAX) {
+    request.respond({ type: 'refused', error: readIndexNotReady(peer.regionId, 'too many reads are waiting') });
+    return;
+  }
+  peer.newReads.push(request);
+}
+
+/** Renews the lease in the background before it runs out, so that a steady stream of reads never waits. */
+function maybeRenew(peer: RaftPeer, nowMs: number): void {
+  const lengthMs = peer.ctx.config.leaderLeaseMs;
+  if (peer.lease.remaining(nowMs) < lengthMs / 2 && nowMs - peer.renewAskedAtMs > lengthMs / 4 && !peer.isSplitting) {
+    peer.renewAskedAtMs = nowMs;
+    askReadIndex(peer, []);
+  }
+}
+
+function contextOf(id: number): Uint8Array {
+  const out = new Uint8Array(8);
+  new DataView(out.buffer).setFloat64(0, id);
+  return out;
+}
+
+function askReadIndex(peer: RaftPeer, requests: readonly ReadRequest[]): void {
+  const id = peer.nextReadId++;
+  peer.pendingReads.push({ id, term: peer.node.term, sentAtMs: peer.ctx.clock.monoMs(), requests, index: 0 });
+  peer.node.readIndex(contextOf(id));
+}
+
+/** One read index for all reads of this round that the lease could not serve. */
+export function sendReadIndex(peer: RaftPeer): void {
+  if (peer.newReads.length > 0) {
+    const requests = peer.newReads.splice(0);
+    if (!peer.isLeader && peer.lead === 0) {
+      for (const request of requests) {
+        request.respond({ type: 'refused', error: notLeader(peer.regionId, undefined) });
+      }
+      return;
+    }
+    askReadIndex(peer, requests);
+  }
+}
+
+/** The core confirmed a read index. */
+export function onReadState(peer: RaftPeer, context: Uint8Array, index: number): void {
+  const id = new DataView(context.buffer, context.byteOffset, context.byteLength).getFloat64(0);
+  const read = peer.pendingReads.find((r) => r.id === id);
+  if (read === undefined) {
+    return;
+  }
+  read.index = index;
+  if (peer.isLeader && read.term === peer.node.term && !peer.isMerging && !peer.isSplitting) {
+    peer.lease.renew(read.sentAtMs, read.term);
+  }
+}
+
+/** Answers confirmed reads whose index is applied, and gives up on those that lost their leader. */
+export function serveReads(peer: RaftPeer): void {
+  if (peer.pendingReads.length === 0) {
+    return;
+  }
+  const nowMs = peer.ctx.clock.monoMs();
+  const rest: PendingRead[] = [];
+  for (const read of peer.pendingReads) {
+    if (read.term !== peer.node.term && read.index === 0) {
+      for (const request of read.requests) {
+        request.respond({ type: 'refused', error: staleCommand() });
+      }
+    } else if (read.index !== 0 && peer.appliedIndex >= read.index && !peer.isMerging) {
+      for (const request of read.requests) {
+        serve(peer, request);
+      }
+    } else {
+      const waiting = read.requests.filter((request) => {
+        if (nowMs < request.header.deadlineMonoMs) {
+          return true;
+        }
+        request.respond({ type: 'refused', error: readIndexNotReady(peer.regionId, 'no quorum confirmed the read in time') });
+        return false;
+      });
+      if (waiting.length > 0 || (read.requests.length === 0 && nowMs - read.sentAtMs < peer.ctx.config.leaderLeaseMs)) {
+        rest.push({ ...read, requests: waiting });
+      }
+    }
+  }
+  peer.pendingReads.length = 0;
+  peer.pendingReads.push(...rest);
+}
+
+function serve(peer: RaftPeer, request: ReadRequest): void {
+  const { region } = peer;
+  if (request.header.epoch.version !== region.epoch.version) {
+    request.respond({ type: 'refused', error: epochNotMatchOf(peer) });
+    return;
+  }
+  peer.flowKeysRead += request.keys.length;
+  request.respond({ type: 'ok', region });
+}

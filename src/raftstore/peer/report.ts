@@ -1,0 +1,65 @@
+/** What a leader tells the placement service about its region. */
+import { term } from '../../base/ids.ts';
+import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
+import type { Peer } from '../../meta/region.ts';
+import type { RaftPeer } from './raft-peer.ts';
+
+/** Builds the heartbeat and restarts the flow counters. */
+export function regionHeartbeat(peer: RaftPeer): RegionHeartbeat {
+  const { ctx, node, region } = peer;
+  const nowMs = ctx.clock.monoMs();
+  const wallSeconds = Math.floor(ctx.clock.wallMs() / 1000);
+  const pending: Peer[] = [];
+  const down: { peer: Peer; downSeconds: number }[] = [];
+  const views = new Map(node.progress().map((view) => [view.id, view]));
+  for (const member of region.peers) {
+    if (member.id === peer.peer.id) {
+      continue;
+    }
+    const view = views.get(member.id);
+    if (view === undefined || view.match === 0 || view.match < node.firstIndex - 1 || view.state === 'snapshot') {
+      pending.push(member);
+    }
+    const silentMs = nowMs - (peer.lastHeardMs.get(member.id) ?? nowMs);
+    if (silentMs >= ctx.config.maxPeerDownMs) {
+      down.push({ peer: member, downSeconds: Math.floor(silentMs / 1000) });
+    }
+  }
+  const heartbeat: RegionHeartbeat = {
+    region,
+    leader: peer.peer,
+    term: term(node.term),
+    downPeers: down,
+    pendingPeers: pending,
+    approximateSizeBytes: peer.approximateSizeBytes,
+    approximateKeys: peer.approximateKeys,
+    bytesWritten: peer.flowBytesWritten,
+    keysWritten: peer.flowKeysWritten,
+    bytesRead: peer.flowBytesRead,
+    keysRead: peer.flowKeysRead,
+    merging: peer.pendingMerge !== undefined,
+    intervalStartSeconds: wallSeconds - Math.floor((nowMs - peer.lastPdHeartbeatMs) / 1000),
+    intervalEndSeconds: wallSeconds,
+  };
+  peer.flowBytesWritten = 0;
+  peer.flowKeysWritten = 0;
+  peer.flowBytesRead = 0;
+  peer.flowKeysRead = 0;
+  peer.lastPdHeartbeatMs = nowMs;
+  peer.pdHeartbeatDue = false;
+  peer.hadPending = pending.length > 0;
+  return heartbeat;
+}
+
+/** Reports now if something changed that the placement service waits for, e.g. a pending peer that caught up. */
+export function reportIfDue(peer: RaftPeer): void {
+  if (!peer.isActive || !peer.isLeader || !peer.isInitialized) {
+    return;
+  }
+  if (peer.hadPending && !peer.pdHeartbeatDue) {
+    peer.pdHeartbeatDue = peer.node.progress().every((view) => view.match > 0 && view.state !== 'snapshot');
+  }
+  if (peer.pdHeartbeatDue) {
+    peer.ctx.pd.regionHeartbeat(regionHeartbeat(peer));
+  }
+}

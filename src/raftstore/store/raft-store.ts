@@ -1,0 +1,794 @@
+/**
+ * The store of one process: all peers and apply FSMs, their mailboxes, and the loop that runs them. The only owner of
+ * asynchronous completions in this room: it turns every one of them into a message.
+ *
+ * ```text
+ * one round:  store mail ─► peers with mail: handle, propose, take readies ─► ONE log batch ─► write queue
+ *                                                                         └─► apply FSMs with tasks ─► their batches
+ *             then peer messages collected in the round leave together
+ * ```
+ */
+import { assert } from '../../base/assert.ts';
+import { BoundedQueue } from '../../base/bounded-queue.ts';
+import type { PeerId, RegionId, StoreId } from '../../base/ids.ts';
+import type { PeerMessage } from '../../codec/peer-message.ts';
+import { decodeRaftLocalState } from '../../codec/raft-records.ts';
+import type { RegionError } from '../../codec/region-error.ts';
+import type { RaftLocalState } from '../../codec/store-record.ts';
+import type { TimerId } from '../../env/clock.ts';
+import { CorruptionError, EnginePoisonedError, type Engine, type WriteBatch } from '../../env/engine.ts';
+import type { Env } from '../../env/env.ts';
+import { raftStateKey } from '../../engine/keyspace.ts';
+import type { RegionHeartbeatReply } from '../../meta/heartbeat.ts';
+import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
+import { ApplyFsm, type ApplyRegistration } from '../apply/apply-fsm.ts';
+import type { RaftstoreConfig } from '../config.ts';
+import type { PdClient, PeerTransport, Router, StoreContext } from '../context.ts';
+import type { AdminRequest, AdminRequestBody, ApplyTask, PeerMsg, ReadRequest, StagedSnapshot, StoreMsg, WriteRequest } from '../msg.ts';
+import { evacuate } from '../operation/transfer-leader.ts';
+import { failEverything } from '../peer/propose.ts';
+import { EMPTY_APPLY_STATE, initialApplyState } from '../peer/peer-storage.ts';
+import { PeerFsm } from '../peer/peer-fsm.ts';
+import { RaftPeer } from '../peer/raft-peer.ts';
+import { epochNotMatch, regionNotFound, serverIsBusy } from '../refusal.ts';
+import type { SnapshotReceiver } from '../snapshot/receive.ts';
+import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
+import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
+import { onUnknownPeerMessage } from './store-fsm.ts';
+import { StoreMeta, type PendingCreatePeers } from './store-meta.ts';
+
+export interface RaftStoreOptions {
+  readonly env: Env;
+  readonly config: RaftstoreConfig;
+  readonly storeId: number;
+  readonly engine: Engine;
+  readonly transport: PeerTransport;
+  readonly pd: PdClient;
+}
+
+/** One region's line in {@link RaftStore.status}. */
+export interface RegionStatus {
+  readonly region: Region;
+  readonly peerId: number;
+  readonly role: string;
+  readonly term: number;
+  readonly leaderPeerId: number;
+  readonly appliedIndex: number;
+  readonly commitIndex: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly state: 'normal' | 'merging' | 'installing' | 'uninitialized' | 'leaving';
+  readonly approximateSizeBytes: number;
+  readonly approximateKeys: number;
+}
+
+interface PeerSlot {
+  readonly fsm: PeerFsm;
+  readonly mailbox: BoundedQueue<PeerMsg>;
+  scheduled: boolean;
+  /** Store tick up to which the group was brought. */
+  tickedTo: number;
+  /** Ticks until the group needs one by itself. */
+  dueIn: number;
+}
+
+interface ApplySlot {
+  readonly fsm: ApplyFsm;
+  readonly mailbox: ApplyTask[];
+  scheduled: boolean;
+}
+
+/** How often the merged-away map is trimmed, in entries. */
+const MERGED_INTO_MAX = 10_000;
+
+export class RaftStore implements Router {
+  readonly #env: Env;
+  readonly #config: RaftstoreConfig;
+  readonly #engine: Engine;
+  readonly #transport: PeerTransport;
+  readonly #pd: PdClient;
+  readonly #ctx: StoreContext;
+  readonly #workers: StoreWorkers;
+  readonly #peers: Map<RegionId, PeerSlot> = new Map();
+  readonly #applies: Map<RegionId, ApplySlot> = new Map();
+  readonly #mergedInto: Map<RegionId, RegionId> = new Map();
+  #storeMail: StoreMsg[] = [];
+  #dirtyPeers: PeerSlot[] = [];
+  #dirtyApplies: ApplySlot[] = [];
+  #roundScheduled = false;
+  #running = false;
+  #stopped = false;
+  #tick = 0;
+  #maintenanceDueMs = 0;
+  #heartbeatDueMs = 0;
+  #splitCheckDueMs = 0;
+  #timer: TimerId | undefined;
+  readonly storeId: number;
+
+  private constructor(options: RaftStoreOptions) {
+    const { env, config, storeId, engine, transport, pd } = options;
+    this.#env = env;
+    this.#config = config;
+    this.#engine = engine;
+    this.#transport = transport;
+    this.#pd = pd;
+    this.storeId = storeId;
+    const meta = new StoreMeta();
+    const pendingCreatePeers: PendingCreatePeers = new Map();
+    const log = env.log.child({ store: storeId });
+    this.#workers = createWorkers({
+      engine,
+      config,
+      clock: env.clock,
+      log,
+      meta,
+      failpoints: env.failpoints,
+      router: this,
+      abort: (reason, cause) => this.#abort(reason, cause),
+    });
+    this.#ctx = {
+      storeId,
+      config,
+      clock: env.clock,
+      rng: env.rng.fork(`store-${storeId}`),
+      log,
+      failpoints: env.failpoints,
+      engine,
+      meta,
+      pendingCreatePeers,
+      router: this,
+      transport,
+      pd,
+      workers: this.#workers,
+      snapshots: this.#workers.snapshots,
+      write: (batch, done) => this.#write(batch, done),
+      abort: (reason, cause) => this.#abort(reason, cause),
+    };
+  }
+
+  /** Loads every region of the store. Nothing moves before {@link start}. */
+  static async open(options: RaftStoreOptions): Promise<RaftStore> {
+    const store = new RaftStore(options);
+    const loaded = await loadRegions(options.engine, options.storeId);
+    for (const [source, target] of loaded.merged) {
+      store.#mergedInto.set(source, target);
+    }
+    for (const peer of loaded.peers) {
+      store.#restore(peer);
+    }
+    await store.#workers.start();
+    return store;
+  }
+
+  #restore(loaded: LoadedPeer): void {
+    const { region, peer, raftState, applyState, mergeState, state } = loaded;
+    const { meta } = this.#ctx;
+    meta.regions.set(region.id, region);
+    meta.insertRange(region);
+    const raftPeer = new RaftPeer({
+      ctx: this.#ctx,
+      peer,
+      region,
+      raftState,
+      applyState,
+      mergeState: state === 'merging' ? mergeState : undefined,
+      restarted: true,
+    });
+    this.#addPeer(raftPeer);
+    if (state === 'applying') {
+      const staged = this.#workers.stagedFor(region.id);
+      assert(staged !== undefined, 'a region is installing a snapshot that is not staged', { region: region.id });
+      raftPeer.installing = { type: 'installing', region, staged };
+      this.#workers.installSnapshot(region, peer.id, staged);
+      return;
+    }
+    this.registerApply({ peerId: peer.id, region, applyState, isMerging: state === 'merging' });
+    if (state === 'merging') {
+      this.toPeer(region.id, { type: 'check-merge' });
+    }
+  }
+
+  /** Starts ticking and taking rounds. */
+  start(): void {
+    assert(!this.#running, 'the store was started twice');
+    this.#running = true;
+    const nowMs = this.#env.clock.monoMs();
+    this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
+    this.#heartbeatDueMs = nowMs + this.#config.pdHeartbeatMs;
+    this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
+    for (const slot of this.#peers.values()) {
+      this.#schedulePeer(slot);
+    }
+    this.#armTick();
+    this.#scheduleRound();
+  }
+
+  /** Stops at once, as far as promises to others go; requests still waiting are answered as undetermined or not found. */
+  async stop(): Promise<void> {
+    if (this.#stopped) {
+      return;
+    }
+    this.#stopped = true;
+    this.#running = false;
+    if (this.#timer !== undefined) {
+      this.#env.clock.clearTimer(this.#timer);
+    }
+    for (const [region, slot] of this.#peers) {
+      for (const msg of slot.mailbox.drain()) {
+        answerLost(msg, regionNotFound(region));
+      }
+      failEverything(slot.fsm.peer, regionNotFound(region));
+    }
+    await this.#workers.stop();
+  }
+
+  // -------------------------------------------------------------------------------------------- requests from outside
+
+  write(request: WriteRequest): void {
+    const slot = this.#peers.get(request.header.regionId);
+    if (slot === undefined || this.#stopped) {
+      request.respond({ type: 'refused', error: this.#unknownRegion(request.header.regionId) });
+    } else if (!slot.mailbox.push({ type: 'write', request })) {
+      request.respond({ type: 'refused', error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`) });
+    } else {
+      this.#schedulePeer(slot);
+    }
+  }
+
+  read(request: ReadRequest): void {
+    const slot = this.#peers.get(request.header.regionId);
+    if (slot === undefined || this.#stopped) {
+      request.respond({ type: 'refused', error: this.#unknownRegion(request.header.regionId) });
+    } else if (!slot.mailbox.push({ type: 'read', request })) {
+      request.respond({ type: 'refused', error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`) });
+    } else {
+      this.#schedulePeer(slot);
+    }
+  }
+
+  admin(request: AdminRequest): void {
+    if (this.#stopped || !this.toPeer(request.regionId, { type: 'admin', request })) {
+      request.respond({ type: 'refused', error: this.#unknownRegion(request.regionId) });
+    }
+  }
+
+  /** A message from another store. Dropped when the region's mailbox is full. */
+  receive(message: PeerMessage): void {
+    if (this.#stopped) {
+      return;
+    }
+    const slot = this.#peers.get(message.regionId);
+    if (slot === undefined || slot.fsm.isDead) {
+      this.toStore({ type: 'peer-message', message });
+    } else if (slot.mailbox.push({ type: 'peer-message', message })) {
+      this.#schedulePeer(slot);
+    }
+  }
+
+  /** Prepares to receive the chunks of a snapshot announced by `message`; throws if there are too many already. */
+  receiveSnapshot(message: PeerMessage): SnapshotReceiver {
+    return this.#workers.receiveSnapshot(message);
+  }
+
+  /** All chunks are staged. */
+  snapshotReceived(message: PeerMessage, staged: StagedSnapshot): void {
+    if (!this.toPeer(message.regionId, { type: 'snapshot-received', message, staged })) {
+      this.#workers.discardStaged(staged.stagingId);
+    }
+  }
+
+  /** A step of an operator from the placement service. Refusals are logged; the service sees by heartbeats what happened. */
+  onStep(reply: RegionHeartbeatReply): void {
+    const { step, regionId, epoch } = reply;
+    let body: AdminRequestBody;
+    switch (step.type) {
+      case 'change-peer':
+        body = { type: 'change-peer', changes: [step.change] };
+        break;
+      case 'change-peer-joint':
+        body = { type: 'change-peer', changes: step.changes };
+        break;
+      case 'transfer-leader':
+        body = { type: 'transfer-leader', peer: step.peer };
+        break;
+      case 'merge':
+        body = { type: 'merge', target: step.target };
+        break;
+      case 'split':
+        body = step.keys.length === 0 ? { type: 'half-split' } : { type: 'split', keys: step.keys };
+        break;
+    }
+    this.admin({
+      regionId,
+      epoch,
+      body,
+      respond: (outcome) => {
+        if (outcome.type !== 'ok') {
+          const reason = outcome.type === 'rejected' ? outcome.refusal : { code: outcome.error.type, message: '' };
+          this.#ctx.log.info({ region: regionId, step: step.type, code: reason.code, why: reason.message }, 'operator step refused');
+        }
+      },
+    });
+  }
+
+  /** The connection to a store broke. */
+  storeUnreachable(storeId: number): void {
+    for (const [region, slot] of this.#peers) {
+      if (slot.fsm.peer.isLeader && slot.fsm.peer.region.peers.some((p) => p.storeId === storeId)) {
+        this.toPeer(region, { type: 'unreachable', storeId });
+      }
+    }
+  }
+
+  leaderCount(): number {
+    let count = 0;
+    for (const { fsm } of this.#peers.values()) {
+      if (fsm.peer.isLeader && fsm.peer.isActive) {
+        count++;
+      }
+    }
+    return count;
+  }
+
+  /** Leaders of regions that have another voter to take over. */
+  movableLeaderCount(): number {
+    let count = 0;
+    for (const { fsm } of this.#peers.values()) {
+      const { peer } = fsm;
+      if (peer.isLeader && peer.isActive && peer.region.peers.some((p) => p.id !== peer.peer.id && p.role === 'voter')) {
+        count++;
+      }
+    }
+    return count;
+  }
+
+  regionCount(): number {
+    return this.#peers.size;
+  }
+
+  /** Asks every leader here to hand over; call repeatedly until {@link movableLeaderCount} is zero. */
+  transferAllLeaders(): void {
+    for (const slot of this.#peers.values()) {
+      evacuate(slot.fsm.peer);
+      this.#schedulePeer(slot);
+    }
+  }
+
+  status(): RegionStatus[] {
+    const out: RegionStatus[] = [];
+    for (const { fsm } of this.#peers.values()) {
+      const { peer } = fsm;
+      const { node } = peer;
+      out.push({
+        region: peer.region,
+        peerId: peer.peer.id,
+        role: peer.role,
+        term: node.term,
+        leaderPeerId: peer.lead,
+        appliedIndex: peer.appliedIndex,
+        commitIndex: node.committed,
+        firstIndex: node.firstIndex,
+        lastIndex: node.lastIndex,
+        state: stateOf(peer),
+        approximateSizeBytes: peer.approximateSizeBytes,
+        approximateKeys: peer.approximateKeys,
+      });
+    }
+    return out;
+  }
+
+  /** The live regions of this store; for checks and tools. */
+  regionsByKey(): Region[] {
+    return [...this.#ctx.meta.initialized()];
+  }
+
+  /** The region on this store that contains `key`. */
+  regionOfKey(key: Uint8Array): Region | undefined {
+    return this.#ctx.meta.regionOfKey(key);
+  }
+
+  #unknownRegion(region: RegionId): RegionError {
+    const target = this.mergedInto(region);
+    return target === undefined ? regionNotFound(region) : epochNotMatch([target]);
+  }
+
+  // -------------------------------------------------------------------------------------------- Router
+
+  toPeer(region: RegionId, msg: PeerMsg): boolean {
+    const slot = this.#peers.get(region);
+    if (slot === undefined) {
+      answerLost(msg, this.#unknownRegion(region));
+      return false;
+    }
+    slot.mailbox.forcePush(msg);
+    this.#schedulePeer(slot);
+    return true;
+  }
+
+  toApply(region: RegionId, task: ApplyTask): boolean {
+    const slot = this.#applies.get(region);
+    if (slot === undefined) {
+      if (task.type === 'apply') {
+        for (const proposal of task.proposals) {
+          proposal.complete({ type: 'region-removed' });
+        }
+      }
+      return false;
+    }
+    slot.mailbox.push(task);
+    if (!slot.scheduled) {
+      slot.scheduled = true;
+      this.#dirtyApplies.push(slot);
+    }
+    this.#scheduleRound();
+    return true;
+  }
+
+  toStore(msg: StoreMsg): void {
+    this.#storeMail.push(msg);
+    this.#scheduleRound();
+  }
+
+  hasPeer(region: RegionId): boolean {
+    return this.#peers.has(region);
+  }
+
+  hasApply(region: RegionId): boolean {
+    return this.#applies.has(region);
+  }
+
+  registerApply(registration: ApplyRegistration): void {
+    this.#applies.set(registration.region.id, { fsm: new ApplyFsm(this.#ctx, registration), mailbox: [], scheduled: false });
+  }
+
+  closePeer(region: RegionId, peerId: number): void {
+    const slot = this.#peers.get(region);
+    if (slot === undefined || slot.fsm.peer.peer.id !== peerId) {
+      return;
+    }
+    this.#peers.delete(region);
+    this.#applies.delete(region);
+    for (const msg of slot.mailbox.drain()) {
+      if (msg.type === 'peer-message' && msg.message.to.id > peerId) {
+        // Mail for a newer incarnation of the replica.
+        this.toStore({ type: 'peer-message', message: msg.message });
+      } else {
+        answerLost(msg, this.#unknownRegion(region));
+        if (msg.type === 'snapshot-received') {
+          this.#workers.discardStaged(msg.staged.stagingId);
+        }
+      }
+    }
+  }
+
+  wake(region: RegionId): void {
+    const slot = this.#peers.get(region);
+    if (slot !== undefined) {
+      this.#schedulePeer(slot);
+    }
+  }
+
+  setMergedInto(source: RegionId, target: RegionId): void {
+    if (this.#mergedInto.size >= MERGED_INTO_MAX) {
+      const [oldest] = this.#mergedInto.keys();
+      if (oldest !== undefined) {
+        this.#mergedInto.delete(oldest);
+      }
+    }
+    this.#mergedInto.set(source, target);
+  }
+
+  mergedInto(source: RegionId): Region | undefined {
+    let id: RegionId | undefined = source;
+    for (let hops = 0; hops < 64 && id !== undefined; hops++) {
+      const live = hops === 0 ? undefined : this.#ctx.meta.regions.get(id);
+      if (live !== undefined && live.peers.length > 0) {
+        return live;
+      }
+      id = this.#mergedInto.get(id);
+    }
+    return undefined;
+  }
+
+  createSplitPeer(region: Region, options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number }): void {
+    const ctx = this.#ctx;
+    const self = findPeerOnStore(region, this.storeId as StoreId);
+    assert(self !== undefined, 'a split child has no peer on this store', { region: region.id });
+    let previous: RaftLocalState | undefined;
+    const existing = this.#peers.get(region.id);
+    if (existing !== undefined) {
+      const { peer } = existing.fsm;
+      assert(!peer.isInitialized, 'a split child exists already', { region: region.id });
+      previous = peer.storage.raftState;
+      peer.life = { type: 'dead' };
+      this.closePeer(region.id, peer.peer.id);
+    } else {
+      const bytes = this.#engine.getSync(raftStateKey(region.id));
+      previous = bytes === undefined ? undefined : decodeRaftLocalState(bytes);
+    }
+    const raftPeer = new RaftPeer({
+      ctx,
+      peer: self,
+      region,
+      raftState: initialRaftState(self.id, previous),
+      applyState: initialApplyState(),
+      mergeState: undefined,
+      restarted: false,
+    });
+    raftPeer.approximateSizeBytes = options.sizeBytes;
+    raftPeer.approximateKeys = options.keys;
+    raftPeer.writtenSinceCheckBytes = Number.MAX_SAFE_INTEGER;
+    const batch = this.#engine.createBatch();
+    raftPeer.storage.putRaftState(batch);
+    this.#write(batch, () => {});
+    ctx.meta.regions.set(region.id, region);
+    ctx.meta.insertRange(region);
+    ctx.pendingCreatePeers.delete(region.id);
+    this.#addPeer(raftPeer);
+    this.registerApply({ peerId: self.id, region, applyState: initialApplyState(), isMerging: false });
+    for (const message of ctx.meta.takeMessages(region.id, self.id)) {
+      this.toPeer(region.id, { type: 'peer-message', message });
+    }
+    if (options.campaign && raftPeer.node.term === raftPeer.storage.raftState.term && raftPeer.lead === 0) {
+      raftPeer.node.campaign();
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------- the loop
+
+  #addPeer(peer: RaftPeer): void {
+    const slot: PeerSlot = {
+      fsm: new PeerFsm(peer),
+      mailbox: new BoundedQueue(this.#config.mailboxLimit),
+      scheduled: false,
+      tickedTo: this.#tick,
+      dueIn: 1,
+    };
+    this.#peers.set(peer.regionId, slot);
+    this.#schedulePeer(slot);
+  }
+
+  #createByMessage(message: PeerMessage, raftState: RaftLocalState): void {
+    const region: Region = {
+      id: message.regionId,
+      range: { start: new Uint8Array(0), end: new Uint8Array(0) },
+      epoch: { confVer: 0, version: 0 },
+      peers: [],
+    };
+    const peer: Peer = { id: message.to.id as PeerId, storeId: this.storeId as StoreId, role: message.to.role };
+    const raftPeer = new RaftPeer({
+      ctx: this.#ctx,
+      peer,
+      region,
+      raftState,
+      applyState: EMPTY_APPLY_STATE,
+      mergeState: undefined,
+      restarted: raftState.term > 0,
+    });
+    raftPeer.rememberPeer(message.from);
+    this.#ctx.meta.regions.set(region.id, region);
+    this.#ctx.log.info({ region: region.id, peer: peer.id }, 'created a replica for a message');
+    this.#addPeer(raftPeer);
+    this.toPeer(region.id, { type: 'peer-message', message });
+  }
+
+  #schedulePeer(slot: PeerSlot): void {
+    if (!slot.scheduled) {
+      slot.scheduled = true;
+      this.#dirtyPeers.push(slot);
+    }
+    this.#scheduleRound();
+  }
+
+  #scheduleRound(): void {
+    if (!this.#roundScheduled && this.#running) {
+      this.#roundScheduled = true;
+      this.#env.clock.defer(() => {
+        this.#roundScheduled = false;
+        if (this.#running) {
+          this.#guard(() => this.#round());
+        }
+      }, 'store-round');
+    }
+  }
+
+  /** Anything thrown by an FSM is a broken invariant or damaged data: the process must not go on. */
+  #guard(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      if (error instanceof CorruptionError || error instanceof EnginePoisonedError) {
+        this.#running = false;
+        this.#env.abort('storage', error.message, error);
+      }
+      this.#abort(error instanceof Error ? error.message : String(error), error);
+    }
+  }
+
+  #abort(reason: string, cause?: unknown): never {
+    this.#running = false;
+    return this.#env.abort('bug', reason, cause);
+  }
+
+  #write(batch: WriteBatch, done: () => void): void {
+    this.#engine.write(batch).then(
+      () => {
+        if (!this.#stopped) {
+          this.#guard(done);
+        }
+      },
+      (error: unknown) => {
+        if (!this.#stopped) {
+          this.#running = false;
+          this.#env.abort('storage', `a write failed: ${String(error)}`, error);
+        }
+      },
+    );
+  }
+
+  #round(): void {
+    const storeMail = this.#storeMail;
+    this.#storeMail = [];
+    for (const msg of storeMail) {
+      this.#onStoreMsg(msg);
+    }
+    const peers = this.#dirtyPeers;
+    this.#dirtyPeers = [];
+    for (const slot of peers) {
+      slot.scheduled = false;
+      const { fsm } = slot;
+      const owed = this.#tick - slot.tickedTo;
+      if (owed > 0 && !fsm.isDead) {
+        // Before any message the group is brought to the current tick: lease checks read its counters.
+        slot.tickedTo = this.#tick;
+        fsm.handle({ type: 'raft-tick', ticks: owed });
+      }
+      for (const msg of slot.mailbox.drain()) {
+        if (fsm.isDead) {
+          this.#afterDeath(fsm.peer.regionId, fsm.peer.peer.id, msg);
+        } else {
+          fsm.handle(msg);
+        }
+      }
+    }
+    const batch = this.#engine.createBatch();
+    const written: { readonly region: RegionId; readonly peerId: number; readonly readyNumber: number }[] = [];
+    for (const slot of peers) {
+      const { fsm } = slot;
+      if (fsm.isDead) {
+        continue;
+      }
+      if (fsm.endRound(batch)) {
+        written.push({ region: fsm.peer.regionId, peerId: fsm.peer.peer.id, readyNumber: fsm.peer.readyNumber });
+      }
+      const { peer } = fsm;
+      slot.dueIn = peer.held.length > 0 || peer.pendingReads.length > 0 ? 1 : Math.max(1, peer.node.ticksToNextEvent());
+      if (fsm.hasMore) {
+        this.#schedulePeer(slot);
+      }
+    }
+    if (written.length > 0) {
+      this.#write(batch, () => {
+        for (const { region, peerId, readyNumber } of written) {
+          this.toPeer(region, { type: 'persisted', peerId, readyNumber });
+        }
+      });
+    }
+    this.#runApplies();
+    this.#transport.flush();
+  }
+
+  #afterDeath(region: RegionId, peerId: number, msg: PeerMsg): void {
+    if (msg.type === 'peer-message' && msg.message.to.id > peerId) {
+      this.toStore({ type: 'peer-message', message: msg.message });
+    } else {
+      answerLost(msg, this.#unknownRegion(region));
+    }
+  }
+
+  #runApplies(): void {
+    const applies = this.#dirtyApplies;
+    this.#dirtyApplies = [];
+    for (const slot of applies) {
+      slot.scheduled = false;
+      const tasks = slot.mailbox.splice(0);
+      for (const task of tasks) {
+        slot.fsm.handle(task);
+      }
+      slot.fsm.endRound();
+    }
+  }
+
+  #onStoreMsg(msg: StoreMsg): void {
+    switch (msg.type) {
+      case 'peer-message':
+        if (this.#peers.has(msg.message.regionId)) {
+          this.toPeer(msg.message.regionId, { type: 'peer-message', message: msg.message });
+        } else {
+          onUnknownPeerMessage(this.#ctx, { createByMessage: (m, raftState) => this.#createByMessage(m, raftState) }, msg.message);
+        }
+        return;
+      case 'snapshot-received':
+        this.snapshotReceived(msg.message, msg.staged);
+        return;
+      case 'store-heartbeat-tick':
+      case 'range-cleaned':
+        return;
+    }
+  }
+
+  #armTick(): void {
+    this.#timer = this.#env.clock.setTimer(
+      this.#config.tickMs,
+      () => {
+        if (this.#running) {
+          this.#guard(() => this.#onTick());
+          this.#armTick();
+        }
+      },
+      'raft-tick',
+    );
+  }
+
+  /** One tick, however late: a stall must not look like silence of the leader. */
+  #onTick(): void {
+    this.#tick++;
+    const nowMs = this.#env.clock.monoMs();
+    const maintain = nowMs >= this.#maintenanceDueMs;
+    const heartbeat = nowMs >= this.#heartbeatDueMs;
+    const splitCheck = nowMs >= this.#splitCheckDueMs;
+    for (const slot of this.#peers.values()) {
+      const { mailbox } = slot;
+      if (maintain) {
+        mailbox.forcePush({ type: 'maintenance-tick' });
+      }
+      if (heartbeat) {
+        mailbox.forcePush({ type: 'pd-heartbeat-tick' });
+      }
+      if (splitCheck) {
+        mailbox.forcePush({ type: 'split-check-tick' });
+      }
+      if (maintain || heartbeat || splitCheck || this.#tick - slot.tickedTo >= slot.dueIn) {
+        this.#schedulePeer(slot);
+      }
+    }
+    if (maintain) {
+      this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
+    }
+    if (heartbeat) {
+      this.#heartbeatDueMs = nowMs + this.#config.pdHeartbeatMs;
+    }
+    if (splitCheck) {
+      this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
+    }
+  }
+}
+
+function stateOf(peer: RaftPeer): RegionStatus['state'] {
+  if (!peer.isActive) {
+    return 'leaving';
+  }
+  if (!peer.isInitialized) {
+    return 'uninitialized';
+  }
+  if (peer.installing.type !== 'none') {
+    return 'installing';
+  }
+  return peer.pendingMerge === undefined ? 'normal' : 'merging';
+}
+
+/** Answers a request inside a message that no peer will handle. */
+function answerLost(msg: PeerMsg, error: RegionError): void {
+  switch (msg.type) {
+    case 'write':
+      msg.request.respond({ type: 'refused', error });
+      return;
+    case 'read':
+      msg.request.respond({ type: 'refused', error });
+      return;
+    case 'admin':
+      msg.request.respond({ type: 'refused', error });
+      return;
+    default:
+  }
+}

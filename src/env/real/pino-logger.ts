@@ -2,6 +2,8 @@
  * Structured logging with pino: one JSON object a line, written to standard error or a file. The only importer of
  * pino. Lines are buffered for a moment; `flush` writes them out before the process stops.
  */
+import { mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { pino, stdSerializers, type DestinationStream } from 'pino';
 import type { LogFields, Logger } from '../log.ts';
 
@@ -72,9 +74,18 @@ class PinoLogger implements RealLogger {
   }
 }
 
-/** A logger on pino. */
+/** Opened at once: pino opens paths in the background, and a flush before that would lose every line. */
+function descriptorOf(destination: string | number): number {
+  if (typeof destination === 'number') {
+    return destination;
+  }
+  mkdirSync(dirname(destination), { recursive: true });
+  return openSync(destination, 'a');
+}
+
+/** A logger on pino. @throws if the destination cannot be opened for appending. */
 export function createPinoLogger(options: RealLoggerOptions = {}): RealLogger {
-  const stream = pino.destination({ dest: options.destination ?? STDERR, sync: false, mkdir: true });
+  const stream = pino.destination({ dest: descriptorOf(options.destination ?? STDERR), sync: false });
   const logger = pino(
     {
       level: options.level ?? 'info',

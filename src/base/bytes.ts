@@ -61,7 +61,8 @@ export function prefixEnd(prefix: Uint8Array): Uint8Array {
   return EMPTY_BYTES;
 }
 
-export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
+export const toHex = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
 
 /** Parses hex text; undefined if it is not an even number of hex digits. */
 export function fromHex(text: string): Uint8Array | undefined {

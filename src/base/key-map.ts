@@ -67,9 +67,7 @@ export class KeyMap<V> {
 
   /** Entries in descending key order, all below `end` (exclusive; empty = no bound). The map must not change while iterating. */
   entriesBelow(end: Uint8Array): IterableIterator<[Uint8Array, V]> {
-    return end.length === 0
-      ? this.#tree.entriesReversed()
-      : this.#tree.entriesReversed(end, undefined, true);
+    return end.length === 0 ? this.#tree.entriesReversed() : this.#tree.entriesReversed(end, undefined, true);
   }
 
   /** A map with the same entries that changes independently; nodes are shared until either side writes to them. */

@@ -18,18 +18,21 @@ export function compareEnds(a: Uint8Array, b: Uint8Array): number {
 }
 
 /** Whether `key` lies below the range end `end` (empty = no bound). */
-export const isBeforeEnd = (key: Uint8Array, end: Uint8Array): boolean => end.length === 0 || compareBytes(key, end) < 0;
+export const isBeforeEnd = (key: Uint8Array, end: Uint8Array): boolean =>
+  end.length === 0 || compareBytes(key, end) < 0;
 
 export const rangeContains = (range: KeyRange, key: Uint8Array): boolean =>
   compareBytes(range.start, key) <= 0 && isBeforeEnd(key, range.end);
 
 /** Whether no key can lie in the range. */
-export const isEmptyRange = (range: KeyRange): boolean => range.end.length > 0 && compareBytes(range.start, range.end) >= 0;
+export const isEmptyRange = (range: KeyRange): boolean =>
+  range.end.length > 0 && compareBytes(range.start, range.end) >= 0;
 
 export const rangesOverlap = (a: KeyRange, b: KeyRange): boolean =>
   isBeforeEnd(a.start, b.end) && isBeforeEnd(b.start, a.end);
 
-export const rangesEqual = (a: KeyRange, b: KeyRange): boolean => equalBytes(a.start, b.start) && equalBytes(a.end, b.end);
+export const rangesEqual = (a: KeyRange, b: KeyRange): boolean =>
+  equalBytes(a.start, b.start) && equalBytes(a.end, b.end);
 
 /** Whether `inner` lies completely inside `outer`. */
 export const rangeCovers = (outer: KeyRange, inner: KeyRange): boolean =>

@@ -53,8 +53,7 @@ export function unseal(key: Uint8Array, sealed: Uint8Array): Uint8Array {
 }
 
 /** The error for damage at a key; it names the key in hex, cut to a printable length, and never the value. */
-export function corruption(key: Uint8Array, what: string, cause?: unknown): CorruptionError {
+export function corruption(key: Uint8Array, what: string): CorruptionError {
   const shown = key.subarray(0, KEY_BYTES_IN_ERROR_MAX);
-  const details = { key: toHex(shown), keyBytes: key.length, ...(cause === undefined ? {} : { cause: String(cause) }) };
-  return new CorruptionError(what, details);
+  return new CorruptionError(what, { key: toHex(shown), keyBytes: key.length });
 }

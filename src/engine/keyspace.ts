@@ -98,7 +98,10 @@ function localKey(region: RegionId, kind: number): Uint8Array {
 }
 
 /** All keys with this first byte. */
-export const roomRange = (prefix: number): KeyRange => ({ start: Uint8Array.of(prefix), end: Uint8Array.of(prefix + 1) });
+export const roomRange = (prefix: number): KeyRange => ({
+  start: Uint8Array.of(prefix),
+  end: Uint8Array.of(prefix + 1),
+});
 
 /** Identity of the store: cluster id, store id, start counter, format version. */
 export const storeIdentKey = (): Uint8Array => Uint8Array.of(IDENT_PREFIX);

@@ -87,8 +87,7 @@ export class WriteQueue {
         }
       } catch (error) {
         // A half-appended group must never reach the disk.
-        this.#fail('a write batch could not be built', error);
-        reject(this.#gate.refusal() as Error);
+        reject(this.#fail('a write batch could not be built', error));
         return;
       }
       this.#start();
@@ -151,7 +150,8 @@ export class WriteQueue {
     }
   }
 
-  #fail(what: string, cause: unknown): void {
+  /** Poisons the engine and rejects everything that waits; returns the error to reject with. */
+  #fail(what: string, cause: unknown): Error {
     const groups = this.#groups;
     this.#groups = [];
     this.#waiting = 0;
@@ -162,5 +162,6 @@ export class WriteQueue {
         waiter.reject(refusal);
       }
     }
+    return refusal;
   }
 }

@@ -29,7 +29,11 @@ export class RpcError extends AppError {
   readonly status: RpcStatusCode;
   readonly sent: boolean;
 
-  constructor(status: RpcStatusCode, message: string, options: { readonly sent?: boolean; readonly cause?: unknown } = {}) {
+  constructor(
+    status: RpcStatusCode,
+    message: string,
+    options: { readonly sent?: boolean; readonly cause?: unknown } = {},
+  ) {
     super('Rpc', message, {
       retry: status === RpcStatus.UNAVAILABLE ? 'backoff' : 'never',
       outcome: options.sent === false ? 'not-applied' : 'unknown',

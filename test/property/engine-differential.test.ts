@@ -45,7 +45,10 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     }),
   },
   { weight: 3, arbitrary: fc.record({ type: fc.constant('get' as const), key }) },
-  { weight: 1, arbitrary: fc.record({ type: fc.constant('get-many' as const), keys: fc.array(key, { maxLength: 5 }) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ type: fc.constant('get-many' as const), keys: fc.array(key, { maxLength: 5 }) }),
+  },
   {
     weight: 4,
     arbitrary: fc.record({

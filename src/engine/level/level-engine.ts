@@ -213,9 +213,10 @@ class LevelEngine implements Engine {
   approximateSize(range: KeyRange): Promise<number> {
     return this.#read(async () => {
       const { start, end } = userScanRange(range);
-      return isEmptyRange({ start, end })
-        ? 0
-        : await this.#database.approximateSize(start, end.length === 0 ? LAST_KEY : end);
+      if (isEmptyRange({ start, end })) {
+        return 0;
+      }
+      return this.#database.approximateSize(start, end.length === 0 ? LAST_KEY : end);
     });
   }
 
@@ -291,7 +292,7 @@ async function readPage(
 function readError(key: Uint8Array, error: unknown): unknown {
   const code = nativeErrorCode(error);
   return code === 'LEVEL_CORRUPTION' || code === 'LEVEL_IO_ERROR'
-    ? corruption(key, `the database cannot read its files: ${nativeErrorMessage(error)}`, error)
+    ? corruption(key, `the database cannot read its files: ${nativeErrorMessage(error)}`)
     : error;
 }
 

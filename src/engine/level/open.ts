@@ -128,7 +128,9 @@ async function checkFormat(database: NativeDatabase, options: EngineOptions): Pr
       return;
     }
     throw new EngineOpenError(
-      isEmpty ? `the database at ${path} was never completely created` : `${path} is a LevelDB database of another program`,
+      isEmpty
+        ? `the database at ${path} was never completely created`
+        : `${path} is a LevelDB database of another program`,
       isEmpty ? `delete ${path} and bootstrap the store again` : 'choose another data directory',
     );
   }

@@ -92,7 +92,10 @@ export async function checkRing(database: NativeDatabase, path: string): Promise
     }
   }
   if (missing > 0) {
-    throw suspectLog(path, `${missing} of the last ${Math.min(last, RING_SLOTS)} write batches are missing, the first of them number ${firstMissing} of ${last}`);
+    throw suspectLog(
+      path,
+      `${missing} of the last ${Math.min(last, RING_SLOTS)} write batches are missing, the first of them number ${firstMissing} of ${last}`,
+    );
   }
   return last;
 }

@@ -88,10 +88,7 @@ class MemoryEngine implements Engine {
     this.#disk = disk;
     this.#clock = clock;
     database.open(this);
-    this.#queue = new WriteQueue(
-      this.#gate,
-      () => new MemoryGroup((batches, bytes) => this.#commit(batches, bytes)),
-    );
+    this.#queue = new WriteQueue(this.#gate, () => new MemoryGroup((batches, bytes) => this.#commit(batches, bytes)));
   }
 
   createBatch(): WriteBatch {
@@ -241,7 +238,7 @@ class MemoryEngine implements Engine {
     return new Promise((resolve, reject) => {
       this.#after(this.#disk.readDelayMs(), 'engine-read', () => {
         if ('error' in result) {
-          reject(result.error as Error);
+          reject(result.error);
         } else {
           resolve(result.value);
         }
@@ -327,7 +324,7 @@ export function createMemoryEngineFactory(disk: MemoryDisk, clock: Clock): Engin
               const database = disk.findOrCreate(options.path, options.createIfMissing);
               resolve(new MemoryEngine(database, disk, clock));
             } catch (error) {
-              reject(error as Error);
+              reject(error);
             }
           },
           'engine-open',

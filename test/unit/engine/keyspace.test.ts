@@ -37,7 +37,9 @@ describe('keyspace', () => {
     const range = keyspace.raftLogRange(REGION, logIndex(5), logIndex(300));
     const isInside = (index: number): boolean => rangeContains(range, keyspace.raftLogKey(REGION, logIndex(index)));
     expect([4, 5, 299, 300].map(isInside)).toEqual([false, true, true, false]);
-    expect(rangeContains(keyspace.wholeRaftLogRange(REGION), keyspace.raftLogKey(REGION, logIndex(LARGEST)))).toBe(true);
+    expect(rangeContains(keyspace.wholeRaftLogRange(REGION), keyspace.raftLogKey(REGION, logIndex(LARGEST)))).toBe(
+      true,
+    );
     expect(rangeContains(keyspace.wholeRaftLogRange(REGION), keyspace.raftStateKey(REGION))).toBe(false);
   });
 

@@ -1,0 +1,49 @@
+/**
+ * The network seam over gRPC (HTTP/2 without TLS). This folder is the only one that knows grpc-js; it moves bytes and
+ * knows no message.
+ */
+import type { Channel, Listener, Net, ServiceTable } from '../../env/net.ts';
+import { GrpcChannel } from './grpc-channel.ts';
+import { listenGrpc } from './grpc-listener.ts';
+import { type GrpcNetOptions, type ResolvedGrpcNetOptions, resolveGrpcNetOptions } from './options.ts';
+
+/** A Net whose channels and listeners are closed together. */
+export class GrpcNet implements Net {
+  readonly #options: ResolvedGrpcNetOptions;
+  readonly #channels = new Set<GrpcChannel>();
+  readonly #listeners = new Set<Listener>();
+
+  constructor(options: GrpcNetOptions) {
+    this.#options = resolveGrpcNetOptions(options);
+  }
+
+  /** @param address `host:port` without a scheme. */
+  dial(address: string): Channel {
+    const channel = new GrpcChannel(address, this.#options, (closed) => this.#channels.delete(closed));
+    this.#channels.add(channel);
+    return channel;
+  }
+
+  async listen(address: string, services: ServiceTable): Promise<Listener> {
+    const listener = await listenGrpc(address, services, this.#options);
+    this.#listeners.add(listener);
+    return {
+      address: listener.address,
+      close: async (graceMs) => {
+        await listener.close(graceMs);
+        this.#listeners.delete(listener);
+      },
+    };
+  }
+
+  /** Closes every channel, then every listener. Idempotent. */
+  async close(graceMs: number): Promise<void> {
+    for (const channel of [...this.#channels]) {
+      channel.close();
+    }
+    await Promise.all([...this.#listeners].map((listener) => listener.close(graceMs)));
+    this.#listeners.clear();
+  }
+}
+
+export const createGrpcNet = (options: GrpcNetOptions = {}): GrpcNet => new GrpcNet(options);

@@ -1,0 +1,46 @@
+/** Maps grpc-js metadata and errors to the words of the network seam. */
+import { Metadata, type ServiceError, type StatusObject, status as GrpcStatus } from '@grpc/grpc-js';
+import { RpcError, RpcStatus, type RpcStatusCode, type StreamEnd } from '../../env/net.ts';
+
+/** grpc-js hands out no mark for "never left this process" except this text of its load balancer. */
+const NOT_CONNECTED_TEXT = 'No connection established';
+const NOT_RESOLVED_TEXT = 'Name resolution failed';
+
+const KNOWN_STATUS: ReadonlySet<number> = new Set(Object.values(RpcStatus));
+
+/** Codes without a name in the seam (data loss, unauthenticated) count as UNKNOWN. */
+export const toStatusCode = (code: number): RpcStatusCode =>
+  KNOWN_STATUS.has(code) ? (code as RpcStatusCode) : RpcStatus.UNKNOWN;
+
+function neverLeft(code: number, details: string): boolean {
+  return (
+    code === GrpcStatus.UNAVAILABLE && (details.startsWith(NOT_CONNECTED_TEXT) || details.startsWith(NOT_RESOLVED_TEXT))
+  );
+}
+
+export function toCallError(error: ServiceError): RpcError {
+  return new RpcError(toStatusCode(error.code), error.details, { sent: !neverLeft(error.code, error.details) });
+}
+
+export const toStreamEnd = (end: StatusObject): StreamEnd => ({ status: toStatusCode(end.code), message: end.details });
+
+export function toMetadata(values: Readonly<Record<string, string>> | undefined): Metadata {
+  const metadata = new Metadata();
+  if (values !== undefined) {
+    for (const [key, value] of Object.entries(values)) {
+      metadata.set(key, value);
+    }
+  }
+  return metadata;
+}
+
+/** Text entries only; binary entries (`-bin`) are left out. */
+export function fromMetadata(metadata: Metadata): Readonly<Record<string, string>> {
+  const values: Record<string, string> = {};
+  for (const [key, value] of Object.entries(metadata.getMap())) {
+    if (typeof value === 'string') {
+      values[key] = value;
+    }
+  }
+  return values;
+}

@@ -1,0 +1,24 @@
+/** The methods of every service this project serves or calls. */
+import { AdminDefinition } from '../gen/braid/admin/v1/admin.ts';
+import { PeerDefinition } from '../gen/braid/peer/v1/peer.ts';
+import { PlacementDefinition } from '../gen/braid/placement/v1/placement.ts';
+import { HealthDefinition } from '../gen/grpc/health/v1/health.ts';
+import { MetaStorageDefinition } from '../gen/meta_storagepb.ts';
+import { PDDefinition } from '../gen/pdpb.ts';
+import { TikvDefinition } from '../gen/tikvpb.ts';
+import { type MethodsOf, methodsOf } from './method.ts';
+
+/** Store port. `batchCommands` is here in generated form; use `codec/batch-commands.ts` with a raw stream instead. */
+export const tikvMethods: MethodsOf<typeof TikvDefinition> = methodsOf(TikvDefinition);
+/** Store port, called by other stores. */
+export const peerMethods: MethodsOf<typeof PeerDefinition> = methodsOf(PeerDefinition);
+/** Every port. */
+export const healthMethods: MethodsOf<typeof HealthDefinition> = methodsOf(HealthDefinition);
+/** Placement port. */
+export const pdMethods: MethodsOf<typeof PDDefinition> = methodsOf(PDDefinition);
+/** Placement port, called by stores. */
+export const placementMethods: MethodsOf<typeof PlacementDefinition> = methodsOf(PlacementDefinition);
+/** Placement port. */
+export const metaStorageMethods: MethodsOf<typeof MetaStorageDefinition> = methodsOf(MetaStorageDefinition);
+/** Placement port. */
+export const adminMethods: MethodsOf<typeof AdminDefinition> = methodsOf(AdminDefinition);

@@ -47,9 +47,6 @@ export type SnapshotChunk =
       readonly digest: Uint8Array;
     };
 
-/** A chunk that contradicts its own digest, the order of the transfer or the region it belongs to. */
-export class SnapshotChunkError extends RecordError {}
-
 export const encodePairs = (pairs: readonly StoredPair[]): Uint8Array => encodeRecord(VERSION, [pairs.flat()]);
 
 /** @throws RecordError */

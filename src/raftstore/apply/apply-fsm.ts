@@ -18,7 +18,6 @@ import type { KeyRange } from '../../base/key-range.ts';
 import { KIB, MIB } from '../../base/units.ts';
 import type { AdminCommand, AdminType, RaftCommand } from '../../codec/command.ts';
 import { decodeRaftCommand, decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
-import { encodeSnapshotDescriptor } from '../../codec/snapshot-record.ts';
 import type { ApplyState } from '../../codec/store-record.ts';
 import { applyStateKey, dataRange, regionStateKey, userKeyOf } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
@@ -29,8 +28,8 @@ import { EntryType, type ConfChangeV2, type Entry, type Snapshot } from '../../r
 import type { StoreContext } from '../context.ts';
 import type { ApplyTask, CatchUpFlag, EntryOutcome, ExecResult, OpResult, PendingProposal } from '../msg.ts';
 import { checkEpochAtApply } from '../operation/region-change.ts';
-import { confStateOf } from '../peer/peer-storage.ts';
 import { messageOnly } from '../refusal.ts';
+import { freezeRegion } from '../snapshot/generate.ts';
 import { stopOnReadFailure } from '../worker/engine-failure.ts';
 import { HashJob } from '../worker/consistency-hash.ts';
 import { advance, withCommit } from './apply-state.ts';
@@ -369,15 +368,7 @@ export class ApplyFsm {
       this.#answerSnapshot(task.requestId, undefined);
       return true;
     }
-    const { engine, snapshots } = this.#ctx;
-    const { appliedIndex: index, appliedTerm: term } = this.#durable;
-    const region = this.#region;
-    const frozen = engine.snapshot();
-    const snapshotId = snapshots.register({ region, index, term, snapshot: frozen, close: () => frozen.close() });
-    this.#answerSnapshot(task.requestId, {
-      data: encodeSnapshotDescriptor({ snapshotId, region }),
-      metadata: { index, term, confState: confStateOf(region) },
-    });
+    this.#answerSnapshot(task.requestId, freezeRegion(this.#ctx, this.#region, this.#durable));
     return true;
   }
 

@@ -70,7 +70,7 @@ function run(args, limitMs) {
     let isStopped = false;
     const signal = (name) => {
       try {
-        process.kill(-child.pid, name);
+        process.kill(-Number(child.pid), name);
       } catch {
         // The group has ended meanwhile.
       }

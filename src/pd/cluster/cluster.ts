@@ -29,12 +29,22 @@ export type ReportVerdict =
 
 export class Cluster {
   readonly tree: RegionTree = new RegionTree();
-  readonly config: PlacementConfig;
+  #config: PlacementConfig;
   readonly #stores = new Map<StoreId, StoreInfo>();
   #bootstrapped = false;
 
   constructor(config: PlacementConfig) {
-    this.config = config;
+    this.#config = config;
+  }
+
+  get config(): PlacementConfig {
+    return this.#config;
+  }
+
+  /** The wanted number of voters as administrators last set it. */
+  setMaxReplicas(maxReplicas: number): void {
+    assert(Number.isSafeInteger(maxReplicas) && maxReplicas >= 1, 'max replicas must be a positive integer');
+    this.#config = { ...this.#config, maxReplicas };
   }
 
   get bootstrapped(): boolean {

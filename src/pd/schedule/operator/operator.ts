@@ -46,15 +46,15 @@ export interface Times {
   readonly wallMs: number;
 }
 
-/** How far a merge has come, as the source's reports tell. */
+/** How far a merge has come, as the reports of its source tell. */
 export type MergeProgress =
   | { readonly type: 'aligning' }
-  /** The command was sent at least once; PrepareMerge may have been proposed. */
-  | { readonly type: 'sent' }
+  /** The command was sent at least once, when the source had this epoch; PrepareMerge may have been proposed. */
+  | { readonly type: 'sent'; readonly epoch: RegionEpoch }
   /** A report shows that PrepareMerge was applied. */
-  | { readonly type: 'prepared'; readonly wallMs: number }
-  | { readonly type: 'committed'; readonly wallMs: number }
-  | { readonly type: 'rolled-back'; readonly wallMs: number };
+  | { readonly type: 'prepared'; readonly epoch: RegionEpoch; readonly wallMs: number }
+  | { readonly type: 'committed'; readonly preparedWallMs: number; readonly wallMs: number }
+  | { readonly type: 'rolled-back'; readonly preparedWallMs: number; readonly wallMs: number };
 
 export class Operator {
   readonly id: number;

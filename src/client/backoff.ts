@@ -13,4 +13,5 @@ export const backoffCeilingMs = (attempt: number, capMs: number): number =>
   Math.min(capMs, BACKOFF_BASE_MS * 2 ** Math.min(attempt, EXPONENT_MAX));
 
 /** A uniformly random delay in [0, ceiling). */
-export const backoffMs = (rng: Rng, attempt: number, capMs: number): number => rng.float() * backoffCeilingMs(attempt, capMs);
+export const backoffMs = (rng: Rng, attempt: number, capMs: number): number =>
+  rng.float() * backoffCeilingMs(attempt, capMs);

@@ -116,7 +116,9 @@ const TERMINATOR = 0x01;
  * with 00 01, which sorts a shorter element before every longer one (the scheme of CockroachDB's key encoding,
  * cockroachdb/cockroach: pkg/util/encoding/encoding.go).
  */
-export function tuple<T extends readonly unknown[]>(...codecs: { readonly [I in keyof T]: KeyCodec<T[I]> }): TupleCodec<T> {
+export function tuple<T extends readonly unknown[]>(
+  ...codecs: { readonly [I in keyof T]: KeyCodec<T[I]> }
+): TupleCodec<T> {
   const parts = codecs as readonly KeyCodec<unknown>[];
   const encodeFirst = (values: readonly unknown[]): Uint8Array =>
     concatBytes(...values.map((value, i) => escapeElement((parts[i] as KeyCodec<unknown>).encode(value))));
@@ -124,7 +126,9 @@ export function tuple<T extends readonly unknown[]>(...codecs: { readonly [I in 
     ordered: true,
     encode(value) {
       if (!Array.isArray(value) || value.length !== parts.length) {
-        throw new InvalidArgumentError(`the tuple codec takes an array of ${parts.length} elements, got ${describe(value)}`);
+        throw new InvalidArgumentError(
+          `the tuple codec takes an array of ${parts.length} elements, got ${describe(value)}`,
+        );
       }
       return encodeFirst(value);
     },

@@ -68,7 +68,11 @@ export class QueueFullError extends BraidError {
   declare readonly code: 'QueueFull';
 
   constructor(message: string, options: AppErrorOptions = {}) {
-    super('QueueFull', message, { retry: 'backoff', hint: 'wait for earlier calls, or raise the option queueMax', ...options });
+    super('QueueFull', message, {
+      retry: 'backoff',
+      hint: 'wait for earlier calls, or raise the option queueMax',
+      ...options,
+    });
   }
 }
 
@@ -94,7 +98,10 @@ export class ClusterMismatchError extends BraidError {
   declare readonly code: 'ClusterMismatch';
 
   constructor(message: string, options: AppErrorOptions = {}) {
-    super('ClusterMismatch', message, { hint: 'list only placement endpoints of one cluster in the option pd', ...options });
+    super('ClusterMismatch', message, {
+      hint: 'list only placement endpoints of one cluster in the option pd',
+      ...options,
+    });
   }
 }
 

@@ -31,6 +31,13 @@ export interface ConnectOptions {
   readonly log?: Logger;
 }
 
+export interface CallOptions {
+  /** Deadline of this call, ms. */
+  readonly timeoutMs?: number;
+  /** Ends the call at once when it aborts. A write that was already sent then has an unknown outcome. */
+  readonly signal?: AbortSignal;
+}
+
 export interface ResolvedOptions {
   readonly pd: readonly string[];
   readonly name: string;
@@ -64,7 +71,8 @@ export function resolveOptions(options: ConnectOptions): ResolvedOptions {
     connectTimeoutMs: requireTimeoutMs(options.connectTimeoutMs, 'connectTimeoutMs') ?? CONNECT_TIMEOUT_MS_DEFAULT,
     lazy: options.lazy ?? false,
     queueMax: requireCount(options.queueMax, 'queueMax') ?? QUEUE_MAX_DEFAULT,
-    maxInFlightPerStore: requireCount(options.maxInFlightPerStore, 'maxInFlightPerStore') ?? IN_FLIGHT_PER_STORE_DEFAULT,
+    maxInFlightPerStore:
+      requireCount(options.maxInFlightPerStore, 'maxInFlightPerStore') ?? IN_FLIGHT_PER_STORE_DEFAULT,
     regionCacheMax: requireCount(options.regionCacheMax, 'regionCacheMax') ?? REGION_CACHE_MAX_DEFAULT,
     log: options.log,
   };
@@ -113,13 +121,19 @@ export function requireKnownOptions(call: string, options: object | undefined, k
 /** Positive milliseconds within the platform's timer range; undefined passes through. */
 export function requireTimeoutMs(value: number | undefined, name: string): number | undefined {
   if (value !== undefined && !(typeof value === 'number' && value > 0 && value <= TIMEOUT_MS_MAX)) {
-    throw new InvalidArgumentError(`${name} must be a number of milliseconds from 1 to ${TIMEOUT_MS_MAX}, got ${String(value)}`);
+    throw new InvalidArgumentError(
+      `${name} must be a number of milliseconds from 1 to ${TIMEOUT_MS_MAX}, got ${String(value)}`,
+    );
   }
   return value;
 }
 
 /** A positive integer; undefined passes through. */
-export function requireCount(value: number | undefined, name: string, max: number = Number.MAX_SAFE_INTEGER): number | undefined {
+export function requireCount(
+  value: number | undefined,
+  name: string,
+  max: number = Number.MAX_SAFE_INTEGER,
+): number | undefined {
   if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1 && value <= max)) {
     throw new InvalidArgumentError(`${name} must be an integer from 1 to ${max}, got ${String(value)}`);
   }
@@ -137,7 +151,9 @@ export function closestName(word: string, known: readonly string[]): string | un
       best = name;
     }
   }
-  return best !== undefined && bestDistance <= Math.max(2, Math.floor(Math.max(word.length, best.length) / 2)) ? best : undefined;
+  return best !== undefined && bestDistance <= Math.max(2, Math.floor(Math.max(word.length, best.length) / 2))
+    ? best
+    : undefined;
 }
 
 /** Levenshtein distance with two rows. */

@@ -35,11 +35,16 @@ export const all = (): KeyRange => FULL_RANGE;
 /** Refuses ranges that cannot hold a key; they are nearly always swapped arguments. */
 export function requireNonEmptyRange(value: KeyRange, call: string): void {
   if (!(value?.start instanceof Uint8Array && value.end instanceof Uint8Array)) {
-    throw new InvalidArgumentError(`${call} needs a key range`, { hint: 'make one with prefix(), range(), from() or all()' });
+    throw new InvalidArgumentError(`${call} needs a key range`, {
+      hint: 'make one with prefix(), range(), from() or all()',
+    });
   }
   if (isEmptyRange(value)) {
-    throw new InvalidArgumentError(`${call}: the range ${formatRange(value)} is empty because its start is not below its end`, {
-      hint: 'ranges are half-open: range(start, end) covers start <= key < end',
-    });
+    throw new InvalidArgumentError(
+      `${call}: the range ${formatRange(value)} is empty because its start is not below its end`,
+      {
+        hint: 'ranges are half-open: range(start, end) covers start <= key < end',
+      },
+    );
   }
 }

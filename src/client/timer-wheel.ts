@@ -80,18 +80,21 @@ export class TimerWheel<T extends WheelItem> {
     this.#count--;
   }
 
-  /** Stops the timer and forgets all items. */
-  close(): void {
+  /** Stops the timer and returns all items, none of which is in the wheel any more. */
+  drain(): T[] {
     if (this.#timer !== undefined) {
       this.#clock.clearTimer(this.#timer);
       this.#timer = undefined;
     }
     this.#armedTick = Infinity;
+    const items: T[] = [];
     for (let slot = 0; slot < SLOTS; slot++) {
       for (let item = this.#slots[slot]; item !== undefined; item = this.#slots[slot]) {
         this.remove(item);
+        items.push(item);
       }
     }
+    return items;
   }
 
   #arm(tick: number, nowMs: number): void {

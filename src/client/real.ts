@@ -1,0 +1,30 @@
+/** Opens connections of a real process: real clock, real chance, gRPC. The only file of the room that knows them. */
+import { SILENT_LOGGER } from '../env/log.ts';
+import { realClock } from '../env/real/real-clock.ts';
+import { realRng } from '../env/real/real-rng.ts';
+import { createGrpcNet } from '../rpc/grpc/grpc-net.ts';
+import { AdminClient } from './admin.ts';
+import { connectCore } from './connect.ts';
+import { type Braid, rootView } from './kv.ts';
+import type { ConnectOptions } from './options.ts';
+import type { ClientEnv } from './store-conn.ts';
+
+const realClientEnv = (): ClientEnv => ({
+  clock: realClock(),
+  rng: realRng(),
+  net: createGrpcNet(),
+  log: SILENT_LOGGER,
+});
+
+/**
+ * Connects to a cluster: `await using db = await connect({ pd: ['127.0.0.1:2379'] })`. Rejects when no placement
+ * endpoint answers within `connectTimeoutMs`, naming each with its failure.
+ */
+export async function connect(options: ConnectOptions): Promise<Braid> {
+  return rootView(await connectCore(realClientEnv(), options));
+}
+
+/** Connects to the administration service of a cluster; takes the options of `connect`. */
+export async function connectAdmin(options: ConnectOptions): Promise<AdminClient> {
+  return new AdminClient(await connectCore(realClientEnv(), options), { owns: true });
+}

@@ -1,0 +1,89 @@
+/** Public face of the SDK. */
+export { connect, connectAdmin } from './client/real.ts';
+export { connectWith } from './client/connect.ts';
+export type { CallOptions, ConnectOptions } from './client/options.ts';
+export {
+  Braid,
+  type CompareAndSwapOptions,
+  type CompareAndSwapResult,
+  type DeleteRangeOptions,
+  type DeleteRangeProgress,
+  type Input,
+  type KeyValue,
+  type PeerInfo,
+  type PutOptions,
+  type PutResult,
+  type ReadOptions,
+  type RegionInfo,
+  type ScanOptions,
+  type WriteManyOptions,
+  type WriteOp,
+} from './client/kv.ts';
+export type { WriteResult } from './client/batch.ts';
+export type { ReadMode } from './client/call.ts';
+export { Scan, type ScanPage } from './client/scan.ts';
+export {
+  type Codec,
+  type KeyCodec,
+  type TupleCodec,
+  bytesCodec as bytes,
+  json,
+  tuple,
+  u64be,
+  utf8Codec as utf8,
+} from './client/codecs.ts';
+export { all, from, prefix, range } from './client/ranges.ts';
+export type { KeyRange } from './base/key-range.ts';
+export { escapeKey, unescapeKey } from './base/bytes.ts';
+export type { Outcome, RetryKind } from './base/app-error.ts';
+export {
+  AbortError,
+  BraidError,
+  ClientClosedError,
+  ClusterMismatchError,
+  CodecError,
+  DeadlineExceededError,
+  EntryTooLargeError,
+  InvalidArgumentError,
+  OperatorFailedError,
+  QueueFullError,
+  RefusedError,
+  type RegionErrorCode,
+  RegionRefusalError,
+  ServerRefusedError,
+  UnavailableError,
+  UndeterminedResultError,
+} from './client/errors.ts';
+export {
+  AdminClient,
+  type ListRegionsOptions,
+  type OperatorRequestOptions,
+  type Submission,
+  type WaitOperatorOptions,
+} from './client/admin.ts';
+export type {
+  AdminPeer,
+  AdminStoreState,
+  ClusterEvent,
+  ClusterEvents,
+  ClusterStatus,
+  MergeCheck,
+  MergeExplanation,
+  OperatorInfo,
+  OperatorPhase,
+  OperatorPriority,
+  OperatorStatus,
+  OperatorStep,
+  PlacementMember,
+  Problem,
+  RegionDetails,
+  RegionFilter,
+  RegionList,
+  RegionNeighbourhood,
+  RegionsSummary,
+  StepState,
+  StoreInfo,
+  StoresSummary,
+  StoreTarget,
+  SwitchInfo,
+} from './client/admin-wire.ts';

@@ -18,8 +18,10 @@ export const GIB: number = 1024 * 1024 * 1024;
 
 function parseWithUnit(text: string, units: Readonly<Record<string, number>>): number | undefined {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$/.exec(text);
-  const factor = match === null ? undefined : units[match[2] as string];
-  return match === null || factor === undefined ? undefined : Number(match[1]) * factor;
+  if (match === null || !Object.hasOwn(units, match[2] as string)) {
+    return undefined;
+  }
+  return Number(match[1]) * (units[match[2] as string] as number);
 }
 
 /** Parses `250ms`, `10s`, `5m`, `2h`, `1d` into milliseconds; undefined if it is not a duration. */

@@ -345,7 +345,10 @@ export class StoreHarness implements Router {
   // ------------------------------------------------------------------------------------------------ regions
 
   /** Puts a region on disk and into the map, with a peer that records its mail. */
-  async seed(region: Region, more: { readonly applyState?: ApplyState; readonly state?: RegionLocalState } = {}): Promise<void> {
+  async seed(
+    region: Region,
+    more: { readonly applyState?: ApplyState; readonly state?: RegionLocalState } = {},
+  ): Promise<void> {
     const batch = this.engine.createBatch();
     const state = more.state ?? { state: 'normal', region, mergeState: undefined };
     batch.put(regionStateKey(region.id), encodeRegionLocalState(state));
@@ -379,7 +382,11 @@ export class StoreHarness implements Router {
   }
 
   /** Hands entries to the region's apply FSM, with one recorded proposal per entry. */
-  apply(id: number, entries: readonly Entry[], commit?: { readonly index: number; readonly term: number }): EntryOutcome[] {
+  apply(
+    id: number,
+    entries: readonly Entry[],
+    commit?: { readonly index: number; readonly term: number },
+  ): EntryOutcome[] {
     const last = entries[entries.length - 1] as Entry;
     const outcomes: EntryOutcome[] = [];
     const proposals = entries.map(

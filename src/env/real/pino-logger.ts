@@ -1,6 +1,7 @@
 /**
  * Structured logging with pino: one JSON object a line, written to standard error or a file. The only importer of
- * pino. Lines are buffered for a moment; `flush` writes them out before the process stops.
+ * pino. Every line is handed to the operating system within the call: an asynchronous writer could not be waited for when
+ * the process has to stop at once, and the last lines are the ones that matter.
  */
 import { mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -10,9 +11,9 @@ import type { LogFields, Logger } from '../log.ts';
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** A logger whose buffered lines can be forced out. */
+/** A logger whose lines can be forced out. */
 export interface RealLogger extends Logger {
-  /** Writes out everything logged so far, synchronously. Never throws. */
+  /** Writes out what a full pipe held back, synchronously. Never throws. */
   flush(): void;
 }
 
@@ -85,7 +86,7 @@ function descriptorOf(destination: string | number): number {
 
 /** A logger on pino. @throws if the destination cannot be opened for appending. */
 export function createPinoLogger(options: RealLoggerOptions = {}): RealLogger {
-  const stream = pino.destination({ dest: descriptorOf(options.destination ?? STDERR), sync: false });
+  const stream = pino.destination({ dest: descriptorOf(options.destination ?? STDERR), sync: true });
   const logger = pino(
     {
       level: options.level ?? 'info',

@@ -54,16 +54,17 @@ const LONG_TYPES = new Set([
   FieldDescriptorProto_Type.SFIXED64,
 ]);
 
-/** Decides number or decimal string for each 64-bit field, nested messages and map entries included. */
+/** Decides which 64-bit fields become decimal strings, nested messages included; all others become numbers. */
 function setLongTypes(message) {
   for (const field of message.field) {
     if (!LONG_TYPES.has(field.type)) {
       continue;
     }
-    const options = field.options ?? create(FieldOptionsSchema);
-    const isFull = FULL_64_BIT_NAMES.has(field.name) || options.jstype === FieldOptions_JSType.JS_STRING;
-    options.jstype = isFull ? FieldOptions_JSType.JS_STRING : FieldOptions_JSType.JS_NORMAL;
-    field.options = options;
+    // Options are touched only where needed: the generator takes a repeated field with options as not packed.
+    if (FULL_64_BIT_NAMES.has(field.name)) {
+      field.options ??= create(FieldOptionsSchema);
+      field.options.jstype = FieldOptions_JSType.JS_STRING;
+    }
   }
   for (const nested of message.nestedType) {
     setLongTypes(nested);

@@ -979,8 +979,12 @@ function createBaseDiskFull(): DiskFull {
 
 export const DiskFull: MessageFns<DiskFull> = {
   encode(message: DiskFull, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.storeId) {
-      writer.uint32(8).uint64(v!);
+    if (message.storeId.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.storeId) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     if (message.reason !== "") {
       writer.uint32(18).string(message.reason);

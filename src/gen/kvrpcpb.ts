@@ -1312,8 +1312,12 @@ export const RawBatchPutRequest: MessageFns<RawBatchPutRequest> = {
     if (message.forCas !== false) {
       writer.uint32(40).bool(message.forCas);
     }
-    for (const v of message.ttls) {
-      writer.uint32(48).uint64(v!);
+    if (message.ttls.length !== 0) {
+      writer.uint32(50).fork();
+      for (const v of message.ttls) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },

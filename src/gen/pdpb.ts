@@ -3180,8 +3180,12 @@ export const QueryRegionRequest: MessageFns<QueryRegionRequest> = {
     if (message.needBuckets !== false) {
       writer.uint32(16).bool(message.needBuckets);
     }
-    for (const v of message.ids) {
-      writer.uint32(24).uint64(v!);
+    if (message.ids.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.ids) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     for (const v of message.keys) {
       writer.uint32(34).bytes(v!);
@@ -3387,11 +3391,19 @@ export const QueryRegionResponse: MessageFns<QueryRegionResponse> = {
     if (message.header !== undefined) {
       ResponseHeader.encode(message.header, writer.uint32(10).fork()).join();
     }
-    for (const v of message.keyIdMap) {
-      writer.uint32(16).uint64(v!);
+    if (message.keyIdMap.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.keyIdMap) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
-    for (const v of message.prevKeyIdMap) {
-      writer.uint32(24).uint64(v!);
+    if (message.prevKeyIdMap.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.prevKeyIdMap) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     message.regionsById.forEach((value, key) => {
       QueryRegionResponse_RegionsByIdEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
@@ -5276,8 +5288,12 @@ export const AskSplitResponse: MessageFns<AskSplitResponse> = {
     if (message.newRegionId !== 0) {
       writer.uint32(16).uint64(message.newRegionId);
     }
-    for (const v of message.newPeerIds) {
-      writer.uint32(24).uint64(v!);
+    if (message.newPeerIds.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.newPeerIds) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -5599,8 +5615,12 @@ export const SplitID: MessageFns<SplitID> = {
     if (message.newRegionId !== 0) {
       writer.uint32(8).uint64(message.newRegionId);
     }
-    for (const v of message.newPeerIds) {
-      writer.uint32(16).uint64(v!);
+    if (message.newPeerIds.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.newPeerIds) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -5955,8 +5975,12 @@ export const SplitRegionsResponse: MessageFns<SplitRegionsResponse> = {
     if (message.finishedPercentage !== 0) {
       writer.uint32(16).uint64(message.finishedPercentage);
     }
-    for (const v of message.regionsId) {
-      writer.uint32(24).uint64(v!);
+    if (message.regionsId.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.regionsId) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -6064,8 +6088,12 @@ export const ScatterRegionRequest: MessageFns<ScatterRegionRequest> = {
     if (message.group !== "") {
       writer.uint32(42).string(message.group);
     }
-    for (const v of message.regionsId) {
-      writer.uint32(48).uint64(v!);
+    if (message.regionsId.length !== 0) {
+      writer.uint32(50).fork();
+      for (const v of message.regionsId) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     if (message.retryLimit !== 0) {
       writer.uint32(56).uint64(message.retryLimit);
@@ -6210,8 +6238,12 @@ export const ScatterRegionResponse: MessageFns<ScatterRegionResponse> = {
     if (message.finishedPercentage !== 0) {
       writer.uint32(16).uint64(message.finishedPercentage);
     }
-    for (const v of message.failedRegionsId) {
-      writer.uint32(24).uint64(v!);
+    if (message.failedRegionsId.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.failedRegionsId) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -6397,8 +6429,12 @@ export const SplitAndScatterRegionsResponse: MessageFns<SplitAndScatterRegionsRe
     if (message.scatterFinishedPercentage !== 0) {
       writer.uint32(24).uint64(message.scatterFinishedPercentage);
     }
-    for (const v of message.regionsId) {
-      writer.uint32(32).uint64(v!);
+    if (message.regionsId.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.regionsId) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },

@@ -232,8 +232,12 @@ export const BatchCommandsRequest: MessageFns<BatchCommandsRequest> = {
     for (const v of message.requests) {
       BatchCommandsRequest_Request.encode(v!, writer.uint32(10).fork()).join();
     }
-    for (const v of message.requestIds) {
-      writer.uint32(16).uint64(v!);
+    if (message.requestIds.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.requestIds) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -563,8 +567,12 @@ export const BatchCommandsResponse: MessageFns<BatchCommandsResponse> = {
     for (const v of message.responses) {
       BatchCommandsResponse_Response.encode(v!, writer.uint32(10).fork()).join();
     }
-    for (const v of message.requestIds) {
-      writer.uint32(16).uint64(v!);
+    if (message.requestIds.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.requestIds) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     if (message.transportLayerLoad !== 0) {
       writer.uint32(24).uint64(message.transportLayerLoad);

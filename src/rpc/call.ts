@@ -1,7 +1,8 @@
 /** Typed calls over the network seam, seen from the caller. */
+import { BadMessageError } from '../codec/bad-message-error.ts';
 import type { ByteStream, CallOptions, Channel, StreamEnd } from '../env/net.ts';
 import { RpcStatus, type RpcStatusCode } from '../env/net.ts';
-import { BadMessageError, type MessageCodec, type StreamMethod, type UnaryMethod, decodeMessage } from './method.ts';
+import { type MessageCodec, type StreamMethod, type UnaryMethod, decodeMessage } from './method.ts';
 
 /**
  * One call, one reply. Rejects with RpcError, or with BadMessageError when the reply cannot be decoded. The reply's

@@ -2,7 +2,7 @@
  * Descriptors of the calls of all services: path, kind, and how requests and replies become bytes. Built from the
  * generated definitions; knows nothing of any network.
  */
-import { AppError } from '../base/app-error.ts';
+import { BadMessageError } from '../codec/bad-message-error.ts';
 
 /** Turns messages of one type into bytes and back. */
 export interface MessageCodec<T> {
@@ -24,17 +24,6 @@ export interface Method<Request, Reply, Kind extends MethodKind = MethodKind> {
 export type UnaryMethod<Request, Reply> = Method<Request, Reply, 'unary'>;
 /** Any kind with a stream on at least one side. */
 export type StreamMethod<Request, Reply> = Method<Request, Reply, 'client-stream' | 'server-stream' | 'bidi'>;
-
-/** Bytes from the other end that are not a message of the expected type, or one with numbers above 2^53-1. */
-export class BadMessageError extends AppError {
-  constructor(path: string, cause: unknown) {
-    super('BadMessage', `malformed message of ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      details: { method: path },
-      hint: 'the other end may run an incompatible version or another program',
-      cause,
-    });
-  }
-}
 
 /** @throws BadMessageError */
 export function decodeMessage<T>(codec: MessageCodec<T>, bytes: Uint8Array, path: string): T {

@@ -1,6 +1,7 @@
 /** Typed calls over the network seam, seen from the server: turns handlers into the seam's table of byte handlers. */
 import { AppError } from '../base/app-error.ts';
 import { assert } from '../base/assert.ts';
+import { BadMessageError } from '../codec/bad-message-error.ts';
 import {
   RpcError,
   RpcStatus,
@@ -10,7 +11,7 @@ import {
   type UnaryHandler,
 } from '../env/net.ts';
 import { TypedStream } from './call.ts';
-import { BadMessageError, type StreamMethod, type UnaryMethod, decodeMessage } from './method.ts';
+import { type StreamMethod, type UnaryMethod, decodeMessage } from './method.ts';
 
 /** The request's byte fields are views of the received message: copy what is kept longer than the call. */
 export type TypedUnaryHandler<Request, Reply> = (request: Request, call: ServerCall) => Promise<Reply> | Reply;

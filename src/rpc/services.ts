@@ -1,17 +1,36 @@
 /** The methods of every service this project serves or calls. */
+import type { PeerMessage } from '../codec/peer-message.ts';
+import {
+  type SnapshotPart,
+  decodeFrame,
+  decodeSnapshotPart,
+  encodeFrame,
+  encodeSnapshotPart,
+} from '../codec/peer-wire.ts';
 import { AdminDefinition } from '../gen/braid/admin/v1/admin.ts';
-import { PeerDefinition } from '../gen/braid/peer/v1/peer.ts';
+import { PeerDefinition, type RaftAck, type SnapshotDone } from '../gen/braid/peer/v1/peer.ts';
 import { PlacementDefinition } from '../gen/braid/placement/v1/placement.ts';
 import { HealthDefinition } from '../gen/grpc/health/v1/health.ts';
 import { MetaStorageDefinition } from '../gen/meta_storagepb.ts';
 import { PDDefinition } from '../gen/pdpb.ts';
 import { TikvDefinition } from '../gen/tikvpb.ts';
-import { type MethodsOf, methodsOf } from './method.ts';
+import { type Method, type MethodsOf, methodsOf } from './method.ts';
 
 /** Store port. `batchCommands` is here in generated form; use `codec/batch-commands.ts` with a raw stream instead. */
 export const tikvMethods: MethodsOf<typeof TikvDefinition> = methodsOf(TikvDefinition);
-/** Store port, called by other stores. */
-export const peerMethods: MethodsOf<typeof PeerDefinition> = methodsOf(PeerDefinition);
+const generatedPeerMethods: MethodsOf<typeof PeerDefinition> = methodsOf(PeerDefinition);
+
+/** Store port, called by other stores; domain messages with hand-written codecs. */
+export const peerMethods: {
+  readonly raftStream: Method<readonly PeerMessage[], RaftAck, 'bidi'>;
+  readonly snapshot: Method<SnapshotPart, SnapshotDone, 'client-stream'>;
+} = {
+  raftStream: { ...generatedPeerMethods.raftStream, request: { encode: encodeFrame, decode: decodeFrame } },
+  snapshot: {
+    ...generatedPeerMethods.snapshot,
+    request: { encode: encodeSnapshotPart, decode: decodeSnapshotPart },
+  },
+};
 /** Every port. */
 export const healthMethods: MethodsOf<typeof HealthDefinition> = methodsOf(HealthDefinition);
 /** Placement port. */

@@ -99,7 +99,7 @@ export class GrpcChannel implements Channel {
       {},
     );
     const abort = (status: RpcStatusCode, message: string): void => {
-      call.call?.cancelWithStatus(status as GrpcStatus, message);
+      call.call?.cancelWithStatus(status, message);
     };
     const stream = new GrpcStream({ call, sendBufferHighBytes: this.#options.sendBufferHighBytes, abort });
     const breakStream = (): void => stream.cancel(RpcStatus.CANCELLED, `the channel to ${this.address} was closed`);

@@ -157,7 +157,7 @@ describe('typed calls', () => {
     const done = deferred<string>();
     snapshot.onMessage = (reply) => done.resolve(reply.reason);
     for (let i = 0; i < 3; i++) {
-      snapshot.send({ part: { $case: 'tail', value: { chunks: i, keys: 0, sizeBytes: 0, sha256: utf8('') } } });
+      snapshot.send({ type: 'chunk', chunk: { type: 'data', sequence: i, payload: utf8('p'), digest: utf8('d') } });
     }
     snapshot.end();
     expect(await done.promise).toBe('3 chunks');

@@ -125,40 +125,17 @@ export interface RaftMessage {
 }
 
 export interface SnapshotChunk {
-  part?: { $case: "head"; value: SnapshotHead } | { $case: "data"; value: SnapshotData } | {
-    $case: "tail";
-    value: SnapshotTail;
-  } | undefined;
-}
-
-export interface SnapshotHead {
-  formatVersion: number;
-  /** The MsgSnap that asks the receiver to install this snapshot. */
-  message?:
-    | RaftEnvelope
+  part?:
+    | //
+    /** First: the MsgSnap that asks the receiver to install this snapshot. */
+    { $case: "message"; value: RaftEnvelope }
+    | //
+    /**
+     * Then: numbered records with stored keys and values and their digests, the last one with the totals. Stores define
+     * their content; it is the same form that they stage on disk.
+     */
+    { $case: "record"; value: Uint8Array }
     | undefined;
-  /** Descriptor of the region at the snapshot's index. */
-  region?: Region | undefined;
-}
-
-/** Stored keys and values in key order, as they lie on disk. */
-export interface SnapshotData {
-  /** Counts from 0. */
-  sequence: number;
-  /** keys[i] belongs to values[i]. */
-  keys: Uint8Array[];
-  values: Uint8Array[];
-  /** CRC-32 (IEEE) over this chunk's keys and values: key, value, next key, ... */
-  crc32: number;
-}
-
-export interface SnapshotTail {
-  chunks: number;
-  keys: number;
-  /** Sum of key and value lengths. */
-  sizeBytes: number;
-  /** SHA-256 over all keys and values, each preceded by its length as a 32-bit little-endian number. */
-  sha256: Uint8Array;
 }
 
 export interface SnapshotDone {
@@ -915,17 +892,33 @@ function createBaseConfState(): ConfState {
 
 export const ConfState: MessageFns<ConfState> = {
   encode(message: ConfState, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.voters) {
-      writer.uint32(8).uint64(v!);
+    if (message.voters.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.voters) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
-    for (const v of message.votersOutgoing) {
-      writer.uint32(16).uint64(v!);
+    if (message.votersOutgoing.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.votersOutgoing) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
-    for (const v of message.learners) {
-      writer.uint32(24).uint64(v!);
+    if (message.learners.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.learners) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
-    for (const v of message.learnersNext) {
-      writer.uint32(32).uint64(v!);
+    if (message.learnersNext.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.learnersNext) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     if (message.autoLeave !== false) {
       writer.uint32(40).bool(message.autoLeave);
@@ -1406,14 +1399,11 @@ function createBaseSnapshotChunk(): SnapshotChunk {
 export const SnapshotChunk: MessageFns<SnapshotChunk> = {
   encode(message: SnapshotChunk, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.part?.$case) {
-      case "head":
-        SnapshotHead.encode(message.part.value, writer.uint32(10).fork()).join();
+      case "message":
+        RaftEnvelope.encode(message.part.value, writer.uint32(10).fork()).join();
         break;
-      case "data":
-        SnapshotData.encode(message.part.value, writer.uint32(18).fork()).join();
-        break;
-      case "tail":
-        SnapshotTail.encode(message.part.value, writer.uint32(26).fork()).join();
+      case "record":
+        writer.uint32(18).bytes(message.part.value);
         break;
     }
     return writer;
@@ -1437,7 +1427,7 @@ export const SnapshotChunk: MessageFns<SnapshotChunk> = {
               break;
             }
 
-            message.part = { $case: "head", value: SnapshotHead.decode(reader, reader.uint32()) };
+            message.part = { $case: "message", value: RaftEnvelope.decode(reader, reader.uint32()) };
             continue;
           }
           case 2: {
@@ -1445,15 +1435,7 @@ export const SnapshotChunk: MessageFns<SnapshotChunk> = {
               break;
             }
 
-            message.part = { $case: "data", value: SnapshotData.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.part = { $case: "tail", value: SnapshotTail.decode(reader, reader.uint32()) };
+            message.part = { $case: "record", value: reader.bytes() };
             continue;
           }
         }
@@ -1474,290 +1456,19 @@ export const SnapshotChunk: MessageFns<SnapshotChunk> = {
   fromPartial(object: DeepPartial<SnapshotChunk>): SnapshotChunk {
     const message = createBaseSnapshotChunk();
     switch (object.part?.$case) {
-      case "head": {
+      case "message": {
         if (object.part?.value !== undefined && object.part?.value !== null) {
-          message.part = { $case: "head", value: SnapshotHead.fromPartial(object.part.value) };
+          message.part = { $case: "message", value: RaftEnvelope.fromPartial(object.part.value) };
         }
         break;
       }
-      case "data": {
+      case "record": {
         if (object.part?.value !== undefined && object.part?.value !== null) {
-          message.part = { $case: "data", value: SnapshotData.fromPartial(object.part.value) };
-        }
-        break;
-      }
-      case "tail": {
-        if (object.part?.value !== undefined && object.part?.value !== null) {
-          message.part = { $case: "tail", value: SnapshotTail.fromPartial(object.part.value) };
+          message.part = { $case: "record", value: object.part.value };
         }
         break;
       }
     }
-    return message;
-  },
-};
-
-function createBaseSnapshotHead(): SnapshotHead {
-  return { formatVersion: 0, message: undefined, region: undefined };
-}
-
-export const SnapshotHead: MessageFns<SnapshotHead> = {
-  encode(message: SnapshotHead, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.formatVersion !== 0) {
-      writer.uint32(8).uint32(message.formatVersion);
-    }
-    if (message.message !== undefined) {
-      RaftEnvelope.encode(message.message, writer.uint32(18).fork()).join();
-    }
-    if (message.region !== undefined) {
-      Region.encode(message.region, writer.uint32(26).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): SnapshotHead {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSnapshotHead();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.formatVersion = reader.uint32();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.message = RaftEnvelope.decode(reader, reader.uint32());
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.region = Region.decode(reader, reader.uint32());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<SnapshotHead>): SnapshotHead {
-    return SnapshotHead.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<SnapshotHead>): SnapshotHead {
-    const message = createBaseSnapshotHead();
-    message.formatVersion = object.formatVersion ?? 0;
-    message.message = (object.message !== undefined && object.message !== null)
-      ? RaftEnvelope.fromPartial(object.message)
-      : undefined;
-    message.region = (object.region !== undefined && object.region !== null)
-      ? Region.fromPartial(object.region)
-      : undefined;
-    return message;
-  },
-};
-
-function createBaseSnapshotData(): SnapshotData {
-  return { sequence: 0, keys: [], values: [], crc32: 0 };
-}
-
-export const SnapshotData: MessageFns<SnapshotData> = {
-  encode(message: SnapshotData, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sequence !== 0) {
-      writer.uint32(8).uint64(message.sequence);
-    }
-    for (const v of message.keys) {
-      writer.uint32(18).bytes(v!);
-    }
-    for (const v of message.values) {
-      writer.uint32(26).bytes(v!);
-    }
-    if (message.crc32 !== 0) {
-      writer.uint32(37).fixed32(message.crc32);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): SnapshotData {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSnapshotData();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.sequence = longToNumber(reader.uint64());
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.keys.push(reader.bytes());
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.values.push(reader.bytes());
-            continue;
-          }
-          case 4: {
-            if (tag !== 37) {
-              break;
-            }
-
-            message.crc32 = reader.fixed32();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<SnapshotData>): SnapshotData {
-    return SnapshotData.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<SnapshotData>): SnapshotData {
-    const message = createBaseSnapshotData();
-    message.sequence = object.sequence ?? 0;
-    message.keys = object.keys?.map((e) => e) || [];
-    message.values = object.values?.map((e) => e) || [];
-    message.crc32 = object.crc32 ?? 0;
-    return message;
-  },
-};
-
-function createBaseSnapshotTail(): SnapshotTail {
-  return { chunks: 0, keys: 0, sizeBytes: 0, sha256: new Uint8Array(0) };
-}
-
-export const SnapshotTail: MessageFns<SnapshotTail> = {
-  encode(message: SnapshotTail, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.chunks !== 0) {
-      writer.uint32(8).uint64(message.chunks);
-    }
-    if (message.keys !== 0) {
-      writer.uint32(16).uint64(message.keys);
-    }
-    if (message.sizeBytes !== 0) {
-      writer.uint32(24).uint64(message.sizeBytes);
-    }
-    if (message.sha256.length !== 0) {
-      writer.uint32(34).bytes(message.sha256);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): SnapshotTail {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSnapshotTail();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.chunks = longToNumber(reader.uint64());
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.keys = longToNumber(reader.uint64());
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.sizeBytes = longToNumber(reader.uint64());
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.sha256 = reader.bytes();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<SnapshotTail>): SnapshotTail {
-    return SnapshotTail.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<SnapshotTail>): SnapshotTail {
-    const message = createBaseSnapshotTail();
-    message.chunks = object.chunks ?? 0;
-    message.keys = object.keys ?? 0;
-    message.sizeBytes = object.sizeBytes ?? 0;
-    message.sha256 = object.sha256 ?? new Uint8Array(0);
     return message;
   },
 };
@@ -1843,7 +1554,7 @@ export const PeerDefinition = {
       responseStream: true,
       options: {},
     },
-    /** One call for each region snapshot: one head, any number of data chunks, one tail. */
+    /** One call for each region snapshot. */
     snapshot: {
       name: "Snapshot",
       requestType: SnapshotChunk as typeof SnapshotChunk,

@@ -11,7 +11,12 @@ import type { Entry } from '../raft/types.ts';
 export type ExpireAtSeconds = number;
 
 export type WriteOp =
-  | { readonly type: 'put'; readonly key: Uint8Array; readonly value: Uint8Array; readonly expireAtSeconds: ExpireAtSeconds }
+  | {
+      readonly type: 'put';
+      readonly key: Uint8Array;
+      readonly value: Uint8Array;
+      readonly expireAtSeconds: ExpireAtSeconds;
+    }
   | { readonly type: 'delete'; readonly key: Uint8Array }
   /** Not atomic against reads: keys may disappear page by page. Both bounds lie inside the region. */
   | { readonly type: 'delete-range'; readonly range: KeyRange }

@@ -148,7 +148,8 @@ export function decodeStoreIdent(bytes: Uint8Array): StoreIdent {
   return { clusterId: BigInt(f[0]), storeId: fieldInt(f[1], 'store id') };
 }
 
-export const encodeCleanTask = (task: CleanTask): Uint8Array => encodeRecord(VERSION, [task.range.start, task.range.end]);
+export const encodeCleanTask = (task: CleanTask): Uint8Array =>
+  encodeRecord(VERSION, [task.range.start, task.range.end]);
 
 export function decodeCleanTask(bytes: Uint8Array): CleanTask {
   const { fields: f } = decodeRecord(bytes, 'clean task', VERSION, 2);
@@ -175,7 +176,8 @@ function unpackEntry(value: unknown): Entry {
 
 export const encodeEntry = (entry: Entry): Uint8Array => encodeRecord(VERSION, packEntry(entry));
 
-export const decodeEntry = (bytes: Uint8Array): Entry => unpackEntry(decodeRecord(bytes, 'log entry', VERSION, 4).fields);
+export const decodeEntry = (bytes: Uint8Array): Entry =>
+  unpackEntry(decodeRecord(bytes, 'log entry', VERSION, 4).fields);
 
 // ------------------------------------------------------------------------------------------------ commands
 

@@ -145,6 +145,8 @@ export class ApplyFsm {
   #readySourceId = 0;
   /** The newest consistency check of this region. */
   #hash: HashJob | undefined;
+  /** Results of a consistency check whose command is not durable yet. */
+  #earlyHash: ExecResult[] = [];
 
   constructor(ctx: StoreContext, registration: ApplyRegistration) {
     const { region, peerId, applyState, isMerging } = registration;
@@ -277,7 +279,7 @@ export class ApplyFsm {
     for (const { proposal, outcome } of pending.outcomes) {
       proposal.complete(outcome);
     }
-    this.#report(pending.results, pending.writes.count + pending.keysDeleted, pending.writes.bytes);
+    this.#report([...pending.results, ...this.#earlyHash.splice(0)], pending.writes.count + pending.keysDeleted, pending.writes.bytes);
     for (const task of pending.cleanTasks) {
       this.#ctx.workers.startCleaning(task);
     }
@@ -744,6 +746,7 @@ export class ApplyFsm {
       return this.#ctx.abort(`region ${this.regionId} has no record of its own`);
     }
     this.#hash?.cancel();
+    this.#earlyHash = [];
     const job = new HashJob({
       ctx: this.#ctx,
       index: entry.index,
@@ -768,7 +771,11 @@ export class ApplyFsm {
     if (verdict !== undefined) {
       results.push({ type: 'verify-hash', index: task.index, matched: verdict });
     }
-    this.#report(results, 0, 0);
+    if (this.#durable.appliedIndex < task.index) {
+      this.#earlyHash = results;
+    } else {
+      this.#report(results, 0, 0);
+    }
   }
 
   /** Compares the leader's hash with the own one for the same index, now or when it is ready; other indexes are ignored. */

@@ -8,7 +8,7 @@ import {
   encodeSnapshotPart,
 } from '../codec/peer-wire.ts';
 import { AdminDefinition } from '../gen/braid/admin/v1/admin.ts';
-import { PeerDefinition, type RaftAck, type SnapshotDone } from '../gen/braid/peer/v1/peer.ts';
+import { PeerDefinition, type RaftAck, type SnapshotReply } from '../gen/braid/peer/v1/peer.ts';
 import { PlacementDefinition } from '../gen/braid/placement/v1/placement.ts';
 import { HealthDefinition } from '../gen/grpc/health/v1/health.ts';
 import { MetaStorageDefinition } from '../gen/meta_storagepb.ts';
@@ -23,7 +23,7 @@ const generatedPeerMethods: MethodsOf<typeof PeerDefinition> = methodsOf(PeerDef
 /** Store port, called by other stores; domain messages with hand-written codecs. */
 export const peerMethods: {
   readonly raftStream: Method<readonly PeerMessage[], RaftAck, 'bidi'>;
-  readonly snapshot: Method<SnapshotPart, SnapshotDone, 'client-stream'>;
+  readonly snapshot: Method<SnapshotPart, SnapshotReply, 'bidi'>;
 } = {
   raftStream: { ...generatedPeerMethods.raftStream, request: { encode: encodeFrame, decode: decodeFrame } },
   snapshot: {

@@ -138,6 +138,17 @@ export interface SnapshotChunk {
     | undefined;
 }
 
+export interface SnapshotReply {
+  reply?:
+    | //
+    /** So many chunks are durable on the receiver. */
+    { $case: "staged"; value: number }
+    | //
+    /** The end of the transfer. */
+    { $case: "done"; value: SnapshotDone }
+    | undefined;
+}
+
 export interface SnapshotDone {
   accepted: boolean;
   /** Why not. */
@@ -1473,6 +1484,87 @@ export const SnapshotChunk: MessageFns<SnapshotChunk> = {
   },
 };
 
+function createBaseSnapshotReply(): SnapshotReply {
+  return { reply: undefined };
+}
+
+export const SnapshotReply: MessageFns<SnapshotReply> = {
+  encode(message: SnapshotReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.reply?.$case) {
+      case "staged":
+        writer.uint32(8).uint64(message.reply.value);
+        break;
+      case "done":
+        SnapshotDone.encode(message.reply.value, writer.uint32(18).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SnapshotReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSnapshotReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.reply = { $case: "staged", value: longToNumber(reader.uint64()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reply = { $case: "done", value: SnapshotDone.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SnapshotReply>): SnapshotReply {
+    return SnapshotReply.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SnapshotReply>): SnapshotReply {
+    const message = createBaseSnapshotReply();
+    switch (object.reply?.$case) {
+      case "staged": {
+        if (object.reply?.value !== undefined && object.reply?.value !== null) {
+          message.reply = { $case: "staged", value: object.reply.value };
+        }
+        break;
+      }
+      case "done": {
+        if (object.reply?.value !== undefined && object.reply?.value !== null) {
+          message.reply = { $case: "done", value: SnapshotDone.fromPartial(object.reply.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
 function createBaseSnapshotDone(): SnapshotDone {
   return { accepted: false, reason: "" };
 }
@@ -1554,13 +1646,13 @@ export const PeerDefinition = {
       responseStream: true,
       options: {},
     },
-    /** One call for each region snapshot. */
+    /** One call for each region snapshot. The sender keeps only a few chunks under way that are not staged yet. */
     snapshot: {
       name: "Snapshot",
       requestType: SnapshotChunk as typeof SnapshotChunk,
       requestStream: true,
-      responseType: SnapshotDone as typeof SnapshotDone,
-      responseStream: false,
+      responseType: SnapshotReply as typeof SnapshotReply,
+      responseStream: true,
       options: {},
     },
   },

@@ -122,6 +122,22 @@ const commandEntry = (index: number, command: RaftCommand, term: number): Entry 
   data: encodeRaftCommand(command),
 });
 
+/** The same value with every byte string as a plain Uint8Array; decoders may give Buffers, which compare unequal. */
+export function plain<T>(value: T): T {
+  const convert = (each: unknown): unknown => {
+    if (each instanceof Uint8Array) {
+      return new Uint8Array(each);
+    }
+    if (Array.isArray(each)) {
+      return each.map(convert);
+    }
+    return each !== null && typeof each === 'object' && !(each instanceof Set)
+      ? Object.fromEntries(Object.entries(each).map(([key, part]) => [key, convert(part)]))
+      : each;
+  };
+  return convert(value) as T;
+}
+
 interface ApplySlot {
   readonly fsm: ApplyFsm;
   readonly mailbox: ApplyTask[];
@@ -154,6 +170,10 @@ export class StoreHarness implements Router {
   writes = 0;
   /** The machine dies right after this batch is durable and before anybody hears of it. */
   crashAtWrite: number | undefined;
+  /** Batches handed to the engine. */
+  submissions = 0;
+  /** The machine dies when this batch is handed over; it may or may not survive. */
+  crashAtSubmission: number | undefined;
   isCrashed = false;
   aborted: string | undefined;
 
@@ -220,7 +240,13 @@ export class StoreHarness implements Router {
 
   #watched(engine: Engine): Engine {
     const write = async (batch: WriteBatch): Promise<void> => {
-      await engine.write(batch);
+      const written = engine.write(batch);
+      this.submissions++;
+      if (this.submissions === this.crashAtSubmission) {
+        this.isCrashed = true;
+        this.disk.crash('power-loss');
+      }
+      await written;
       this.writes++;
       if (this.writes === this.crashAtWrite) {
         this.isCrashed = true;

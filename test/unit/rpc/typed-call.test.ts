@@ -120,7 +120,7 @@ describe('typed calls', () => {
     expect(answers).toEqual([[4, 5], [6]]);
   });
 
-  test('a server stream sends many replies to one request, a client stream one reply to many requests', async () => {
+  test('a server stream sends many replies to one request, and one reply can follow many requests', async () => {
     const services = new ServiceBuilder()
       .stream(healthMethods.watch, (stream) => {
         stream.onMessage = () => {
@@ -135,7 +135,7 @@ describe('typed calls', () => {
           chunks++;
         };
         stream.onHalfClose = () => {
-          stream.send({ accepted: true, reason: `${chunks} chunks` });
+          stream.send({ reply: { $case: 'staged', value: chunks } });
           stream.end();
         };
       })
@@ -154,13 +154,13 @@ describe('typed calls', () => {
     expect(states).toEqual([Serving.NOT_SERVING, Serving.SERVING]);
 
     const snapshot = openStream(channel, peerMethods.snapshot);
-    const done = deferred<string>();
-    snapshot.onMessage = (reply) => done.resolve(reply.reason);
+    const done = deferred<unknown>();
+    snapshot.onMessage = ({ reply }) => done.resolve(reply);
     for (let i = 0; i < 3; i++) {
       snapshot.send({ type: 'chunk', chunk: { type: 'data', sequence: i, payload: utf8('p'), digest: utf8('d') } });
     }
     snapshot.end();
-    expect(await done.promise).toBe('3 chunks');
+    expect(await done.promise).toEqual({ $case: 'staged', value: 3 });
   });
 
   test('a malformed message breaks the stream instead of being delivered', async () => {

@@ -1,7 +1,9 @@
 /** House rules about form that a machine can check. */
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FAILPOINT_NAMES } from '../../src/env/failpoint-names.ts';
-import { findAll, isIn, listFiles, readSources, readText } from './source-tree.ts';
+import { findAll, isIn, listFiles, readSources, readText, ROOT } from './source-tree.ts';
 
 const sources = readSources('src');
 const tests = readSources('test');
@@ -132,6 +134,13 @@ describe('files', () => {
     expect(
       texts.filter(({ path, text }) => path.endsWith('.md') && titles(text) !== 1).map(({ path }) => path),
     ).toEqual([]);
+  });
+
+  test('lock every package for every platform, as npm ci demands', () => {
+    const check = spawnSync(process.execPath, [join(ROOT, 'scripts/complete-lock.js'), '--check'], {
+      encoding: 'utf8',
+    });
+    expect({ status: check.status, missing: check.stdout }).toEqual({ status: 0, missing: '' });
   });
 
   test('end with a line end and hold no carriage return', () => {

@@ -19,7 +19,7 @@ describe('methods', () => {
     expect(pdMethods.getRegionByID).toMatchObject({ path: '/pdpb.PD/GetRegionByID', kind: 'unary' });
     expect(tikvMethods.batchCommands).toMatchObject({ path: '/tikvpb.Tikv/BatchCommands', kind: 'bidi' });
     expect(healthMethods.watch).toMatchObject({ path: '/grpc.health.v1.Health/Watch', kind: 'server-stream' });
-    expect(peerMethods.snapshot).toMatchObject({ path: '/braid.peer.v1.Peer/Snapshot', kind: 'client-stream' });
+    expect(peerMethods.snapshot).toMatchObject({ path: '/braid.peer.v1.Peer/Snapshot', kind: 'bidi' });
   });
 });
 

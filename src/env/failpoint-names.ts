@@ -15,6 +15,8 @@ export const FAILPOINT_NAMES = [
   'apply::before-compute-hash',
   'apply::before-verify-hash',
   'apply::before-change-peer',
+  /** Before a source peer offers CommitMerge to its target; any action holds it back until the next look. */
+  'merge::before-commit',
   /** Before the installation of a received snapshot wipes the range. */
   'snapshot::before-install',
 ] as const;

@@ -23,7 +23,7 @@ import { onReadState, serveReads } from './read.ts';
 import type { QueuedProposal, RaftPeer } from './raft-peer.ts';
 
 /** Whether taking a ready must wait: the peer is on its way out, or a snapshot is in the middle of something. */
-function mustWait(peer: RaftPeer): boolean {
+export function mustWait(peer: RaftPeer): boolean {
   if (!peer.isActive || peer.installing.type === 'persisting' || peer.installing.type === 'installing') {
     return true;
   }

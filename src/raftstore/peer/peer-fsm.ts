@@ -17,7 +17,7 @@ import { epochNotMatch, epochNotMatchOf, regionNotFound } from '../refusal.ts';
 import { isEpochStale } from '../../meta/region.ts';
 import { onApplied } from './handle-applied.ts';
 import { onPeerMessage } from './handle-message.ts';
-import { collectReady, onPersisted } from './handle-ready.ts';
+import { collectReady, mustWait, onPersisted } from './handle-ready.ts';
 import { checkStale, continueDestroy, onApplyDestroyed, onDestroyedOnDisk, onPdRegion, startDestroy } from './life-cycle.ts';
 import { maybeCompactLog } from './log-gc.ts';
 import { addWrite, checkAdmin, proposeAdmin, proposeBatch, retryHeld } from './propose.ts';
@@ -177,7 +177,7 @@ export class PeerFsm {
 
   /** Whether another round is needed although no mail arrived. */
   get hasMore(): boolean {
-    return this.peer.isActive && this.peer.installing.type !== 'persisting' && this.peer.node.hasReady();
+    return !mustWait(this.peer) && this.peer.node.hasReady();
   }
 
   #onAdmin(request: AdminRequest): void {

@@ -86,7 +86,6 @@ export class RaftStore implements Router {
   readonly #config: RaftstoreConfig;
   readonly #engine: Engine;
   readonly #transport: PeerTransport;
-  readonly #pd: PdClient;
   readonly #ctx: StoreContext;
   readonly #workers: StoreWorkers;
   readonly #peers: Map<RegionId, PeerSlot> = new Map();
@@ -111,7 +110,6 @@ export class RaftStore implements Router {
     this.#config = config;
     this.#engine = engine;
     this.#transport = transport;
-    this.#pd = pd;
     this.storeId = storeId;
     const meta = new StoreMeta();
     const pendingCreatePeers: PendingCreatePeers = new Map();

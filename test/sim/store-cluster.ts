@@ -1,0 +1,747 @@
+/**
+ * A cluster of real `RaftStore`s on virtual time with memory disks and a simulated network: the vocabulary of the
+ * raftstore scenarios (mustPut, mustSplit, mustMerge, partition, drop, crash …). The placement service is a scripted
+ * one: it hands out ids and records heartbeats; tests play its part.
+ */
+import { assert } from '../../src/base/assert.ts';
+import { compareBytes, fromUtf8, utf8 } from '../../src/base/bytes.ts';
+import { peerId, regionId, storeId, type PeerId, type RegionId, type StoreId } from '../../src/base/ids.ts';
+import { rangeContains } from '../../src/base/key-range.ts';
+import { decodeDataValue, isExpired } from '../../src/codec/data-value.ts';
+import type { WriteOp } from '../../src/codec/command.ts';
+import type { PeerMessage } from '../../src/codec/peer-message.ts';
+import { decodeFrame, encodeFrame } from '../../src/codec/peer-wire.ts';
+import type { RegionError } from '../../src/codec/region-error.ts';
+import type { Engine } from '../../src/env/engine.ts';
+import type { Env } from '../../src/env/env.ts';
+import type { FailpointAction, Failpoints } from '../../src/env/failpoints.ts';
+import { SILENT_LOGGER } from '../../src/env/log.ts';
+import { createRng, type Rng } from '../../src/env/rng.ts';
+import { createMemoryEngineFactory, dataKey, dataRange, MemoryDisk, userKeyOf, type CrashKind } from '../../src/engine/index.ts';
+import type { RegionHeartbeat, StoreHeartbeat } from '../../src/meta/heartbeat.ts';
+import { findPeerOnStore, formatRegion, INITIAL_EPOCH, type Peer, type PeerRole, type Region } from '../../src/meta/region.ts';
+import { DEFAULT_RAFTSTORE_CONFIG, type RaftstoreConfig } from '../../src/raftstore/config.ts';
+import type { PdClient, PeerTransport, SnapshotSource } from '../../src/raftstore/context.ts';
+import type { AdminOutcome, AdminRequestBody, OpResult, SplitIdsResult, WriteOutcome } from '../../src/raftstore/msg.ts';
+import { SnapshotSender } from '../../src/raftstore/snapshot/send.ts';
+import { bootstrapStore, prepareFirstRegion } from '../../src/raftstore/store/bootstrap.ts';
+import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
+import { Scheduler, SimClock } from './scheduler.ts';
+
+export interface NetworkConfig {
+  readonly delayMs: readonly [number, number];
+  readonly lossChance: number;
+  readonly duplicateChance: number;
+}
+
+/** Events at one moment of virtual time after which something must be spinning. */
+const STUCK_STEPS_MAX = 20_000;
+
+/** Returning true drops the message. */
+export type MessageFilter = (message: PeerMessage) => boolean;
+
+export class FailStop extends Error {}
+
+interface Machine {
+  readonly id: StoreId;
+  readonly disk: MemoryDisk;
+  clock: SimClock;
+  engine: Engine | undefined;
+  store: RaftStore | undefined;
+  incarnation: number;
+}
+
+export interface ClusterOptions {
+  readonly seed: number;
+  readonly stores: number;
+  readonly config?: Partial<RaftstoreConfig>;
+  readonly network?: Partial<NetworkConfig>;
+  /** Roles of the first region's peers by store number; default voters on the first three stores. */
+  readonly firstPeers?: readonly (readonly [store: number, role: PeerRole])[];
+}
+
+export class StoreCluster {
+  readonly rng: Rng;
+  readonly scheduler: Scheduler;
+  readonly config: RaftstoreConfig;
+  readonly machines: Map<StoreId, Machine> = new Map();
+  readonly filters: Set<MessageFilter> = new Set();
+  readonly failpoints: Map<string, FailpointAction> = new Map();
+  readonly heartbeats: Map<RegionId, RegionHeartbeat> = new Map();
+  readonly #netRng: Rng;
+  #network: NetworkConfig;
+  #nextId = 1000;
+  #stuckAtMs = 0;
+  #stuckSteps = 0;
+  /** Fail-stops that tests did not expect. */
+  readonly failStops: string[] = [];
+
+  private constructor(options: ClusterOptions) {
+    this.rng = createRng(options.seed);
+    this.scheduler = new Scheduler(this.rng.fork('sched'));
+    this.#netRng = this.rng.fork('net');
+    this.config = { ...DEFAULT_RAFTSTORE_CONFIG, ...options.config };
+    this.#network = { delayMs: [0.2, 2], lossChance: 0, duplicateChance: 0, ...options.network };
+  }
+
+  static async start(options: ClusterOptions): Promise<StoreCluster> {
+    const cluster = new StoreCluster(options);
+    const first = options.firstPeers ?? [[1, 'voter'], [2, 'voter'], [3, 'voter']];
+    const peers: Peer[] = first.map(([store, role]) => ({ id: peerId(store), storeId: storeId(store), role }));
+    const region: Region = { id: regionId(1), range: { start: utf8(''), end: utf8('') }, epoch: INITIAL_EPOCH, peers };
+    for (let i = 1; i <= options.stores; i++) {
+      const id = storeId(i);
+      cluster.machines.set(id, {
+        id,
+        disk: new MemoryDisk(cluster.rng.fork(`disk-${i}`)),
+        clock: new SimClock(cluster.scheduler),
+        engine: undefined,
+        store: undefined,
+        incarnation: 0,
+      });
+      await cluster.run(cluster.#boot(id, peers.some((p) => p.storeId === id) ? region : undefined));
+    }
+    return cluster;
+  }
+
+  // ------------------------------------------------------------------------------------------ machines
+
+  async #boot(id: StoreId, firstRegion: Region | undefined): Promise<void> {
+    const machine = this.machine(id);
+    machine.clock = new SimClock(this.scheduler);
+    machine.incarnation++;
+    const factory = createMemoryEngineFactory(machine.disk, machine.clock);
+    const engine = await factory.open({ path: 'db', createIfMissing: machine.incarnation === 1 });
+    machine.engine = engine;
+    if (machine.incarnation === 1) {
+      await bootstrapStore(engine, { clusterId: 1n, storeId: id });
+      if (firstRegion !== undefined) {
+        const self = findPeerOnStore(firstRegion, id);
+        assert(self !== undefined, 'first region without this store');
+        await prepareFirstRegion(engine, { ...firstRegion, peers: [self, ...firstRegion.peers.filter((p) => p !== self)] });
+        await this.#fixFirstRegion(engine, firstRegion);
+      }
+    }
+    const env: Env = {
+      clock: machine.clock,
+      rng: this.rng.fork(`store-${id}-${machine.incarnation}`),
+      net: undefined as never,
+      engines: factory,
+      failpoints: this.#failpointsOf(),
+      log: process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
+      abort: (kind, reason, cause) => {
+        this.failStops.push(`store ${id} ${kind}: ${reason}`);
+        if (process.env['SIM_LOG'] !== undefined) {
+          process.stderr.write(`${cause instanceof Error ? cause.stack ?? '' : ''}\n`);
+        }
+        this.crash(id, 'kill');
+        throw new FailStop(`store ${id} ${kind}: ${reason}`, { cause });
+      },
+    };
+    const incarnation = machine.incarnation;
+    const store = await RaftStore.open({
+      env,
+      config: this.config,
+      storeId: id,
+      engine,
+      transport: this.#transportOf(id, incarnation),
+      pd: this.#pdOf(),
+    });
+    machine.store = store;
+    store.start();
+  }
+
+  async #fixFirstRegion(engine: Engine, region: Region): Promise<void> {
+    const { encodeRegionLocalState } = await import('../../src/codec/raft-records.ts');
+    const { regionStateKey } = await import('../../src/engine/index.ts');
+    const batch = engine.createBatch();
+    batch.put(regionStateKey(region.id), encodeRegionLocalState({ state: 'normal', region, mergeState: undefined }));
+    await engine.write(batch);
+  }
+
+  machine(id: number): Machine {
+    const machine = this.machines.get(storeId(id));
+    assert(machine !== undefined, 'no such store', { id });
+    return machine;
+  }
+
+  store(id: number): RaftStore {
+    const { store } = this.machine(id);
+    assert(store !== undefined, 'store is down', { id });
+    return store;
+  }
+
+  isUp(id: number): boolean {
+    return this.machine(id).store !== undefined;
+  }
+
+  crash(id: number, kind: CrashKind = 'power-loss'): void {
+    const machine = this.machine(id);
+    if (machine.store === undefined) {
+      return;
+    }
+    machine.store = undefined;
+    machine.engine = undefined;
+    machine.clock.kill();
+    machine.disk.crash(kind);
+  }
+
+  async restart(id: number): Promise<void> {
+    await this.run(this.#boot(storeId(id), undefined));
+  }
+
+  /** Starts booting a crashed store without waiting for it. */
+  reboot(id: number): void {
+    this.#boot(storeId(id), undefined).catch((error: unknown) => {
+      this.failStops.push(`store ${id} did not start: ${String(error)}`);
+    });
+  }
+
+  #failpointsOf(): Failpoints {
+    return { hit: (name, key) => this.failpoints.get(`${name}#${key}`) ?? this.failpoints.get(name) };
+  }
+
+  // ------------------------------------------------------------------------------------------ network
+
+  setNetwork(change: Partial<NetworkConfig>): void {
+    this.#network = { ...this.#network, ...change };
+  }
+
+  /** Adds a filter; the returned function removes it. */
+  drop(filter: MessageFilter): () => void {
+    this.filters.add(filter);
+    return () => {
+      this.filters.delete(filter);
+    };
+  }
+
+  /** Cuts a store off from all others in both directions. */
+  isolate(id: number): () => void {
+    return this.drop((m) => m.from.storeId === id || m.to.storeId === id);
+  }
+
+  #deliver(message: PeerMessage, bytes: Uint8Array, sender: StoreId, incarnation: number): void {
+    const machine = this.machine(message.to.storeId);
+    if (machine.store === undefined || [...this.filters].some((f) => f(message))) {
+      return;
+    }
+    if (this.machine(sender).incarnation < incarnation) {
+      return;
+    }
+    for (const decoded of decodeFrame(bytes)) {
+      machine.store.receive(decoded);
+    }
+  }
+
+  #delay(): number {
+    const [min, max] = this.#network.delayMs;
+    return min + this.#netRng.float() * (max - min);
+  }
+
+  #transportOf(id: StoreId, incarnation: number): PeerTransport {
+    return {
+      send: (message) => {
+        if (this.machine(id).incarnation !== incarnation || !this.isUp(id) && this.machine(id).engine === undefined) {
+          return;
+        }
+        const copies = this.#netRng.chance(this.#network.duplicateChance) ? 2 : 1;
+        const bytes = encodeFrame([message]);
+        for (let i = 0; i < copies; i++) {
+          if (!this.#netRng.chance(this.#network.lossChance)) {
+            this.scheduler.at(this.#delay(), () => this.#deliver(message, bytes, id, incarnation));
+          }
+        }
+      },
+      sendSnapshot: (message, source, done) => {
+        this.#sendSnapshot(id, incarnation, message, source, done);
+      },
+      flush: () => {},
+    };
+  }
+
+  #sendSnapshot(id: StoreId, incarnation: number, message: PeerMessage, source: SnapshotSource, done: (ok: boolean) => void): void {
+    const sender = this.machine(id);
+    const { engine } = sender;
+    const run = async (): Promise<boolean> => {
+      if (engine === undefined || this.filters.size > 0 && [...this.filters].some((f) => f(message))) {
+        return false;
+      }
+      const target = this.machine(message.to.storeId);
+      const { store } = target;
+      if (store === undefined) {
+        return false;
+      }
+      const receiver = store.receiveSnapshot(decodeFrame(encodeFrame([message]))[0] as PeerMessage);
+      const chunks = new SnapshotSender({ engine, source, chunkBytes: this.config.snapshotChunkBytes });
+      for await (const chunk of chunks) {
+        await this.sleep(this.#delay());
+        if (target.store !== store || sender.incarnation !== incarnation || sender.store === undefined) {
+          return false;
+        }
+        const verdict = await receiver.accept(chunk);
+        if (verdict.type === 'refused' || target.store !== store) {
+          return false;
+        }
+        if (verdict.type === 'complete') {
+          store.snapshotReceived(decodeFrame(encodeFrame([message]))[0] as PeerMessage, verdict.staged);
+          return true;
+        }
+      }
+      return false;
+    };
+    run().then(
+      (ok) => {
+        source.close();
+        done(ok);
+      },
+      () => {
+        source.close();
+        done(false);
+      },
+    );
+  }
+
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.scheduler.at(ms, resolve);
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------ placement service
+
+  nextId(): number {
+    return this.#nextId++;
+  }
+
+  #pdOf(): PdClient {
+    return {
+      regionHeartbeat: (heartbeat: RegionHeartbeat) => {
+        const known = this.heartbeats.get(heartbeat.region.id);
+        if (known === undefined || heartbeat.region.epoch.version >= known.region.epoch.version) {
+          this.heartbeats.set(heartbeat.region.id, heartbeat);
+        }
+      },
+      storeHeartbeat: async (_: StoreHeartbeat) => {},
+      askBatchSplit: async (region: Region, count: number): Promise<readonly SplitIdsResult[]> => {
+        await this.sleep(1);
+        return Array.from({ length: count }, () => ({
+          newRegionId: this.nextId(),
+          newPeerIds: region.peers.map(() => this.nextId()),
+        }));
+      },
+      reportBatchSplit: () => {},
+      getRegionById: async (id) => this.heartbeats.get(id)?.region,
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------ running
+
+  /** Runs events until the promise settles. */
+  async run<T>(promise: Promise<T>, limitMs = 600_000): Promise<T> {
+    let state: 'pending' | 'settled' = 'pending';
+    promise.then(
+      () => {
+        state = 'settled';
+      },
+      () => {
+        state = 'settled';
+      },
+    );
+    const deadline = this.scheduler.nowMs + limitMs;
+    await new Promise<void>((resolve) => {
+      setImmediate(resolve);
+    });
+    while (state === 'pending') {
+      if (!(await this.#step()) || this.scheduler.nowMs > deadline) {
+        throw new Error(`nothing settled the awaited promise within ${limitMs} virtual ms`);
+      }
+    }
+    return promise;
+  }
+
+  async #step(): Promise<boolean> {
+    if (this.scheduler.nowMs === this.#stuckAtMs) {
+      assert(++this.#stuckSteps < STUCK_STEPS_MAX, 'events go on for ever without time passing');
+    } else {
+      this.#stuckAtMs = this.scheduler.nowMs;
+      this.#stuckSteps = 0;
+    }
+    try {
+      return await this.scheduler.step();
+    } catch (error) {
+      if (error instanceof FailStop) {
+        return true;
+      }
+      throw error;
+    }
+  }
+
+  /** Lets virtual time pass. */
+  async advance(ms: number): Promise<void> {
+    await this.run(this.sleep(ms));
+  }
+
+  /** Runs until the condition holds. */
+  async until(what: string, condition: () => boolean, limitMs = 60_000): Promise<void> {
+    const deadline = this.scheduler.nowMs + limitMs;
+    while (!condition()) {
+      if (!(await this.#step()) || this.scheduler.nowMs > deadline) {
+        throw new Error(`not within ${limitMs} virtual ms: ${what}\n${this.describe()}`);
+      }
+    }
+  }
+
+  describe(): string {
+    const lines = [...this.failStops];
+    for (const { id, store } of this.machines.values()) {
+      lines.push(`store ${id}: ${store === undefined ? 'down' : ''}`);
+      for (const s of store?.status() ?? []) {
+        lines.push(`  ${formatRegion(s.region)} peer ${s.peerId} ${s.role} t${s.term} lead ${s.leaderPeerId} ${s.state} applied ${s.appliedIndex} commit ${s.commitIndex} last ${s.lastIndex}`);
+      }
+    }
+    return lines.join('\n');
+  }
+
+  // ------------------------------------------------------------------------------------------ looking
+
+  /** The store whose peer leads the region with the highest term. */
+  leaderStore(region: number): number | undefined {
+    let best: { store: number; term: number } | undefined;
+    for (const { id, store } of this.machines.values()) {
+      const status = store?.status().find((s) => s.region.id === region && s.role === 'leader');
+      if (status !== undefined && (best === undefined || status.term > best.term)) {
+        best = { store: id, term: status.term };
+      }
+    }
+    return best?.store;
+  }
+
+  async mustLeader(region: number): Promise<number> {
+    await this.until(`a leader of region ${region}`, () => this.leaderStore(region) !== undefined);
+    return this.leaderStore(region) as number;
+  }
+
+  /** The newest descriptor of a region any live store has. */
+  region(id: number): Region | undefined {
+    let best: Region | undefined;
+    for (const { store } of this.machines.values()) {
+      const found = store?.status().find((s) => s.region.id === id)?.region;
+      if (found !== undefined && (best === undefined || found.epoch.version > best.epoch.version || found.epoch.confVer > best.epoch.confVer)) {
+        best = found;
+      }
+    }
+    return best;
+  }
+
+  /** The region that a leader somewhere serves for `key`, with the newest version. */
+  regionOf(key: string): Region | undefined {
+    const bytes = utf8(key);
+    let best: Region | undefined;
+    for (const { store } of this.machines.values()) {
+      for (const s of store?.status() ?? []) {
+        if (s.role === 'leader' && s.region.peers.length > 0 && rangeContains(s.region.range, bytes) && (best === undefined || s.region.epoch.version > best.epoch.version)) {
+          best = s.region;
+        }
+      }
+    }
+    return best;
+  }
+
+  /** Live value on one store's disk, whatever region it belongs to. */
+  async valueOn(store: number, key: string): Promise<string | undefined> {
+    const { engine } = this.machine(store);
+    assert(engine !== undefined, 'store is down', { store });
+    const stored = await this.run(engine.get(dataKey(utf8(key))));
+    const value = stored === undefined ? undefined : decodeDataValue(stored);
+    return value === undefined || isExpired(value.expireAtSeconds, 0) ? undefined : fromUtf8(value.value);
+  }
+
+  /** All user keys on a store's disk. */
+  async keysOn(store: number): Promise<string[]> {
+    const { engine } = this.machine(store);
+    assert(engine !== undefined, 'store is down', { store });
+    const keys: string[] = [];
+    let range = dataRange({ start: utf8(''), end: utf8('') });
+    for (;;) {
+      const page = await this.run(engine.scan({ range, limit: 1000, keysOnly: true }));
+      for (const [key] of page.entries) {
+        keys.push(fromUtf8(userKeyOf(key)));
+      }
+      const last = page.entries.at(-1);
+      if (!page.more || last === undefined) {
+        return keys;
+      }
+      range = { start: Uint8Array.of(...last[0], 0), end: range.end };
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ doing
+
+  /** One attempt of a write at the current leader. */
+  writeOnce(ops: readonly WriteOp[], key: string): Promise<WriteOutcome | { readonly type: 'no-leader' }> {
+    const region = this.regionOf(key);
+    const leader = region === undefined ? undefined : this.leaderStore(region.id);
+    const peer = region === undefined || leader === undefined ? undefined : findPeerOnStore(region, storeId(leader));
+    if (region === undefined || leader === undefined || peer === undefined) {
+      return Promise.resolve({ type: 'no-leader' });
+    }
+    return new Promise((resolve) => {
+      this.store(leader).write({
+        header: { regionId: region.id, epoch: region.epoch, peerId: peer.id, term: 0, deadlineMonoMs: this.scheduler.nowMs + 5000 },
+        ops,
+        respond: resolve,
+      });
+    });
+  }
+
+  /** Writes with retries on definite refusals. */
+  async mustWrite(op: WriteOp, key: string, limitMs = 60_000): Promise<OpResult> {
+    const deadline = this.scheduler.nowMs + limitMs;
+    let last: unknown;
+    while (this.scheduler.nowMs < deadline) {
+      const outcome = await this.run(Promise.race([this.writeOnce([op], key), this.sleep(8000).then(() => ({ type: 'no-leader' }) as const)]));
+      last = outcome;
+      if (outcome.type === 'ok') {
+        return outcome.results[0] as OpResult;
+      }
+      await this.advance(20);
+    }
+    throw new Error(`write of ${key} was not accepted: ${JSON.stringify(last)}\n${this.describe()}`);
+  }
+
+  async mustPut(key: string, value: string): Promise<void> {
+    await this.mustWrite({ type: 'put', key: utf8(key), value: utf8(value), expireAtSeconds: 0 }, key);
+  }
+
+  async mustDelete(key: string): Promise<void> {
+    await this.mustWrite({ type: 'delete', key: utf8(key) }, key);
+  }
+
+  /** One linearizable read at the leader. */
+  readOnce(key: string): Promise<{ readonly value: string | undefined } | { readonly error: RegionError | 'no-leader' }> {
+    const region = this.regionOf(key);
+    const leader = region === undefined ? undefined : this.leaderStore(region.id);
+    const peer = region === undefined || leader === undefined ? undefined : findPeerOnStore(region, storeId(leader));
+    if (region === undefined || leader === undefined || peer === undefined) {
+      return Promise.resolve({ error: 'no-leader' });
+    }
+    return this.readAt(leader, region, peer.id, key, false);
+  }
+
+  readAt(
+    store: number,
+    region: Region,
+    peer: PeerId,
+    key: string,
+    replicaRead: boolean,
+  ): Promise<{ readonly value: string | undefined } | { readonly error: RegionError }> {
+    const { engine } = this.machine(store);
+    return new Promise((resolve) => {
+      this.store(store).read({
+        header: { regionId: region.id, epoch: region.epoch, peerId: peer, term: 0, deadlineMonoMs: this.scheduler.nowMs + 5000 },
+        keys: [utf8(key)],
+        replicaRead,
+        respond: (outcome) => {
+          if (outcome.type === 'refused' || engine === undefined) {
+            resolve({ error: outcome.type === 'refused' ? outcome.error : { type: 'message', message: 'down' } });
+            return;
+          }
+          engine.get(dataKey(utf8(key))).then(
+            (stored) => {
+              const value = stored === undefined ? undefined : decodeDataValue(stored);
+              resolve({ value: value === undefined ? undefined : fromUtf8(value.value) });
+            },
+            () => resolve({ error: { type: 'message', message: 'read failed' } }),
+          );
+        },
+      });
+    });
+  }
+
+  async mustGet(key: string, limitMs = 60_000): Promise<string | undefined> {
+    const deadline = this.scheduler.nowMs + limitMs;
+    let last: unknown;
+    while (this.scheduler.nowMs < deadline) {
+      const outcome = await this.run(Promise.race([this.readOnce(key), this.sleep(8000).then(() => ({ error: 'no-leader' }) as const)]));
+      if (!('error' in outcome)) {
+        return outcome.value;
+      }
+      last = outcome.error;
+      await this.advance(20);
+    }
+    throw new Error(`read of ${key} was not answered: ${JSON.stringify(last)}\n${this.describe()}`);
+  }
+
+  /** One admin request at the leader of the region. */
+  admin(region: number, body: AdminRequestBody): Promise<AdminOutcome | { readonly type: 'no-leader' }> {
+    const leader = this.leaderStore(region);
+    const known = leader === undefined ? undefined : this.store(leader).status().find((s) => s.region.id === region)?.region;
+    if (leader === undefined || known === undefined) {
+      return Promise.resolve({ type: 'no-leader' });
+    }
+    return Promise.race([
+      new Promise<AdminOutcome>((resolve) => {
+        this.store(leader).admin({ regionId: known.id, epoch: known.epoch, body, respond: resolve });
+      }),
+      this.sleep(10_000).then(() => ({ type: 'no-leader' }) as const),
+    ]);
+  }
+
+  async mustAdmin(region: number, body: () => AdminRequestBody, limitMs = 60_000): Promise<readonly Region[]> {
+    const deadline = this.scheduler.nowMs + limitMs;
+    let last: unknown;
+    while (this.scheduler.nowMs < deadline) {
+      const outcome = await this.run(this.admin(region, body()));
+      last = outcome;
+      if (outcome.type === 'ok') {
+        return outcome.regions;
+      }
+      await this.advance(50);
+    }
+    throw new Error(`admin request was not carried out: ${JSON.stringify(last)}\n${this.describe()}`);
+  }
+
+  /** Splits at a key; returns the left and right region. */
+  async mustSplit(key: string): Promise<readonly [Region, Region]> {
+    await this.until(`a region of ${key}`, () => this.regionOf(key) !== undefined);
+    const parts = await this.mustAdmin((this.regionOf(key) as Region).id, () => ({ type: 'split', keys: [utf8(key)] }));
+    const sorted = [...parts].sort((a, b) => compareBytes(a.range.start, b.range.start));
+    assert(sorted.length === 2, 'a split at one key gives two regions', { parts: sorted.length });
+    await this.until('leaders of both parts', () => sorted.every((r) => this.leaderStore(r.id) !== undefined));
+    return [sorted[0] as Region, sorted[1] as Region];
+  }
+
+  /** Starts a merge and waits until PrepareMerge is applied at the leader. */
+  async prepareMerge(source: number, target: number): Promise<void> {
+    await this.mustAdmin(source, () => ({ type: 'merge', target: this.region(target) as Region }));
+  }
+
+  /** Merges and waits until the target covers the source on its leader. */
+  async mustMerge(source: number, target: number): Promise<Region> {
+    const before = this.region(source) as Region;
+    await this.prepareMerge(source, target);
+    await this.until(`region ${target} took in region ${source}`, () => {
+      const leader = this.leaderStore(target);
+      const region = leader === undefined ? undefined : this.store(leader).status().find((s) => s.region.id === target)?.region;
+      return region !== undefined && region.epoch.version > before.epoch.version + 1 && rangeContains(region.range, before.range.start);
+    });
+    return this.region(target) as Region;
+  }
+
+  async mustTransferLeader(region: number, to: number): Promise<void> {
+    await this.until(`region ${region} is led by store ${to}`, () => {
+      const leader = this.leaderStore(region);
+      if (leader !== undefined && leader !== to) {
+        const known = this.store(leader).status().find((s) => s.region.id === region)?.region;
+        const peer = known === undefined ? undefined : findPeerOnStore(known, storeId(to));
+        if (peer !== undefined && this.scheduler.steps % 500 === 0) {
+          this.store(leader).admin({ regionId: regionId(region), epoch: undefined, body: { type: 'transfer-leader', peer }, respond: () => {} });
+        }
+      }
+      return leader === to;
+    });
+  }
+
+  /** Waits until every live member replica of every region applied the same index and nothing is in transition. */
+  async settle(limitMs = 60_000): Promise<void> {
+    await this.until(
+      'all replicas are equal and at rest',
+      () => {
+        const byRegion = new Map<number, { applied: Set<number>; region: Region; count: number; leader: boolean }>();
+        for (const { store } of this.machines.values()) {
+          for (const s of store?.status() ?? []) {
+            if (s.state !== 'normal' || s.appliedIndex !== s.commitIndex || s.commitIndex !== s.lastIndex) {
+              return false;
+            }
+            const item = byRegion.get(s.region.id) ?? { applied: new Set(), region: s.region, count: 0, leader: false };
+            item.applied.add(s.appliedIndex);
+            item.count++;
+            item.leader ||= s.role === 'leader';
+            byRegion.set(s.region.id, item);
+          }
+        }
+        return [...byRegion.values()].every(
+          (item) =>
+            item.applied.size === 1 &&
+            item.leader &&
+            item.count === item.region.peers.filter((p) => this.isUp(p.storeId)).length,
+        );
+      },
+      limitMs,
+    );
+  }
+
+  /** Checks that regions tile the key space and replicas hold equal data; call at rest. */
+  async checkConsistent(): Promise<void> {
+    assert(this.failStops.length === 0, `a store stopped: ${this.failStops.join('; ')}`);
+    const regions = new Map<number, Region>();
+    for (const { store } of this.machines.values()) {
+      for (const s of store?.status() ?? []) {
+        const known = regions.get(s.region.id);
+        assert(known === undefined || formatRegion(known) === formatRegion(s.region), 'replicas disagree about their region', {
+          a: known === undefined ? '' : formatRegion(known),
+          b: formatRegion(s.region),
+        });
+        regions.set(s.region.id, s.region);
+      }
+    }
+    const sorted = [...regions.values()].sort((a, b) => compareBytes(a.range.start, b.range.start));
+    let end = utf8('');
+    for (const [i, region] of sorted.entries()) {
+      assert(compareBytes(region.range.start, end) === 0 && (i === 0 || end.length > 0), 'regions do not tile the key space', {
+        regions: sorted.map(formatRegion).join(' '),
+      });
+      end = region.range.end;
+    }
+    assert(end.length === 0, 'regions do not reach the end of the key space', { regions: sorted.map(formatRegion).join(' ') });
+    for (const region of sorted) {
+      let first: { store: number; pairs: string } | undefined;
+      for (const { storeId: store } of region.peers) {
+        if (!this.isUp(store)) {
+          continue;
+        }
+        const pairs = await this.#pairsOf(store, region);
+        assert(first === undefined || first.pairs === pairs, 'replicas hold different data', {
+          region: formatRegion(region),
+          a: first?.store,
+          b: store,
+          dataA: first?.pairs,
+          dataB: pairs,
+        });
+        first ??= { store, pairs };
+      }
+    }
+  }
+
+  async #pairsOf(store: number, region: Region): Promise<string> {
+    const { engine } = this.machine(store);
+    assert(engine !== undefined, 'store is down', { store });
+    const out: string[] = [];
+    let range = dataRange(region.range);
+    for (;;) {
+      const page = await this.run(engine.scan({ range, limit: 1000 }));
+      for (const [key, value] of page.entries) {
+        out.push(`${fromUtf8(userKeyOf(key))}=${fromUtf8(value)}`);
+      }
+      const last = page.entries.at(-1);
+      if (!page.more || last === undefined) {
+        return out.join('\n');
+      }
+      range = { start: Uint8Array.of(...last[0], 0), end: range.end };
+    }
+  }
+}
+
+function consoleLogger(now: () => number, fields: Readonly<Record<string, unknown>>): import('../../src/env/log.ts').Logger {
+  const line = (level: string, more: Readonly<Record<string, unknown>>, text: string): void => {
+    process.stderr.write(`${now().toFixed(3).padStart(12)} ${level} ${text} ${JSON.stringify({ ...fields, ...more })}\n`);
+  };
+  return {
+    debug: (f, m) => line('debug', f, m),
+    info: (f, m) => line('info ', f, m),
+    warn: (f, m) => line('warn ', f, m),
+    error: (f, m) => line('error', f, m),
+    child: (f) => consoleLogger(now, { ...fields, ...f }),
+    debugEnabled: process.env['SIM_LOG'] === 'debug',
+  };
+}

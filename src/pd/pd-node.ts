@@ -1,0 +1,585 @@
+/**
+ * A placement service member without its network: owns the durable state, the clocks of the placement logic, id windows
+ * and timestamps. Everything that must be durable first is awaited here, so that the logic behind stays synchronous.
+ * Runs on any Env, so the simulator can run it unchanged.
+ */
+import { InvariantError, assert } from '../base/assert.ts';
+import { AppError } from '../base/app-error.ts';
+import { type StoreId, peerId, regionId } from '../base/ids.ts';
+import type { TimerId } from '../env/clock.ts';
+import { sleep } from '../env/clock.ts';
+import { type Engine, EngineOpenError } from '../env/engine.ts';
+import type { Env } from '../env/env.ts';
+import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } from '../meta/heartbeat.ts';
+import { type Region, type Store, isEpochStale } from '../meta/region.ts';
+import type { ReportVerdict } from './cluster/cluster.ts';
+import type { StoreRecord } from './cluster/store-info.ts';
+import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
+import { IdAllocator } from './ids/id-allocator.ts';
+import { Placement, type StoreTarget } from './placement.ts';
+import type { Operator } from './schedule/operator/operator.ts';
+import type { SwitchName } from './schedule/switches.ts';
+import { isSwitchName } from './schedule/switches.ts';
+import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
+import type { PdCommand, PdResult, PdState, ServiceSafePoint } from './state/pd-state.ts';
+import { LocalStateLog, loadState } from './state/state-log.ts';
+import { LOGICAL_MAX, type Timestamp, TimestampOracle } from './tso/timestamp-oracle.ts';
+
+export interface PdNodeConfig {
+  readonly placement: PlacementConfig;
+  readonly allocation: AllocationConfig;
+  /** The cluster this member must belong to; undefined takes the one of the data directory, or founds a new one. */
+  readonly clusterId?: bigint;
+}
+
+/** The service cannot give timestamps at the moment. */
+export class TimestampUnavailableError extends AppError {
+  constructor() {
+    super('TimestampUnavailable', 'no timestamps are reserved', { retry: 'backoff', hint: 'try again' });
+  }
+}
+
+/** Ids handed out by one call at most. */
+const IDS_PER_CALL_MAX = 1_000_000;
+/** Children of one split at most. */
+const SPLIT_COUNT_MAX = 1_024;
+/** Cluster ids stay below 2^53 so that clients may keep them in doubles. */
+const CLUSTER_ID_HIGH = 2 ** 20;
+
+/** Takes the commands for one store; false means that it cannot take any at the moment. */
+export type CommandSink = (reply: RegionHeartbeatReply) => boolean;
+
+export class PdNode {
+  readonly placement: Placement;
+  readonly clusterId: bigint;
+  readonly startedMs: number;
+  readonly #env: Env;
+  readonly #config: PdNodeConfig;
+  readonly #engine: Engine;
+  readonly #log: LocalStateLog;
+  readonly #ids: IdAllocator;
+  #extendingIds: Promise<void> | undefined;
+  readonly #oracle: TimestampOracle;
+  #extendingTso: Promise<void> | undefined;
+  readonly #sinks = new Map<StoreId, CommandSink>();
+  readonly #timers = new Set<TimerId>();
+  readonly #operatorWaiters = new Map<number, Set<() => void>>();
+  /** Store changes run one after the other: each is planned on what the one before left. */
+  #storeChanges: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  private constructor(parts: {
+    readonly env: Env;
+    readonly config: PdNodeConfig;
+    readonly engine: Engine;
+    readonly log: LocalStateLog;
+    readonly clusterId: bigint;
+  }) {
+    this.#env = parts.env;
+    this.#config = parts.config;
+    this.#engine = parts.engine;
+    this.#log = parts.log;
+    this.clusterId = parts.clusterId;
+    this.startedMs = parts.env.clock.monoMs();
+    this.#ids = new IdAllocator(parts.log.state.idLimit, parts.config.allocation.idWindow);
+    this.#oracle = new TimestampOracle(parts.log.state.tsoSavedMs, parts.config.allocation.tsoWindowMs);
+    this.placement = new Placement({
+      config: parts.config.placement,
+      clock: parts.env.clock,
+      rng: parts.env.rng.fork('pd-placement'),
+      takeId: () => this.#takeId(),
+      onOperatorEnd: (operator) => this.#wakeWaiters(operator),
+    });
+  }
+
+  /**
+   * Loads the state from an open engine and starts the clocks. The node owns the engine from then on.
+   * @throws EngineOpenError if the database belongs to something else or to another cluster
+   */
+  static async open(env: Env, engine: Engine, config: PdNodeConfig): Promise<PdNode> {
+    const problem = checkPlacementConfig(config.placement);
+    assert(problem === undefined, `placement configuration is inconsistent: ${problem ?? ''}`);
+    const { state, regions } = await loadState(engine);
+    const log = new LocalStateLog(engine, state);
+    const clusterId = await identify(env, log, config);
+    const node = new PdNode({ env, config, engine, log, clusterId });
+    engine.onPoisoned((reason) => env.abort('storage', `the placement service's database failed: ${reason}`));
+    await node.#start(state, regions);
+    return node;
+  }
+
+  async #start(state: PdState, regions: readonly Region[]): Promise<void> {
+    const { placement } = this;
+    assert(state.meta !== undefined, 'the cluster record exists once the node was identified');
+    placement.cluster.setMaxReplicas(state.meta.maxReplicas);
+    for (const [name, enabled] of state.switches) {
+      if (isSwitchName(name)) {
+        placement.switches.set(name, enabled);
+      }
+    }
+    placement.load([...state.stores.values()], regions, state.meta.bootstrapped);
+    this.#pump();
+    await this.#extendIds(1);
+    const planned = this.#oracle.plan(this.#env.clock.wallMs());
+    await this.#propose({ type: 'extend-tso', savedMs: planned.save });
+    this.#oracle.start(planned);
+    const { placement: schedule, allocation } = this.#config;
+    this.#every(allocation.tsoUpdateMs, 'pd-tso', () => this.#tickTimestamps());
+    this.#every(schedule.pushIntervalMs, 'pd-push', () => placement.tickOperators());
+    this.#every(schedule.patrolIntervalMs, 'pd-patrol', () => placement.tickPatrol());
+    this.#every(schedule.schedulerIntervalMs, 'pd-schedule', () => placement.tickSchedulers());
+    this.#every(schedule.storeCheckMs, 'pd-stores', () => this.#removeEmptyStores());
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  get isBootstrapped(): boolean {
+    return this.placement.cluster.bootstrapped;
+  }
+
+  /** Stops the clocks, waits for what is being written, closes the engine. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    for (const timer of this.#timers) {
+      this.#env.clock.clearTimer(timer);
+    }
+    this.#timers.clear();
+    for (const waiters of this.#operatorWaiters.values()) {
+      for (const wake of waiters) {
+        wake();
+      }
+    }
+    await this.#storeChanges;
+    await this.#log.flush();
+    await this.#engine.close();
+  }
+
+  // ---------------------------------------------------------------------------------------------------- reports
+
+  onRegionHeartbeat(heartbeat: RegionHeartbeat): ReportVerdict {
+    return this.act((placement) => placement.onRegionHeartbeat(heartbeat));
+  }
+
+  onStoreHeartbeat(heartbeat: StoreHeartbeat): Refusal | undefined {
+    const refusal = this.act((placement) => placement.onStoreHeartbeat(heartbeat));
+    const record = this.placement.cluster.store(heartbeat.storeId)?.record;
+    const wallMs = Math.floor(this.#env.clock.wallMs());
+    if (
+      refusal === undefined &&
+      record !== undefined &&
+      wallMs - record.lastHeartbeatWallMs >= this.#config.placement.storeHeartbeatSaveMs
+    ) {
+      this.#background(
+        this.#changeStore(heartbeat.storeId, (current) =>
+          current === undefined ? undefined : { ...current, lastHeartbeatWallMs: Math.max(wallMs, 0) },
+        ),
+      );
+    }
+    return refusal;
+  }
+
+  onSplitReport(regions: readonly Region[]): void {
+    this.act((placement) => placement.onSplitReport(regions));
+  }
+
+  /** Commands for `store` go to `sink` from now on; the returned function undoes exactly this binding. */
+  bindStore(store: StoreId, sink: CommandSink): () => void {
+    this.#sinks.set(store, sink);
+    return () => {
+      if (this.#sinks.get(store) === sink) {
+        this.#sinks.delete(store);
+      }
+    };
+  }
+
+  /** Runs `change` on the placement logic and carries out what follows from it. A broken invariant stops the process. */
+  act<T>(change: (placement: Placement) => T): T {
+    try {
+      const result = change(this.placement);
+      this.#pump();
+      return result;
+    } catch (cause) {
+      if (cause instanceof InvariantError) {
+        this.#env.abort('bug', cause.message, cause);
+      }
+      throw cause;
+    }
+  }
+
+  /** Carries out effects. Commands for stores without a stream are lost: the push loop sends them again. */
+  #pump(): void {
+    const { commands, saves, deletes } = this.placement.takeEffects();
+    for (const { storeId, reply } of commands) {
+      this.#sinks.get(storeId)?.(reply);
+    }
+    for (const region of saves) {
+      this.#log.saveRegion(region);
+    }
+    for (const id of deletes) {
+      if (this.placement.cluster.tree.get(id) === undefined) {
+        this.#log.deleteRegion(id);
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ cluster life
+
+  /** First store and first region. Refused with AlreadyBootstrapped when another store was first. */
+  async bootstrap(store: Store, region: Region): Promise<Refusal | undefined> {
+    const record: StoreRecord = { store: { ...store, state: 'up' }, physicallyDestroyed: false, lastHeartbeatWallMs: 0 };
+    const result = await this.#propose({
+      type: 'bootstrap',
+      store: record,
+      region,
+      wallMs: Math.max(0, Math.floor(this.#env.clock.wallMs())),
+    });
+    if (result.type === 'done') {
+      this.act((placement) => placement.bootstrapped(record, region));
+      return undefined;
+    }
+    return result.reason === 'exists'
+      ? refuse('AlreadyBootstrapped', 'the cluster exists already', 'join it: drop the prepared first region')
+      : refuse(
+          'InvalidArgument',
+          'the first region must cover everything, with one peer on the first store and ids above 0',
+          'ask for ids first',
+        );
+  }
+
+  /** The region the cluster was founded with; a store that repeats its bootstrap recognizes its own. */
+  get firstRegion(): Region | undefined {
+    return this.#log.state.meta?.firstRegion;
+  }
+
+  /** A store announces itself. */
+  async putStore(store: Store): Promise<Refusal | undefined> {
+    if (!this.isBootstrapped) {
+      return notBootstrapped();
+    }
+    let refusal: Refusal | undefined;
+    const isNew = this.placement.cluster.store(store.id) === undefined;
+    await this.#changeStore(store.id, () => {
+      const planned = this.placement.planPutStore(store);
+      if (planned.type === 'refused') {
+        refusal = planned.refusal;
+        return undefined;
+      }
+      return planned.value;
+    });
+    if (refusal === undefined && isNew) {
+      this.placement.event({ type: 'store-joined', message: `store ${store.id} joined at ${store.address}`, storeId: store.id });
+    }
+    return refusal;
+  }
+
+  /** An administrator wants a store emptied, gone or back. */
+  async setStoreState(
+    id: StoreId,
+    target: StoreTarget,
+    options: { readonly physicallyDestroyed: boolean; readonly dryRun: boolean; readonly actor: string },
+  ): Promise<Refusal | undefined> {
+    let refusal: Refusal | undefined;
+    let changed = false;
+    await this.#changeStore(id, () => {
+      const planned = this.placement.planStoreState(id, target, options.physicallyDestroyed);
+      if (planned.type === 'refused') {
+        refusal = planned.refusal;
+        return undefined;
+      }
+      changed = planned.value !== undefined && !options.dryRun;
+      return options.dryRun ? undefined : planned.value;
+    });
+    if (changed) {
+      this.placement.event({ type: 'store-state', message: `store ${id} is to be ${target}`, storeId: id, actor: options.actor });
+    }
+    return refusal;
+  }
+
+  #removeEmptyStores(): void {
+    for (const record of this.placement.planRemovals()) {
+      const { id } = record.store;
+      this.#background(
+        this.#changeStore(id, () => this.placement.planRemovals().find((planned) => planned.store.id === id)).then(() =>
+          this.placement.event({ type: 'store-state', message: `store ${id} is empty and was removed`, storeId: id }),
+        ),
+      );
+    }
+  }
+
+  /** Plans a store's next record after all earlier changes are in place, writes it, then lets it take effect. */
+  #changeStore(id: StoreId, planRecord: (current: StoreRecord | undefined) => StoreRecord | undefined): Promise<void> {
+    const run = async (): Promise<void> => {
+      const record = planRecord(this.placement.cluster.store(id)?.record);
+      if (record === undefined) {
+        return;
+      }
+      assert(record.store.id === id, 'a store change is about one store', { store: id });
+      const result = await this.#propose({ type: 'put-store', record });
+      assert(result.type === 'done', 'a store record is never refused', { store: id });
+      this.placement.cluster.applyStoreRecord(record, this.#env.clock.monoMs());
+    };
+    const done = this.#storeChanges.then(run);
+    // The chain goes on after a failure; the caller sees it.
+    this.#storeChanges = done.catch(() => undefined);
+    return done;
+  }
+
+  /** Ids for `count` children of a region whose descriptor must be the current one. */
+  async askBatchSplit(region: Region, count: number): Promise<Result<SplitIds[]>> {
+    const checked = this.#checkSplit(region, count);
+    if (checked !== undefined) {
+      return refused(checked);
+    }
+    const first = await this.allocIds(count * (1 + region.peers.length));
+    if (first.type === 'refused') {
+      return first;
+    }
+    let next = first.value;
+    const ids = Array.from({ length: count }, () => ({
+      newRegionId: regionId(next++),
+      newPeerIds: region.peers.map(() => peerId(next++)),
+    }));
+    this.placement.coordinator.noteSplit([region.id, ...ids.map((split) => split.newRegionId)]);
+    return ok(ids);
+  }
+
+  #checkSplit(region: Region, count: number): Refusal | undefined {
+    if (!Number.isSafeInteger(count) || count < 1 || count > SPLIT_COUNT_MAX) {
+      return refuse('InvalidArgument', `${count} is not a number of children`, `ask for 1 to ${SPLIT_COUNT_MAX}`);
+    }
+    const known = this.placement.cluster.tree.get(region.id);
+    if (known === undefined) {
+      return regionNotFound(region.id);
+    }
+    if (isEpochStale(region.epoch, known.region.epoch)) {
+      return refuse('EpochChanged', `the split of region ${region.id} was asked with an old epoch`, 'look at the region again', {
+        region_id: region.id,
+      });
+    }
+    const running = this.placement.controller.runningOn(region.id);
+    if (running !== undefined && (running.isMergeSource || running.isMergeTarget)) {
+      return refuse('MergeInProgress', `region ${region.id} is being merged`, 'wait until the merge ended', {
+        region_id: region.id,
+        operator_id: running.id,
+      });
+    }
+    return undefined;
+  }
+
+  // ------------------------------------------------------------------------------------------- ids and timestamps
+
+  /** The first of `count` consecutive ids. */
+  async allocIds(count: number): Promise<Result<number>> {
+    if (!Number.isSafeInteger(count) || count < 1 || count > IDS_PER_CALL_MAX) {
+      return refused(refuse('InvalidArgument', `${count} ids cannot be given out at once`, `ask for 1 to ${IDS_PER_CALL_MAX}`));
+    }
+    for (;;) {
+      const first = this.#ids.take(count);
+      if (first !== undefined) {
+        if (this.#ids.isLow) {
+          this.#background(this.#extendIds(1));
+        }
+        return ok(first);
+      }
+      // Others may take from the new window first; each round adds at least what this caller needs.
+      await this.#extendIds(count);
+    }
+  }
+
+  #takeId(): number | undefined {
+    const id = this.#ids.take(1);
+    if (this.#ids.isLow) {
+      this.#background(this.#extendIds(1));
+    }
+    return id;
+  }
+
+  /** Makes a longer window durable; calls at the same time share one write. */
+  #extendIds(count: number): Promise<void> {
+    this.#extendingIds ??= this.#writeIdLimit(count).finally(() => {
+      this.#extendingIds = undefined;
+    });
+    return this.#extendingIds;
+  }
+
+  async #writeIdLimit(count: number): Promise<void> {
+    const limit = this.#ids.nextLimit(count);
+    const result = await this.#propose({ type: 'extend-ids', expected: this.#ids.limit, limit });
+    assert(result.type === 'done', 'another member extended the id window', { limit });
+    this.#ids.extend(limit);
+  }
+
+  /** The last of `count` timestamps. @throws TimestampUnavailableError */
+  async timestamps(count: number): Promise<Timestamp> {
+    assert(count >= 1 && count <= LOGICAL_MAX, 'timestamp count out of range', { count });
+    for (let round = 0; round < this.#config.allocation.tsoWaitRoundsMax; round++) {
+      const verdict = this.#oracle.serve(count);
+      if (verdict.type === 'ok') {
+        return verdict.last;
+      }
+      this.#tickTimestamps();
+      if (this.#extendingTso === undefined) {
+        await sleep(this.#env.clock, this.#config.allocation.tsoUpdateMs, 'pd-tso-wait');
+      } else {
+        await this.#extendingTso;
+      }
+    }
+    throw new TimestampUnavailableError();
+  }
+
+  #tickTimestamps(): void {
+    const save = this.#oracle.tick(this.#env.clock.wallMs());
+    if (save !== undefined && this.#extendingTso === undefined) {
+      this.#extendingTso = this.#propose({ type: 'extend-tso', savedMs: save })
+        .then((result) => {
+          if (result.type === 'done') {
+            this.#oracle.extend(save);
+          }
+        })
+        .finally(() => {
+          this.#extendingTso = undefined;
+        });
+      this.#background(this.#extendingTso);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------- switches and settings
+
+  async setSwitch(name: SwitchName, enabled: boolean, actor: string): Promise<void> {
+    await this.#propose({ type: 'set-switch', name, enabled });
+    this.placement.switches.set(name, enabled);
+    this.placement.event({ type: 'switch', message: `${name} was switched ${enabled ? 'on' : 'off'}`, actor });
+  }
+
+  async setMaxReplicas(maxReplicas: number): Promise<Refusal | undefined> {
+    const result = await this.#propose({ type: 'set-max-replicas', maxReplicas });
+    if (result.type === 'refused') {
+      return refuse('InvalidArgument', `${maxReplicas} is not a number of replicas`, 'give a positive integer');
+    }
+    this.placement.cluster.setMaxReplicas(maxReplicas);
+    return undefined;
+  }
+
+  // ---------------------------------------------------------------------------------------------- safe points
+
+  get gcSafePoint(): bigint {
+    return this.#log.state.gcSafePoint;
+  }
+
+  /** Moves the safe point forward; answers the effective one, which is the old one if that is larger. */
+  async advanceGcSafePoint(safePoint: bigint): Promise<bigint> {
+    await this.#propose({ type: 'advance-gc-safe-point', safePoint });
+    return this.#log.state.gcSafePoint;
+  }
+
+  /** Registers, moves or (ttl <= 0) drops the safe point of a service; answers the lowest live one. */
+  async updateServiceSafePoint(serviceId: string, ttlSeconds: number, safePoint: bigint): Promise<ServiceSafePoint | undefined> {
+    const nowSeconds = Math.max(0, Math.floor(this.#env.clock.wallMs() / 1000));
+    const lowest = lowestSafePoint(this.#log.state, nowSeconds);
+    if (ttlSeconds <= 0) {
+      await this.#propose({ type: 'drop-service-safe-point', serviceId });
+    } else if (safePoint >= this.#log.state.gcSafePoint && (lowest === undefined || safePoint >= lowest.safePoint)) {
+      const expiresAtSeconds = Math.min(Number.MAX_SAFE_INTEGER, nowSeconds + ttlSeconds);
+      await this.#propose({ type: 'put-service-safe-point', point: { serviceId, safePoint, expiresAtSeconds } });
+    }
+    return lowestSafePoint(this.#log.state, nowSeconds);
+  }
+
+  // -------------------------------------------------------------------------------------------------- operators
+
+  /** Resolves when the operator has ended, or after `waitMs`. */
+  async waitForOperator(operator: Operator, waitMs: number): Promise<void> {
+    if (operator.hasEnded || waitMs <= 0 || this.#closed) {
+      return;
+    }
+    const waiters = this.#operatorWaiters.get(operator.id) ?? new Set();
+    this.#operatorWaiters.set(operator.id, waiters);
+    await new Promise<void>((resolve) => {
+      const { clock } = this.#env;
+      const timer = clock.setTimer(waitMs, () => wake(), 'pd-wait-operator');
+      const wake = (): void => {
+        clock.clearTimer(timer);
+        waiters.delete(wake);
+        resolve();
+      };
+      waiters.add(wake);
+    });
+    if (waiters.size === 0) {
+      this.#operatorWaiters.delete(operator.id);
+    }
+  }
+
+  #wakeWaiters(operator: Operator): void {
+    for (const wake of this.#operatorWaiters.get(operator.id) ?? []) {
+      wake();
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------- machinery
+
+  #propose(command: PdCommand): Promise<PdResult> {
+    return this.#log.propose(command);
+  }
+
+  /** Repeats `fn` until the node is closed; effects of the placement logic are carried out after each round. */
+  #every(intervalMs: number, tag: string, fn: () => void): void {
+    const arm = (): void => {
+      if (this.#closed) {
+        return;
+      }
+      const timer = this.#env.clock.setTimer(
+        intervalMs,
+        () => {
+          this.#timers.delete(timer);
+          this.act(fn);
+          arm();
+        },
+        tag,
+      );
+      this.#timers.add(timer);
+    };
+    arm();
+  }
+
+  /** Lets a write go on alone. It fails only together with the engine, which then stops the process. */
+  #background(work: Promise<unknown>): void {
+    work.catch((cause: unknown) => this.#env.log.error({ cause }, 'a background write of the placement service failed'));
+  }
+}
+
+/** Finds or makes the cluster id; a directory of another cluster is refused. */
+async function identify(env: Env, log: LocalStateLog, config: PdNodeConfig): Promise<bigint> {
+  const known = log.state.meta?.clusterId;
+  if (known !== undefined) {
+    if (config.clusterId !== undefined && config.clusterId !== known) {
+      throw new EngineOpenError(
+        `the data directory belongs to cluster ${known}, not to cluster ${config.clusterId}`,
+        'check the data directory and the cluster id in the configuration',
+      );
+    }
+    return known;
+  }
+  const rng = env.rng.fork('pd-cluster-id');
+  const clusterId = config.clusterId ?? BigInt(1 + rng.below(CLUSTER_ID_HIGH)) * 2n ** 32n + BigInt(rng.u32());
+  const result = await log.propose({ type: 'init-cluster', clusterId, maxReplicas: config.placement.maxReplicas });
+  assert(result.type === 'done', 'a new data directory has no cluster record');
+  return clusterId;
+}
+
+function lowestSafePoint(state: PdState, nowSeconds: number): ServiceSafePoint | undefined {
+  let lowest: ServiceSafePoint | undefined;
+  for (const point of state.serviceSafePoints.values()) {
+    if (point.expiresAtSeconds > nowSeconds && (lowest === undefined || point.safePoint < lowest.safePoint)) {
+      lowest = point;
+    }
+  }
+  return lowest;
+}
+
+const notBootstrapped = (): Refusal =>
+  refuse('NotBootstrapped', 'the cluster has no first store yet', 'bootstrap it with a first store');

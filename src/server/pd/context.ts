@@ -1,0 +1,107 @@
+/** What all services of a placement process share: the node, its identity, and the checks every call starts with. */
+import type { Clock } from '../../env/clock.ts';
+import type { Logger } from '../../env/log.ts';
+import { RpcError, RpcStatus, type ServerCall } from '../../env/net.ts';
+import { ErrorType, type Member, type ResponseHeader } from '../../gen/pdpb.ts';
+import type { PdNode } from '../../pd/pd-node.ts';
+import type { Refusal, RefusalCode } from '../../pd/schedule/verdict.ts';
+
+/** Metadata key with which clients ask for a call to be answered by a certain member. */
+const FORWARDED_HOST = 'pd-forwarded-host';
+
+const ERROR_TYPES: Readonly<Partial<Record<RefusalCode, ErrorType>>> = {
+  NotBootstrapped: ErrorType.NOT_BOOTSTRAPPED,
+  AlreadyBootstrapped: ErrorType.ALREADY_BOOTSTRAPPED,
+  StoreRemoved: ErrorType.STORE_TOMBSTONE,
+  RegionNotFound: ErrorType.REGION_NOT_FOUND,
+  StoreNotFound: ErrorType.ENTRY_NOT_FOUND,
+  DuplicateAddress: ErrorType.DUPLICATED_ENTRY,
+  InvalidArgument: ErrorType.INVALID_VALUE,
+};
+
+export class ServiceContext {
+  readonly node: PdNode;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly #clusterId: string;
+  #member: Member;
+  /** All `host:port` under which this member knows itself. */
+  #ownHosts: ReadonlySet<string> = new Set();
+
+  constructor(options: {
+    readonly node: PdNode;
+    readonly clock: Clock;
+    readonly log: Logger;
+    readonly name: string;
+    readonly memberId: number;
+  }) {
+    this.node = options.node;
+    this.clock = options.clock;
+    this.log = options.log;
+    this.#clusterId = String(options.node.clusterId);
+    this.#member = {
+      name: options.name,
+      memberId: String(options.memberId),
+      peerUrls: [],
+      clientUrls: [],
+      leaderPriority: 0,
+      deployPath: '',
+      binaryVersion: '',
+      gitHash: '',
+    };
+  }
+
+  /** This member; it is the leader, being the only one. */
+  get member(): Member {
+    return this.#member;
+  }
+
+  /** The port is bound. Clients need a URL with a scheme: old ones dial exactly its host part. */
+  announce(options: { readonly address: string; readonly boundAddress: string }): void {
+    this.#member = { ...this.#member, clientUrls: [`http://${options.address}`] };
+    this.#ownHosts = new Set([options.address, options.boundAddress]);
+  }
+
+  header(): ResponseHeader {
+    return { clusterId: this.#clusterId, error: undefined };
+  }
+
+  /** A header that says why the call was refused. */
+  refusal(refusal: Refusal): ResponseHeader {
+    return this.errorHeader(ERROR_TYPES[refusal.code] ?? ErrorType.UNKNOWN, `${refusal.message}: ${refusal.hint}`);
+  }
+
+  errorHeader(type: ErrorType, message: string): ResponseHeader {
+    return { clusterId: this.#clusterId, error: { type, message } };
+  }
+
+  /** The refusal every call but a few gives before the first store came. */
+  notBootstrapped(): ResponseHeader | undefined {
+    return this.node.isBootstrapped
+      ? undefined
+      : this.errorHeader(ErrorType.NOT_BOOTSTRAPPED, 'the cluster is not bootstrapped: start a store');
+  }
+
+  /**
+   * Refuses calls for another cluster or another member. Cluster id 0 means that the caller does not know it yet.
+   * @throws RpcError
+   */
+  check(header: { readonly clusterId: string } | undefined, call: ServerCall): void {
+    if (this.node.isClosed) {
+      throw new RpcError(RpcStatus.UNAVAILABLE, 'the placement service is stopping');
+    }
+    const got = header?.clusterId ?? '0';
+    if (got !== '0' && got !== this.#clusterId) {
+      throw new RpcError(RpcStatus.FAILED_PRECONDITION, `mismatch cluster id, need ${this.#clusterId} but got ${got}`);
+    }
+    const wanted = call.metadata[FORWARDED_HOST];
+    if (wanted !== undefined && wanted !== '' && !this.#ownHosts.has(hostOf(wanted))) {
+      throw new RpcError(RpcStatus.UNAVAILABLE, `not leader: this member does not forward to ${wanted}`);
+    }
+  }
+}
+
+/** `host:port` of a URL with or without a scheme. */
+function hostOf(url: string): string {
+  return url.replace(/^[a-z]+:\/\//u, '').replace(/\/.*$/u, '');
+}

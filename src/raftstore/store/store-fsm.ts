@@ -124,7 +124,12 @@ function isRangeTaken(ctx: StoreContext, regionId: RegionId, peerId: number, ran
       continue;
     }
     const { canDestroy, mergedIntoMe } = maybeDestroySource(ctx, regionId, peerId, other.id, epoch);
-    if (canDestroy && !mergedIntoMe) {
+    if (canDestroy && mergedIntoMe) {
+      // The merge began before the target had a replica here. The new replica is empty and will be restored by a
+      // snapshot: one from after the merge takes the source along, one from before it lets CommitMerge do so.
+      continue;
+    }
+    if (canDestroy) {
       const target = ctx.meta.pendingMergeTargets.get(regionId)?.get(other.id)?.peers.find((p) => p.storeId === ctx.storeId);
       ctx.router.toPeer(other.id, {
         type: 'merge-result',

@@ -1,6 +1,7 @@
 /** Runs asynchronous jobs of one kind strictly one after the other. */
 import { EngineClosedError } from '../../env/engine.ts';
 import type { StoreContext } from '../context.ts';
+import { stopFromJob } from './engine-failure.ts';
 
 export type Job = () => Promise<void>;
 
@@ -59,7 +60,7 @@ export class JobQueue {
         await job();
       } catch (cause) {
         if (!(cause instanceof Stopped) && !(cause instanceof EngineClosedError)) {
-          this.#ctx.abort(`a background job of the store failed: ${this.#name}`, cause);
+          stopFromJob(this.#ctx, `a background job of the store failed: ${this.#name}`, cause);
         }
       }
     }

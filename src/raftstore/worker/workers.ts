@@ -18,6 +18,7 @@ import { installRegion, recordInstall, removeStaging, stagingAreas, stagingOf } 
 import { SnapshotInbox, type SnapshotReceiver } from '../snapshot/receive.ts';
 import { PendingSnapshots } from '../snapshot/snapshot-registry.ts';
 import { RangeCleaner } from './clean-range.ts';
+import { stopFromJob } from './engine-failure.ts';
 import { JobQueue } from './job-queue.ts';
 import { measureRegion } from './split-check.ts';
 
@@ -59,7 +60,7 @@ export class StoreWorkers implements Workers {
       write: (batch: WriteBatch, done: () => void): void => {
         env.engine.write(batch).then(done, (cause: unknown) => {
           if (!(cause instanceof EngineClosedError)) {
-            env.abort('a background write failed', cause);
+            stopFromJob(env, 'a background write failed', cause);
           }
         });
       },

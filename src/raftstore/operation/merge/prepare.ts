@@ -118,6 +118,12 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
     );
   }
   const low = Math.min(matched, committed) + 1;
+  if (low < node.firstIndex) {
+    return refuse(
+      'AdminInLogGap',
+      `a peer of region ${region.id} is only known to have committed ${low - 1}, which is compacted already; try again when it reported more`,
+    );
+  }
   let carriedBytes = 0;
   for (const entry of node.slice(low, lastIndex + 1, Number.MAX_SAFE_INTEGER)) {
     if (!isHarmless(entry)) {

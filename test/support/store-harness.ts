@@ -183,7 +183,7 @@ export class StoreHarness implements Router {
     this.config = config;
     this.engine = this.#watched(engine);
     const abort = (reason: string, cause?: unknown): never => {
-      this.aborted = reason;
+      this.aborted ??= reason;
       throw new Aborted(reason, { cause });
     };
     const env = {

@@ -60,6 +60,8 @@ export class JobQueue {
         await job();
       } catch (cause) {
         if (!(cause instanceof Stopped) && !(cause instanceof EngineClosedError)) {
+          this.#isStopping = true;
+          this.#jobs = [];
           stopFromJob(this.#ctx, `a background job of the store failed: ${this.#name}`, cause);
         }
       }

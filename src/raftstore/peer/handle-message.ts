@@ -48,7 +48,7 @@ export function onPeerMessage(peer: RaftPeer, message: PeerMessage): void {
     peer.log.warn({}, 'a snapshot message arrived outside the snapshot stream');
     return;
   }
-  if (peer.isInitialized && isEpochStale(epoch, peer.region.epoch) && isOutsider(peer, message)) {
+  if (peer.isInitialized && epoch.version > 0 && isEpochStale(epoch, peer.region.epoch) && isOutsider(peer, message)) {
     // The sender was removed and does not know it.
     peer.send(from, { type: 'gc', mergeTarget: undefined });
     return;
@@ -119,10 +119,18 @@ function onCheckStalePeer(peer: RaftPeer, message: PeerMessage): void {
   if (!peer.isInitialized) {
     return;
   }
-  const { from } = message;
+  const { from, epoch } = message;
   if (peer.region.peers.some((p) => p.id === from.id)) {
     peer.send(from, { type: 'check-stale-peer-response', region: peer.region });
-  } else {
+    return;
+  }
+  // An asker with a descriptor can weigh our epoch against its own. An uninitialized one cannot, and we may simply be
+  // behind the change that added it: only a leader that is certainly current may send it away.
+  const isCertain =
+    epoch.version > 0
+      ? isEpochStale(epoch, peer.region.epoch)
+      : peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(peer.ctx.clock.monoMs());
+  if (isCertain) {
     peer.send(from, { type: 'gc', mergeTarget: undefined });
   }
 }
@@ -130,7 +138,7 @@ function onCheckStalePeer(peer: RaftPeer, message: PeerMessage): void {
 /** Somebody's newer idea of the membership: go on asking those who are in it. */
 function onCheckStalePeerResponse(peer: RaftPeer, region: Region): void {
   const listed = region.peers.some((p) => p.id === peer.peer.id);
-  if (!listed && (!peer.isInitialized || isEpochStale(peer.region.epoch, region.epoch))) {
+  if (!listed && peer.isInitialized && isEpochStale(peer.region.epoch, region.epoch)) {
     peer.ctx.router.toPeer(peer.regionId, { type: 'destroy', peerId: peer.peer.id });
     return;
   }

@@ -98,18 +98,16 @@ export class RegionCache {
    * Returns the entry now cached under the region's id, undefined if the region was refused as stale.
    */
   insert(region: Region, leader: Peer | undefined): CachedRegion | undefined {
-    const known = leader === undefined ? undefined : findPeer(region, leader.id);
     const same = this.#byId.get(region.id);
     if (same !== undefined) {
       if (isEpochStale(region.epoch, same.region.epoch)) {
         return undefined;
       }
       if (epochsEqual(region.epoch, same.region.epoch)) {
-        if (known !== undefined) {
-          same.leader = known;
-          same.rotation = 0;
-        }
         same.needsReload = false;
+        if (leader !== undefined) {
+          this.setLeader(same, leader);
+        }
         return same;
       }
     }
@@ -123,7 +121,7 @@ export class RegionCache {
     if (same !== undefined) {
       this.drop(same);
     }
-    const entry = new CachedRegion(region, known);
+    const entry = new CachedRegion(region, leader === undefined ? undefined : findPeer(region, leader.id));
     this.#byStart.set(region.range.start, entry);
     this.#byId.set(region.id, entry);
     if (this.#byId.size > this.#max) {

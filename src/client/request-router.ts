@@ -182,7 +182,7 @@ export class RequestRouter implements StoreConnOwner {
     call.rotation = entry.rotation;
     call.peer = peer;
     if (peer === undefined) {
-      this.#retryLater(call, call.cause ?? this.#noStoreError(entry), 0);
+      this.#retryLater(call, this.#noStoreError(entry), 0);
       return;
     }
     this.#pool.conn(peer.storeId).enqueue(call);

@@ -123,6 +123,12 @@ export class FakeCluster {
     this.net.serve(address, this.#storeServices(id));
   }
 
+  /** The store process now listens elsewhere. */
+  moveStore(id: number, address: string): void {
+    this.stores.set(id, { ...(this.stores.get(id) as Store), address });
+    this.net.serve(address, this.#storeServices(id));
+  }
+
   // ---------------------------------------------------------------------------------------------- topology changes
 
   get regions(): readonly FakeRegion[] {
@@ -342,6 +348,9 @@ export class FakeCluster {
 
   #serveBatch(store: number, stream: ByteStream): void {
     stream.onMessage = (message) => {
+      if (!this.net.isUp(this.addressOf(store))) {
+        return;
+      }
       const { requests, requestIds } = tikvMethods.batchCommands.request.decode(message);
       this.batchSizes.push(requests.length);
       const responses: { cmd: WireResponse }[] = [];

@@ -30,7 +30,7 @@ export function decodeMessage<T>(codec: MessageCodec<T>, bytes: Uint8Array, path
   try {
     return codec.decode(bytes);
   } catch (cause) {
-    throw new BadMessageError(path, cause);
+    throw cause instanceof BadMessageError ? cause : new BadMessageError(path, cause);
   }
 }
 

@@ -1,4 +1,10 @@
 /** The methods of every service this project serves or calls. */
+import {
+  decodeBatchRequest,
+  decodeBatchResponse,
+  encodeBatchRequest,
+  encodeBatchResponse,
+} from '../codec/batch-commands.ts';
 import type { PeerMessage } from '../codec/peer-message.ts';
 import {
   type SnapshotPart,
@@ -16,8 +22,18 @@ import { PDDefinition } from '../gen/pdpb.ts';
 import { TikvDefinition } from '../gen/tikvpb.ts';
 import { type Method, type MethodsOf, methodsOf } from './method.ts';
 
-/** Store port. `batchCommands` is here in generated form; use `codec/batch-commands.ts` with a raw stream instead. */
-export const tikvMethods: MethodsOf<typeof TikvDefinition> = methodsOf(TikvDefinition);
+const generatedTikvMethods: MethodsOf<typeof TikvDefinition> = methodsOf(TikvDefinition);
+
+/** Store port, called by clients. The batch stream has hand-written codecs with the shapes of the generated code. */
+export const tikvMethods: MethodsOf<typeof TikvDefinition> = {
+  ...generatedTikvMethods,
+  batchCommands: {
+    ...generatedTikvMethods.batchCommands,
+    request: { encode: encodeBatchRequest, decode: decodeBatchRequest },
+    reply: { encode: encodeBatchResponse, decode: decodeBatchResponse },
+  },
+};
+
 const generatedPeerMethods: MethodsOf<typeof PeerDefinition> = methodsOf(PeerDefinition);
 
 /** Store port, called by other stores; domain messages with hand-written codecs. */

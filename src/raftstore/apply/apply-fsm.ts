@@ -17,7 +17,12 @@ import type { PeerId, RegionId } from '../../base/ids.ts';
 import type { KeyRange } from '../../base/key-range.ts';
 import { KIB, MIB } from '../../base/units.ts';
 import type { AdminCommand, AdminType, RaftCommand } from '../../codec/command.ts';
-import { decodeRaftCommand, decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
+import {
+  decodeRaftCommand,
+  decodeRegionLocalState,
+  encodeApplyState,
+  encodeRegionLocalState,
+} from '../../codec/raft-records.ts';
 import type { ApplyState } from '../../codec/store-record.ts';
 import { applyStateKey, dataRange, regionStateKey, userKeyOf } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
@@ -262,11 +267,15 @@ export class ApplyFsm {
   }
 
   #onBatchWritten(batchNumber: number): void {
-    assert(this.#state.type === 'writing' && this.#state.flight.number === batchNumber, 'unexpected end of an apply batch', {
-      region: this.regionId,
-      batchNumber,
-      state: this.#state.type,
-    });
+    assert(
+      this.#state.type === 'writing' && this.#state.flight.number === batchNumber,
+      'unexpected end of an apply batch',
+      {
+        region: this.regionId,
+        batchNumber,
+        state: this.#state.type,
+      },
+    );
     const { flight, deletion } = this.#state;
     this.#state = RUNNING;
     if (deletion !== undefined) {
@@ -279,7 +288,11 @@ export class ApplyFsm {
     for (const { proposal, outcome } of pending.outcomes) {
       proposal.complete(outcome);
     }
-    this.#report([...pending.results, ...this.#earlyHash.splice(0)], pending.writes.count + pending.keysDeleted, pending.writes.bytes);
+    this.#report(
+      [...pending.results, ...this.#earlyHash.splice(0)],
+      pending.writes.count + pending.keysDeleted,
+      pending.writes.bytes,
+    );
     for (const task of pending.cleanTasks) {
       this.#ctx.workers.startCleaning(task);
     }
@@ -657,7 +670,8 @@ export class ApplyFsm {
     if (this.#isHeld('apply::before-change-peer')) {
       return false;
     }
-    const command = envelope?.type === 'admin' && envelope.command.type === 'change-peer' ? envelope.command : undefined;
+    const command =
+      envelope?.type === 'admin' && envelope.command.type === 'change-peer' ? envelope.command : undefined;
     const execution: AdminExecution =
       envelope === undefined || command === undefined
         ? { type: 'refused', error: messageOnly('the conf change carries no command') }

@@ -46,7 +46,12 @@ export type AdminExecution =
   /** The command reads the engine or needs an exact index: write what is pending and come again. */
   | { readonly type: 'flush-first' }
   /** CommitMerge, first pass: ask the source to complete its log, wait, come again. */
-  | { readonly type: 'wait-merge-source'; readonly source: Region; readonly commit: number; readonly entries: readonly Entry[] }
+  | {
+      readonly type: 'wait-merge-source';
+      readonly source: Region;
+      readonly commit: number;
+      readonly entries: readonly Entry[];
+    }
   /** No effect, on all replicas alike. */
   | { readonly type: 'refused'; readonly error: RegionError }
   | {
@@ -86,7 +91,8 @@ function putRegion(batch: WriteBatch, state: RegionLocalState): void {
   batch.put(regionStateKey(state.region.id), encodeRegionLocalState(state));
 }
 
-const putNormal = (batch: WriteBatch, region: Region): void => putRegion(batch, { state: 'normal', region, mergeState: undefined });
+const putNormal = (batch: WriteBatch, region: Region): void =>
+  putRegion(batch, { state: 'normal', region, mergeState: undefined });
 
 function readRegionState(ctx: StoreContext, region: number): RegionLocalState | undefined {
   const bytes = ctx.engine.getSync(regionStateKey(regionId(region)));
@@ -114,7 +120,10 @@ function claimChildren(ctx: StoreContext, parent: Region, myPeerId: number, chil
       ctx.pendingCreatePeers.set(child.id, { peerId: childPeerId, isSplitting: true });
       replacing.add(child.id);
     } else {
-      ctx.log.warn({ region: parent.id, child: child.id, pending: pending.peerId }, 'split skips a child that is being created');
+      ctx.log.warn(
+        { region: parent.id, child: child.id, pending: pending.peerId },
+        'split skips a child that is being created',
+      );
       skipped.add(child.id);
     }
   }
@@ -130,7 +139,10 @@ function claimChildren(ctx: StoreContext, parent: Region, myPeerId: number, chil
       ctx.abort(`region ${child.id} has a record although its uninitialized peer was still waiting to be replaced`);
     }
     ctx.pendingCreatePeers.delete(child.id);
-    ctx.log.warn({ region: parent.id, child: child.id, state: existing.state }, 'split skips a child that existed before');
+    ctx.log.warn(
+      { region: parent.id, child: child.id, state: existing.state },
+      'split skips a child that existed before',
+    );
     skipped.add(child.id);
   }
   return skipped;
@@ -166,7 +178,10 @@ function execSplit(input: AdminInput, command: Extract<AdminCommand, { type: 'ba
 
 // ---------------------------------------------------------------------------------------------------- merge
 
-function execPrepareMerge(input: AdminInput, command: Extract<AdminCommand, { type: 'prepare-merge' }>): AdminExecution {
+function execPrepareMerge(
+  input: AdminInput,
+  command: Extract<AdminCommand, { type: 'prepare-merge' }>,
+): AdminExecution {
   const { ctx, applyState, batch, entry } = input;
   const firstIndex = applyState.truncatedIndex + 1;
   if (command.minIndex < firstIndex) {
@@ -199,7 +214,9 @@ function execCommitMerge(input: AdminInput, command: Extract<AdminCommand, { typ
   }
   const state = readRegionState(ctx, source.id);
   if (state?.state !== 'merging' || state.mergeState?.commit !== commit || !regionsEqual(state.region, source)) {
-    return ctx.abort(`source ${source.id} of a merge into region ${target.id} is not in the state the merge was decided on`);
+    return ctx.abort(
+      `source ${source.id} of a merge into region ${target.id} is not in the state the merge was decided on`,
+    );
   }
   // One batch: the target owns the source's keys exactly when the source is gone. The tombstone names the target as it
   // was before, which is what later gc decisions compare with [4.10].
@@ -215,7 +232,10 @@ function execCommitMerge(input: AdminInput, command: Extract<AdminCommand, { typ
   });
 }
 
-function execRollbackMerge(input: AdminInput, command: Extract<AdminCommand, { type: 'rollback-merge' }>): AdminExecution {
+function execRollbackMerge(
+  input: AdminInput,
+  command: Extract<AdminCommand, { type: 'rollback-merge' }>,
+): AdminExecution {
   const { ctx, batch } = input;
   if (!input.isFlushed) {
     return { type: 'flush-first' };

@@ -134,9 +134,7 @@ function compareAndSwap(buffer: WriteBuffer, op: Extract<WriteOp, { type: 'compa
   const found = readValue(buffer, op.key);
   const current = found === undefined || isExpired(found.expireAtSeconds, op.nowSeconds) ? undefined : found.value;
   const swapped =
-    current === undefined || op.expected === undefined
-      ? current === op.expected
-      : equalBytes(current, op.expected);
+    current === undefined || op.expected === undefined ? current === op.expected : equalBytes(current, op.expected);
   const previous = current === undefined ? undefined : copyBytes(current);
   if (swapped) {
     if (op.deletes) {

@@ -64,7 +64,9 @@ export function assertEpochMoved(type: AdminType, before: Region, after: Region)
   const version = after.epoch.version - before.epoch.version;
   const confVer = after.epoch.confVer - before.epoch.confVer;
   assert(
-    after.id === before.id && (changesVersion ? version > 0 : version === 0) && (changesConfVer ? confVer > 0 : confVer === 0),
+    after.id === before.id &&
+      (changesVersion ? version > 0 : version === 0) &&
+      (changesConfVer ? confVer > 0 : confVer === 0),
     'an admin command moved the epoch against its rule',
     { type, region: before.id, version, confVer },
   );

@@ -67,7 +67,11 @@ async function waitWhilePaused(ctx: InstallContext, region: RegionId, queue: Job
  * Installs the snapshot noted for the region. Returns what was installed, or undefined if the region is not `applying`
  * any more. Damaged staged chunks stop the store: the old data is gone already.
  */
-export async function installRegion(ctx: InstallContext, region: RegionId, queue: JobQueue): Promise<StagedSnapshot | undefined> {
+export async function installRegion(
+  ctx: InstallContext,
+  region: RegionId,
+  queue: JobQueue,
+): Promise<StagedSnapshot | undefined> {
   await waitWhilePaused(ctx, region, queue);
   const stateBytes = await ctx.engine.get(regionStateKey(region));
   const state = stateBytes === undefined ? undefined : decodeRegionLocalState(stateBytes);
@@ -86,14 +90,22 @@ export async function installRegion(ctx: InstallContext, region: RegionId, queue
     return ctx.abort(`staging area ${stagingId} holds ${keys} keys instead of ${record.keys}`);
   }
   const batch = ctx.engine.createBatch();
-  batch.put(regionStateKey(region), encodeRegionLocalState({ state: 'normal', region: state.region, mergeState: undefined }));
+  batch.put(
+    regionStateKey(region),
+    encodeRegionLocalState({ state: 'normal', region: state.region, mergeState: undefined }),
+  );
   batch.del(snapshotInstallKey(region));
   batch.del(stagingRecordKey(stagingId));
   await writeBatch(ctx, batch);
   return { stagingId, region: state.region, sizeBytes: record.sizeBytes, keys: record.keys };
 }
 
-async function copyChunks(ctx: InstallContext, stagingId: number, record: StagingRecord, queue: JobQueue): Promise<number> {
+async function copyChunks(
+  ctx: InstallContext,
+  stagingId: number,
+  record: StagingRecord,
+  queue: JobQueue,
+): Promise<number> {
   let keys = 0;
   for (let sequence = 0; sequence < record.chunks; sequence++) {
     queue.checkpoint();

@@ -215,7 +215,10 @@ export class RangeCleaner {
       if (batch.count > 0) {
         await writeBatch(this.#ctx, batch);
       }
-      rest = next.length === 0 || (part.end.length > 0 && isEmptyRange({ start: next, end: part.end })) ? undefined : { start: next, end: part.end };
+      rest =
+        next.length === 0 || (part.end.length > 0 && isEmptyRange({ start: next, end: part.end }))
+          ? undefined
+          : { start: next, end: part.end };
     }
     this.#ctx.log.debug({ task: task.id, covered: covered.length }, 'cleaned a part of a range');
     return covered;

@@ -31,11 +31,12 @@ export interface TtlSweeperOptions {
   readonly onExpired: (region: Region, keys: readonly ExpiredKey[]) => void;
 }
 
-export const TTL_SWEEP_DEFAULTS: Pick<TtlSweeperOptions, 'pageIntervalMs' | 'passIntervalMs' | 'pageKeys'> = Object.freeze({
-  pageIntervalMs: 100,
-  passIntervalMs: 600_000,
-  pageKeys: 512,
-});
+export const TTL_SWEEP_DEFAULTS: Pick<TtlSweeperOptions, 'pageIntervalMs' | 'passIntervalMs' | 'pageKeys'> =
+  Object.freeze({
+    pageIntervalMs: 100,
+    passIntervalMs: 600_000,
+    pageKeys: 512,
+  });
 
 const PAGE_BYTES: number = 256 * KIB;
 

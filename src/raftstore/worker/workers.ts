@@ -101,12 +101,7 @@ export class StoreWorkers implements Workers {
       this.#ctx.clock.clearTimer(this.#sweepTimer);
     }
     this.#inbox.close();
-    await Promise.all([
-      this.#splitChecks.stop(),
-      this.#installs.stop(),
-      this.#discards.stop(),
-      this.#cleaner.stop(),
-    ]);
+    await Promise.all([this.#splitChecks.stop(), this.#installs.stop(), this.#discards.stop(), this.#cleaner.stop()]);
     this.snapshots.close();
   }
 

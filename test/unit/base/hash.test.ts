@@ -7,7 +7,9 @@ describe('Hash64', () => {
   it('gives the same bytes on every platform', () => {
     expect(toHex(hash64(utf8('')))).toMatchInlineSnapshot(`"7c086ea8d91e2010"`);
     expect(toHex(hash64(utf8('braid')))).toMatchInlineSnapshot(`"f986fff40c2dd88f"`);
-    expect(toHex(new Hash64().update(utf8('region')).update(utf8('merge')).digest())).toMatchInlineSnapshot(`"258e0679543afe3a"`);
+    expect(toHex(new Hash64().update(utf8('region')).update(utf8('merge')).digest())).toMatchInlineSnapshot(
+      `"258e0679543afe3a"`,
+    );
   });
 
   it('tells where one string ends and the next begins', () => {

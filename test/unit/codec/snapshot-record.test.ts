@@ -34,10 +34,16 @@ describe('records around snapshots', () => {
   });
 
   it('keep their bytes', () => {
-    expect(toHex(encodeSnapshotDescriptor({ snapshotId: 1, region }))).toMatchInlineSnapshot(`"930101c418970104c40162c4017903089393290100932a0200932b0300"`);
-    expect(toHex(encodeStagingRecord({ region, chunks: 1, keys: 2, sizeBytes: 3 }))).toMatchInlineSnapshot(`"9501c418970104c40162c4017903089393290100932a0200932b0300010203"`);
+    expect(toHex(encodeSnapshotDescriptor({ snapshotId: 1, region }))).toMatchInlineSnapshot(
+      `"930101c418970104c40162c4017903089393290100932a0200932b0300"`,
+    );
+    expect(toHex(encodeStagingRecord({ region, chunks: 1, keys: 2, sizeBytes: 3 }))).toMatchInlineSnapshot(
+      `"9501c418970104c40162c4017903089393290100932a0200932b0300010203"`,
+    );
     expect(toHex(encodeInstallRecord({ stagingId: 9 }))).toMatchInlineSnapshot(`"920109"`);
-    expect(toHex(encodeSnapshotChunk(dataChunk(0, [[utf8('k'), utf8('v')]])))).toMatchInlineSnapshot(`"95010000c408c3bb6d186e78c755c409920192c4016bc40176"`);
+    expect(toHex(encodeSnapshotChunk(dataChunk(0, [[utf8('k'), utf8('v')]])))).toMatchInlineSnapshot(
+      `"95010000c408c3bb6d186e78c755c409920192c4016bc40176"`,
+    );
   });
 
   it('carry any pairs', () => {

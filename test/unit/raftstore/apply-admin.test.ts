@@ -48,8 +48,16 @@ describe('batch-split', () => {
     await s.run();
     expect(s.writes).toBe(before + 1);
     const epoch = { confVer: 1, version: 3 };
-    for (const [id, start, end] of [[7, 'b', 'f'], [8, 'f', 'm'], [1, 'm', 'y']] as const) {
-      expect(s.stateOf(id)).toEqual({ state: 'normal', region: sketchRegion({ id, start, end, epoch }), mergeState: undefined });
+    for (const [id, start, end] of [
+      [7, 'b', 'f'],
+      [8, 'f', 'm'],
+      [1, 'm', 'y'],
+    ] as const) {
+      expect(s.stateOf(id)).toEqual({
+        state: 'normal',
+        region: sketchRegion({ id, start, end, epoch }),
+        mergeState: undefined,
+      });
     }
     expect(s.applyStateOf(7)).toEqual(FRESH);
     expect(s.applyStateOf(8)).toEqual(FRESH);
@@ -164,7 +172,10 @@ describe('a split meets a child that another store created first', () => {
     const tombstone = sketchRegion({ id: 7, start: 'b', end: 'd', epoch: { confVer: 9, version: 9 } });
     if (onDisk) {
       const batch = s.engine.createBatch();
-      batch.put(regionStateKey(regionId(7)), encodeRegionLocalState({ state: 'tombstone', region: tombstone, mergeState: undefined }));
+      batch.put(
+        regionStateKey(regionId(7)),
+        encodeRegionLocalState({ state: 'tombstone', region: tombstone, mergeState: undefined }),
+      );
       await s.wait(s.engine.write(batch));
     }
     if (slot !== undefined) {
@@ -242,7 +253,11 @@ describe('change-peer', () => {
     ]);
     await s.run();
     expect(outcomes.map((o) => o.type)).toEqual(['refused', 'refused', 'admin-applied']);
-    expect(s.execResults(1, 'change-peer').map((r) => [r.index, r.applied])).toEqual([[6, false], [7, false], [8, true]]);
+    expect(s.execResults(1, 'change-peer').map((r) => [r.index, r.applied])).toEqual([
+      [6, false],
+      [7, false],
+      [8, true],
+    ]);
   });
 
   it('tells the Raft core about a change that does not fit', async () => {
@@ -265,7 +280,11 @@ describe('change-peer', () => {
   it('applies nothing behind the removal of this peer', async () => {
     const s = await store();
     const self: PeerChange = { type: 'remove', peer: voter(11, 1) };
-    const outcomes = s.apply(1, [writeEntry(6, EPOCH, [put('c', '1')]), entry(7, [self]), writeEntry(8, EPOCH, [put('c', '2')])]);
+    const outcomes = s.apply(1, [
+      writeEntry(6, EPOCH, [put('c', '1')]),
+      entry(7, [self]),
+      writeEntry(8, EPOCH, [put('c', '2')]),
+    ]);
     const later = s.apply(1, [writeEntry(9, EPOCH, [put('c', '3')])]);
     s.toApply(regionId(1), { type: 'gen-snapshot', requestId: 1, toPeer: 12 });
     await s.run();
@@ -274,7 +293,9 @@ describe('change-peer', () => {
     expect(s.valueOf('c')).toBe('1');
     expect(s.applyStateOf(1)?.appliedIndex).toBe(7);
     expect(s.stateOf(1)?.region.peers.map((p) => p.id)).toEqual([12, 13]);
-    expect(s.messages(1, 'snapshot-generated')).toEqual([{ type: 'snapshot-generated', requestId: 1, snapshot: undefined }]);
+    expect(s.messages(1, 'snapshot-generated')).toEqual([
+      { type: 'snapshot-generated', requestId: 1, snapshot: undefined },
+    ]);
     expect(s.applies.get(1)?.fsm.isStopped).toBe(false);
     s.toApply(regionId(1), { type: 'destroy', mergeFromSnapshot: false });
     await s.run();
@@ -290,11 +311,15 @@ describe('change-peer', () => {
 });
 
 describe('compact-log', () => {
-  const compact = (at: number, index: number, term = 6): Entry => adminEntry(at, { confVer: 0, version: 0 }, { type: 'compact-log', index, term });
+  const compact = (at: number, index: number, term = 6): Entry =>
+    adminEntry(at, { confVer: 0, version: 0 }, { type: 'compact-log', index, term });
 
   it('moves the truncated position with the apply state and tells the peer FSM', async () => {
     const s = await store();
-    s.apply(1, [6, 7, 8].map((i) => writeEntry(i, EPOCH, [put('c', String(i))])));
+    s.apply(
+      1,
+      [6, 7, 8].map((i) => writeEntry(i, EPOCH, [put('c', String(i))])),
+    );
     s.apply(1, [compact(9, 8)]);
     await s.run();
     expect(s.applyStateOf(1)).toMatchObject({ appliedIndex: 9, truncatedIndex: 8, truncatedTerm: 6 });
@@ -321,7 +346,8 @@ describe('compact-log', () => {
 
 describe('consistency check', () => {
   const compute = (index: number): Entry => adminEntry(index, EPOCH, { type: 'compute-hash' });
-  const verify = (at: number, index: number, hash: Uint8Array): Entry => adminEntry(at, EPOCH, { type: 'verify-hash', index, hash });
+  const verify = (at: number, index: number, hash: Uint8Array): Entry =>
+    adminEntry(at, EPOCH, { type: 'verify-hash', index, hash });
 
   async function hashOf(entries: readonly Entry[], from: Region = region): Promise<Uint8Array> {
     const s = await store(from);
@@ -349,13 +375,18 @@ describe('consistency check', () => {
     await s.wait(s.engine.write(batch));
     s.apply(1, [writeEntry(6, EPOCH, [put('c', '1')]), compute(7)]);
     await s.run();
-    expect(s.execResults(1, 'compute-hash')[0]?.hash).toEqual(await hashOf([writeEntry(6, EPOCH, [put('c', '1')]), compute(7)]));
+    expect(s.execResults(1, 'compute-hash')[0]?.hash).toEqual(
+      await hashOf([writeEntry(6, EPOCH, [put('c', '1')]), compute(7)]),
+    );
   });
 
   it('compares with the leader’s hash before or after its own is ready', async () => {
     const good = await hashOf([compute(6)]);
     const bad = utf8('deadbeef');
-    for (const [hash, matched] of [[good, true], [bad, false]] as const) {
+    for (const [hash, matched] of [
+      [good, true],
+      [bad, false],
+    ] as const) {
       const together = await store();
       together.apply(1, [compute(6), verify(7, 6, hash)]);
       await together.run();
@@ -401,7 +432,10 @@ describe('consistency check', () => {
 
 describe('gen-snapshot', () => {
   it('freezes everything applied before it, with index, term and membership', async () => {
-    const s = await store({ ...region, peers: [voter(11, 1), voter(12, 2, 'incoming-voter'), voter(13, 3, 'learner')] });
+    const s = await store({
+      ...region,
+      peers: [voter(11, 1), voter(12, 2, 'incoming-voter'), voter(13, 3, 'learner')],
+    });
     s.apply(1, [writeEntry(6, EPOCH, [put('c', '1')], 7)]);
     s.toApply(regionId(1), { type: 'gen-snapshot', requestId: 3, toPeer: 13 });
     s.apply(1, [writeEntry(7, EPOCH, [put('c', '2')], 7)]);

@@ -5,7 +5,16 @@ import type { MergeState } from '../../../src/codec/store-record.ts';
 import type { Region, RegionEpoch } from '../../../src/meta/region.ts';
 import { EntryType, type Entry } from '../../../src/raft/types.ts';
 import type { CatchUpLogs } from '../../../src/raftstore/msg.ts';
-import { Aborted, adminEntry, FRESH, plain, put, sketchRegion, StoreHarness, writeEntry } from '../../support/store-harness.ts';
+import {
+  Aborted,
+  adminEntry,
+  FRESH,
+  plain,
+  put,
+  sketchRegion,
+  StoreHarness,
+  writeEntry,
+} from '../../support/store-harness.ts';
 
 const EPOCH = { confVer: 1, version: 1 };
 const MERGING_EPOCH = { confVer: 2, version: 2 };
@@ -102,7 +111,9 @@ describe('PrepareMerge', () => {
     const s = await prepared();
     s.toApply(regionId(2), { type: 'gen-snapshot', requestId: 1, toPeer: 22 });
     await s.run();
-    expect(s.messages(2, 'snapshot-generated')).toEqual([{ type: 'snapshot-generated', requestId: 1, snapshot: undefined }]);
+    expect(s.messages(2, 'snapshot-generated')).toEqual([
+      { type: 'snapshot-generated', requestId: 1, snapshot: undefined },
+    ]);
   });
 });
 
@@ -157,7 +168,12 @@ describe('CommitMerge', () => {
     expect(outcomes.map((o) => o.type)).toEqual(['write-applied']);
     expect(s.applyStateOf(1)?.appliedIndex).toBe(6);
     const request = catchUpOf(s);
-    expect(plain(request)).toMatchObject({ targetRegionId: 1, source: merging, commit: 6, flag: { sourceRegionId: 0 } });
+    expect(plain(request)).toMatchObject({
+      targetRegionId: 1,
+      source: merging,
+      commit: 6,
+      flag: { sourceRegionId: 0 },
+    });
     expect(request.entries).toHaveLength(1);
     // A wake-up without the flag changes nothing.
     s.toApply(regionId(1), { type: 'noop' });
@@ -169,11 +185,21 @@ describe('CommitMerge', () => {
     await s.run(() => s.applyStateOf(1)?.appliedIndex !== 6);
     expect(s.writes).toBe(before);
     await s.run();
-    const extended = { ...target, range: { start: target.range.start, end: source.range.end }, epoch: { confVer: 3, version: 5 } };
+    const extended = {
+      ...target,
+      range: { start: target.range.start, end: source.range.end },
+      epoch: { confVer: 3, version: 5 },
+    };
     expect(s.applies.get(2)?.fsm.isStopped).toBe(true);
     expect(s.stateOf(1)).toEqual({ state: 'normal', region: extended, mergeState: undefined });
-    expect(s.stateOf(2)).toEqual({ state: 'tombstone', region: merging, mergeState: { minIndex: 6, target, commit: 6 } });
-    expect(plain(s.execResults(1, 'commit-merge'))).toEqual([{ type: 'commit-merge', index: 7, region: extended, source: merging }]);
+    expect(s.stateOf(2)).toEqual({
+      state: 'tombstone',
+      region: merging,
+      mergeState: { minIndex: 6, target, commit: 6 },
+    });
+    expect(plain(s.execResults(1, 'commit-merge'))).toEqual([
+      { type: 'commit-merge', index: 7, region: extended, source: merging },
+    ]);
     expect(outcomes.map((o) => o.type)).toEqual(['write-applied', 'admin-applied', 'write-applied']);
     expect(later.map((o) => o.type)).toEqual(['write-applied']);
     expect([s.valueOf('n'), s.valueOf('o')]).toEqual(['after', 'later task']);
@@ -292,7 +318,10 @@ describe('CommitMerge', () => {
     const second = s.messages(3, 'catch-up-logs')[0]?.request as CatchUpLogs;
     s.toApply(regionId(3), { type: 'logs-up-to-date', catchUp: second });
     await s.run();
-    expect(s.stateOf(1)?.region).toMatchObject({ range: { start: left.range.start, end: source.range.end }, epoch: { version: 6 } });
+    expect(s.stateOf(1)?.region).toMatchObject({
+      range: { start: left.range.start, end: source.range.end },
+      epoch: { version: 6 },
+    });
     expect(s.stateOf(3)?.state).toBe('tombstone');
   });
 });
@@ -300,7 +329,13 @@ describe('CommitMerge', () => {
 describe('the source reports that it is complete', () => {
   it('flushes, dies, then sets the flag, then wakes the target', async () => {
     const s = await prepared();
-    const catchUp: CatchUpLogs = { targetRegionId: regionId(1), source: merging, commit: 6, entries: [], flag: { sourceRegionId: 0 } };
+    const catchUp: CatchUpLogs = {
+      targetRegionId: regionId(1),
+      source: merging,
+      commit: 6,
+      entries: [],
+      flag: { sourceRegionId: 0 },
+    };
     const late = s.apply(2, [writeEntry(7, MERGING_EPOCH, [put('n', '1')])]);
     s.toApply(regionId(2), { type: 'logs-up-to-date', catchUp });
     const after = s.apply(2, [writeEntry(8, MERGING_EPOCH, [put('n', '2')])]);
@@ -314,18 +349,31 @@ describe('the source reports that it is complete', () => {
     expect(s.applyStateOf(2)?.appliedIndex).toBe(7);
   });
 
-  it.each<[string, number]>([
-    ['has not applied PrepareMerge', 7],
-  ])('stops the store when it %s', async (_name, commit) => {
-    const s = await prepared();
-    const catchUp: CatchUpLogs = { targetRegionId: regionId(1), source: merging, commit, entries: [], flag: { sourceRegionId: 0 } };
-    s.toApply(regionId(2), { type: 'logs-up-to-date', catchUp });
-    expect(() => s.round()).toThrow(Aborted);
-  });
+  it.each<[string, number]>([['has not applied PrepareMerge', 7]])(
+    'stops the store when it %s',
+    async (_name, commit) => {
+      const s = await prepared();
+      const catchUp: CatchUpLogs = {
+        targetRegionId: regionId(1),
+        source: merging,
+        commit,
+        entries: [],
+        flag: { sourceRegionId: 0 },
+      };
+      s.toApply(regionId(2), { type: 'logs-up-to-date', catchUp });
+      expect(() => s.round()).toThrow(Aborted);
+    },
+  );
 
   it('stops the store when it is not merging', async () => {
     const s = await store();
-    const catchUp: CatchUpLogs = { targetRegionId: regionId(1), source, commit: 5, entries: [], flag: { sourceRegionId: 0 } };
+    const catchUp: CatchUpLogs = {
+      targetRegionId: regionId(1),
+      source,
+      commit: 5,
+      entries: [],
+      flag: { sourceRegionId: 0 },
+    };
     s.toApply(regionId(2), { type: 'logs-up-to-date', catchUp });
     expect(() => s.round()).toThrow(Aborted);
   });
@@ -381,8 +429,15 @@ describe('a crash in the middle of a merge', () => {
           end = await s.restart();
           await play(end);
         }
-        expect(end.stateOf(1)).toMatchObject({ state: 'normal', region: { range: { end: source.range.end }, epoch: { version: 5 } } });
-        expect(end.stateOf(2)).toMatchObject({ state: 'tombstone', region: merging, mergeState: { commit: 7, target } });
+        expect(end.stateOf(1)).toMatchObject({
+          state: 'normal',
+          region: { range: { end: source.range.end }, epoch: { version: 5 } },
+        });
+        expect(end.stateOf(2)).toMatchObject({
+          state: 'tombstone',
+          region: merging,
+          mergeState: { commit: 7, target },
+        });
         expect(end.applyStateOf(1)?.appliedIndex).toBe(8);
         expect(await end.keys()).toEqual(['c', 'n']);
       }

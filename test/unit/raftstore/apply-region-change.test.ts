@@ -15,7 +15,11 @@ import {
 } from '../../../src/raftstore/operation/region-change.ts';
 import { sketchRegion, voter } from '../../support/store-harness.ts';
 
-const child = (key: string, id: number, ids: readonly number[] = [id * 10 + 1, id * 10 + 2, id * 10 + 3]): SplitChild => ({
+const child = (
+  key: string,
+  id: number,
+  ids: readonly number[] = [id * 10 + 1, id * 10 + 2, id * 10 + 3],
+): SplitChild => ({
   splitKey: utf8(key),
   newRegionId: id,
   newPeerIds: ids,

@@ -50,10 +50,15 @@ describe('applying writes', () => {
       { type: 'write-applied', results: [DONE] },
       { type: 'write-applied', results: [DONE] },
     ]);
-    const expected = { appliedIndex: 7, appliedTerm: 6, commitIndex: 9, commitTerm: 6, truncatedIndex: 5, truncatedTerm: 5 };
-    expect(s.results(1)).toEqual([
-      { peerId: 11, applyState: expected, results: [], keysWritten: 2, bytesWritten: 6 },
-    ]);
+    const expected = {
+      appliedIndex: 7,
+      appliedTerm: 6,
+      commitIndex: 9,
+      commitTerm: 6,
+      truncatedIndex: 5,
+      truncatedTerm: 5,
+    };
+    expect(s.results(1)).toEqual([{ peerId: 11, applyState: expected, results: [], keysWritten: 2, bytesWritten: 6 }]);
     expect(s.applyStateOf(1)).toEqual(expected);
     expect([s.valueOf('c'), s.valueOf('d')]).toEqual(['1', '2']);
   });
@@ -128,7 +133,10 @@ describe('applying writes', () => {
   it('writes a batch early when it grows too large', async () => {
     const s = await store();
     const large = 'v'.repeat(2 * 1024 * 1024);
-    s.apply(1, [6, 7, 8, 9, 10].map((i) => write(i, put(`k${i}`, large))));
+    s.apply(
+      1,
+      [6, 7, 8, 9, 10].map((i) => write(i, put(`k${i}`, large))),
+    );
     await s.run();
     expect(s.results(1).map((r) => r.applyState.appliedIndex)).toEqual([7, 9, 10]);
   });
@@ -195,7 +203,11 @@ describe('compare and swap', () => {
 });
 
 describe('expire', () => {
-  const expire = (key: string, expireAtSeconds: number): WriteOp => ({ type: 'expire', key: utf8(key), expireAtSeconds });
+  const expire = (key: string, expireAtSeconds: number): WriteOp => ({
+    type: 'expire',
+    key: utf8(key),
+    expireAtSeconds,
+  });
 
   it('removes a key only if it still has exactly this expiry', async () => {
     const s = await store();
@@ -268,10 +280,7 @@ describe('delete-range', () => {
   });
 
   it('is finished by a second execution after a crash at any write', async () => {
-    const entries = [
-      write(7, put('k', '1'), delRange('d', 'i'), put('f', 'new')),
-      write(8, cas('f', 'new', 'newer')),
-    ];
+    const entries = [write(7, put('k', '1'), delRange('d', 'i'), put('f', 'new')), write(8, cas('f', 'new', 'newer'))];
     let crashes = 0;
     for (let at = 1, hasCrashed = true; hasCrashed; at++) {
       const s = await filled();
@@ -326,13 +335,28 @@ describe('proposals', () => {
   });
 
   it('is overwritten by an entry of a later term before its index', async () => {
-    expect(await outcomesOf([noop(6, 7)], [[9, 6], [7, 7]])).toEqual(['overwritten']);
+    expect(
+      await outcomesOf(
+        [noop(6, 7)],
+        [
+          [9, 6],
+          [7, 7],
+        ],
+      ),
+    ).toEqual(['overwritten']);
   });
 
   it('is answered when the FSM dies first', async () => {
-    const outcomes = await outcomesOf([noop(6)], [[6, 6], [9, 6]], (s) => {
-      s.toApply(regionId(1), { type: 'destroy', mergeFromSnapshot: false });
-    });
+    const outcomes = await outcomesOf(
+      [noop(6)],
+      [
+        [6, 6],
+        [9, 6],
+      ],
+      (s) => {
+        s.toApply(regionId(1), { type: 'destroy', mergeFromSnapshot: false });
+      },
+    );
     expect(outcomes).toEqual(['write-applied', 'region-removed']);
   });
 });
@@ -351,7 +375,9 @@ describe('stopping', () => {
     expect(second[0]?.type).toBe('region-removed');
     expect(s.valueOf('c')).toBe('1');
     expect(s.toPeers.map(({ msg }) => msg.type)).toEqual(['applied', 'snapshot-generated', 'apply-destroyed']);
-    expect(s.messages(1, 'apply-destroyed')).toEqual([{ type: 'apply-destroyed', peerId: 11, mergeFromSnapshot: true }]);
+    expect(s.messages(1, 'apply-destroyed')).toEqual([
+      { type: 'apply-destroyed', peerId: 11, mergeFromSnapshot: true },
+    ]);
     expect(s.apply(1, [write(7, put('c', '3'))])).toEqual([]);
     await s.run();
     expect(s.valueOf('c')).toBe('1');

@@ -12,7 +12,13 @@ import {
   encodeSnapshotDescriptor,
   type SnapshotChunk,
 } from '../../../src/codec/snapshot-record.ts';
-import { dataKey, regionStateKey, snapshotInstallKey, stagedChunkKey, stagingRangeFrom } from '../../../src/engine/keyspace.ts';
+import {
+  dataKey,
+  regionStateKey,
+  snapshotInstallKey,
+  stagedChunkKey,
+  stagingRangeFrom,
+} from '../../../src/engine/keyspace.ts';
 import type { Region } from '../../../src/meta/region.ts';
 import { newMessage } from '../../../src/raft/message.ts';
 import { MsgType } from '../../../src/raft/types.ts';
@@ -90,7 +96,9 @@ const KEYS = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`k${String
 const NEIGHBOURS = { a: 'left', z: 'right' };
 
 /** A sender's store with data, the receiver's store, and the chunks between them. */
-async function transfer(chunkBytes = CHUNK_BYTES): Promise<{ readonly chunks: SnapshotChunk[]; readonly to: StoreHarness }> {
+async function transfer(
+  chunkBytes = CHUNK_BYTES,
+): Promise<{ readonly chunks: SnapshotChunk[]; readonly to: StoreHarness }> {
   const from = await StoreHarness.open();
   await fill(from, { ...KEYS, ...NEIGHBOURS });
   const chunks = await chunksOf(from, sourceOf(from), chunkBytes);
@@ -101,7 +109,11 @@ async function transfer(chunkBytes = CHUNK_BYTES): Promise<{ readonly chunks: Sn
 
 const startWorkers = (s: StoreHarness): Promise<void> => s.wait(s.workers.start());
 
-async function receive(s: StoreHarness, receiver: SnapshotReceiver, chunks: readonly SnapshotChunk[]): Promise<StagedSnapshot | string> {
+async function receive(
+  s: StoreHarness,
+  receiver: SnapshotReceiver,
+  chunks: readonly SnapshotChunk[],
+): Promise<StagedSnapshot | string> {
   for (const chunk of chunks) {
     const verdict = await s.wait(receiver.accept(chunk));
     if (verdict.type !== 'staged') {
@@ -143,7 +155,12 @@ describe('sending', () => {
     const s = await StoreHarness.open();
     await fill(s, { c: 'small', d: 'x'.repeat(500), e: 'small' });
     const chunks = await chunksOf(s, sourceOf(s));
-    expect(chunks.map((chunk) => (chunk.type === 'data' ? decodePairs(chunk.payload).length : 'end'))).toEqual([1, 1, 1, 'end']);
+    expect(chunks.map((chunk) => (chunk.type === 'data' ? decodePairs(chunk.payload).length : 'end'))).toEqual([
+      1,
+      1,
+      1,
+      'end',
+    ]);
   });
 
   it('sends an empty region as an end alone', async () => {
@@ -159,7 +176,10 @@ describe('sending', () => {
     await fill(s, { c: 'new', e: 'new' });
     const chunks = await chunksOf(s, source, 1000);
     const pairs = chunks.flatMap((chunk) => (chunk.type === 'data' ? decodePairs(chunk.payload) : []));
-    expect(pairs.map(([key, value]) => [fromUtf8(key), fromUtf8(value.subarray(1))])).toEqual([['zc', 'old'], ['zd', 'old']]);
+    expect(pairs.map(([key, value]) => [fromUtf8(key), fromUtf8(value.subarray(1))])).toEqual([
+      ['zc', 'old'],
+      ['zd', 'old'],
+    ]);
   });
 
   it('closes the source when it is given up', async () => {
@@ -205,11 +225,16 @@ describe('receiving', () => {
   });
 
   type Spoil = (chunks: SnapshotChunk[]) => readonly SnapshotChunk[];
-  const payloadOf = (chunk: SnapshotChunk | undefined): Uint8Array => (chunk?.type === 'data' ? chunk.payload : new Uint8Array(0));
+  const payloadOf = (chunk: SnapshotChunk | undefined): Uint8Array =>
+    chunk?.type === 'data' ? chunk.payload : new Uint8Array(0);
   const replace = (chunks: readonly SnapshotChunk[], at: number, chunk: SnapshotChunk): SnapshotChunk[] =>
     chunks.map((each, i) => (i === at ? chunk : each));
-  const resequence = (chunks: readonly SnapshotChunk[]): SnapshotChunk[] => chunks.map((chunk, sequence) => ({ ...chunk, sequence }));
-  const pair = (key: string, value = 'v'): readonly [Uint8Array, Uint8Array] => [dataKey(utf8(key)), encodeDataValue(utf8(value), 0)];
+  const resequence = (chunks: readonly SnapshotChunk[]): SnapshotChunk[] =>
+    chunks.map((chunk, sequence) => ({ ...chunk, sequence }));
+  const pair = (key: string, value = 'v'): readonly [Uint8Array, Uint8Array] => [
+    dataKey(utf8(key)),
+    encodeDataValue(utf8(value), 0),
+  ];
 
   it.each<[string, Spoil, string]>([
     [
@@ -221,16 +246,40 @@ describe('receiving', () => {
       },
       'chunk 2 is damaged',
     ],
-    ['two chunks swapped', (c) => [c[0], c[2], c[1], ...c.slice(3)] as SnapshotChunk[], 'chunk 2 came where 1 was expected'],
-    ['two chunks swapped and renumbered', (c) => resequence([c[0], c[2], c[1], ...c.slice(3)] as SnapshotChunk[]), 'keys are out of order'],
+    [
+      'two chunks swapped',
+      (c) => [c[0], c[2], c[1], ...c.slice(3)] as SnapshotChunk[],
+      'chunk 2 came where 1 was expected',
+    ],
+    [
+      'two chunks swapped and renumbered',
+      (c) => resequence([c[0], c[2], c[1], ...c.slice(3)] as SnapshotChunk[]),
+      'keys are out of order',
+    ],
     ['a chunk twice', (c) => [c[0], c[0], ...c.slice(1)] as SnapshotChunk[], 'chunk 0 came where 1 was expected'],
     ['a chunk missing', (c) => c.filter((_, i) => i !== 3), 'chunk 4 came where 3 was expected'],
-    ['a chunk missing and renumbered', (c) => resequence(c.filter((_, i) => i !== 3)), 'the transfer does not add up to what was sent'],
-    ['the tail cut off', (c) => resequence([...c.slice(0, 4), c.at(-1) as SnapshotChunk]), 'the transfer does not add up to what was sent'],
-    ['a chunk of another transfer', (c) => replace(c, 2, dataChunk(2, [pair('k03', 'other')])), 'keys are out of order'],
+    [
+      'a chunk missing and renumbered',
+      (c) => resequence(c.filter((_, i) => i !== 3)),
+      'the transfer does not add up to what was sent',
+    ],
+    [
+      'the tail cut off',
+      (c) => resequence([...c.slice(0, 4), c.at(-1) as SnapshotChunk]),
+      'the transfer does not add up to what was sent',
+    ],
+    [
+      'a chunk of another transfer',
+      (c) => replace(c, 2, dataChunk(2, [pair('k03', 'other')])),
+      'keys are out of order',
+    ],
     ['a key outside the region', () => [dataChunk(0, [pair('a')])], 'a key lies outside the region'],
     ['a key behind the region', () => [dataChunk(0, [pair('c'), pair('y')])], 'a key lies outside the region'],
-    ['a key of another room', () => [dataChunk(0, [[utf8('s'), encodeDataValue(utf8('v'), 0)]])], 'a key lies outside the region'],
+    [
+      'a key of another room',
+      () => [dataChunk(0, [[utf8('s'), encodeDataValue(utf8('v'), 0)]])],
+      'a key lies outside the region',
+    ],
     ['a value of no known form', () => [dataChunk(0, [[dataKey(utf8('c')), utf8('x')]])], 'a value has no known form'],
     ['an empty chunk', () => [dataChunk(0, [])], 'a chunk without keys'],
     ['the same key twice', () => [dataChunk(0, [pair('c'), pair('c')])], 'keys are out of order'],
@@ -251,7 +300,10 @@ describe('receiving', () => {
     await rest(to);
     expect(await stagedKeys(to)).toBe(0);
     expect(to.workers.load.receiving).toBe(0);
-    expect(await to.wait(receiver.accept(chunks[0] as SnapshotChunk))).toEqual({ type: 'refused', reason: 'the transfer is over' });
+    expect(await to.wait(receiver.accept(chunks[0] as SnapshotChunk))).toEqual({
+      type: 'refused',
+      reason: 'the transfer is over',
+    });
     // The next attempt succeeds.
     const again = to.workers.receiveSnapshot(envelope(region));
     expect(await receive(to, again, chunks)).toMatchObject({ keys: 20 });
@@ -294,7 +346,10 @@ describe('installing', () => {
   /** The batch with which the peer FSM accepts a staged snapshot. */
   async function accept(s: StoreHarness, staged: StagedSnapshot, withCrash = false): Promise<void> {
     const batch = s.engine.createBatch();
-    batch.put(regionStateKey(staged.region.id), encodeRegionLocalState({ state: 'applying', region: staged.region, mergeState: undefined }));
+    batch.put(
+      regionStateKey(staged.region.id),
+      encodeRegionLocalState({ state: 'applying', region: staged.region, mergeState: undefined }),
+    );
     s.workers.recordInstall(batch, staged.region, staged);
     await s.wait(s.engine.write(batch));
     if (!withCrash) {
@@ -348,35 +403,38 @@ describe('installing', () => {
     expect(s.messages(1, 'snapshot-installed')).toHaveLength(1);
   });
 
-  it.each(['afterWrite', 'duringWrite'] as const)('is taken up again after a crash %s at every batch', async (moment) => {
-    let crashes = 0;
-    for (let at = 1, hasCrashed = true; hasCrashed; at++) {
-      const { s, snapshot } = await staged();
-      await accept(s, snapshot);
-      if (moment === 'afterWrite') {
-        s.crashAtWrite = s.writes + at;
-      } else {
-        s.crashAtSubmission = s.submissions + at;
+  it.each(['afterWrite', 'duringWrite'] as const)(
+    'is taken up again after a crash %s at every batch',
+    async (moment) => {
+      let crashes = 0;
+      for (let at = 1, hasCrashed = true; hasCrashed; at++) {
+        const { s, snapshot } = await staged();
+        await accept(s, snapshot);
+        if (moment === 'afterWrite') {
+          s.crashAtWrite = s.writes + at;
+        } else {
+          s.crashAtSubmission = s.submissions + at;
+        }
+        s.workers.installSnapshot(region, 11, snapshot);
+        await rest(s);
+        hasCrashed = s.isCrashed;
+        crashes += hasCrashed ? 1 : 0;
+        const again = await s.restart();
+        again.own(region);
+        ownNeighbours(again);
+        if (again.stateOf(1)?.state === 'applying') {
+          const left = again.workers.stagedFor(regionId(1));
+          expect(plain(left)).toEqual(plain(snapshot));
+          again.workers.installSnapshot(region, 11, left as StagedSnapshot);
+        }
+        await startWorkers(again);
+        await rest(again);
+        await expectInstalled(again);
       }
-      s.workers.installSnapshot(region, 11, snapshot);
-      await rest(s);
-      hasCrashed = s.isCrashed;
-      crashes += hasCrashed ? 1 : 0;
-      const again = await s.restart();
-      again.own(region);
-      ownNeighbours(again);
-      if (again.stateOf(1)?.state === 'applying') {
-        const left = again.workers.stagedFor(regionId(1));
-        expect(plain(left)).toEqual(plain(snapshot));
-        again.workers.installSnapshot(region, 11, left as StagedSnapshot);
-      }
-      await startWorkers(again);
-      await rest(again);
-      await expectInstalled(again);
-    }
-    // Wiping eight keys by threes, the chunks, the last batch, and the staging area by threes.
-    expect(crashes).toBeGreaterThan(10);
-  });
+      // Wiping eight keys by threes, the chunks, the last batch, and the staging area by threes.
+      expect(crashes).toBeGreaterThan(10);
+    },
+  );
 
   it('stops the store when a staged chunk is gone', async () => {
     const { s, snapshot } = await staged();
@@ -485,7 +543,11 @@ describe('generated snapshots that wait to be sent', () => {
     const closed: string[] = [];
     const pending = new PendingSnapshots({ sourcesMax: 2, sweepsMax: 2 });
     const snapshotId = pending.register(source(closed, 'a'));
-    const metadata = { index: 1, term: 1, confState: { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false } };
+    const metadata = {
+      index: 1,
+      term: 1,
+      confState: { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false },
+    };
     const snapshot = { data: encodeSnapshotDescriptor({ snapshotId, region }), metadata };
     pending.dropOf(snapshot);
     pending.dropOf(snapshot);

@@ -94,7 +94,9 @@ describe('measuring a region', () => {
 
   it('never names the start of the region', async () => {
     const of = sketchRegion({ id: 1, start: key(0) });
-    expect((await measure({ ...limits, regionMaxSizeBytes: 50, regionSplitSizeBytes: 50 }, keys(3), false, of)).splitKeys).not.toContain(key(0));
+    expect(
+      (await measure({ ...limits, regionMaxSizeBytes: 50, regionSplitSizeBytes: 50 }, keys(3), false, of)).splitKeys,
+    ).not.toContain(key(0));
   });
 });
 
@@ -259,7 +261,10 @@ describe('sweeping expired values', () => {
   async function sweep(
     s: StoreHarness,
     leaders: readonly number[],
-  ): Promise<{ readonly found: { readonly region: number; readonly keys: readonly ExpiredKey[] }[]; readonly sweeper: TtlSweeper }> {
+  ): Promise<{
+    readonly found: { readonly region: number; readonly keys: readonly ExpiredKey[] }[];
+    readonly sweeper: TtlSweeper;
+  }> {
     const found: { region: number; keys: readonly ExpiredKey[] }[] = [];
     const sweeper = new TtlSweeper(s.ctx, {
       passIntervalMs: PASS_MS,

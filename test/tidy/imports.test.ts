@@ -33,11 +33,12 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'raftstore',
     'changestream',
     'pd',
+    'client',
     'dashboard',
   ],
   dashboard: ['base', 'client'],
   testing: ['base', 'meta', 'env', 'gen', 'codec', 'rpc', 'raft', 'engine', 'raftstore', 'pd', 'server', 'client'],
-  'index.ts': ['client'],
+  'index.ts': ['base', 'client'],
 };
 
 /** Wider permissions of one folder. */

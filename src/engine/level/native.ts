@@ -7,6 +7,8 @@ import { Level } from 'level';
 /** Options of the embedded LevelDB that matter here; sizes in bytes. */
 export interface NativeOptions {
   readonly createIfMissing: boolean;
+  /** Fails if there is a database, before anything in it is touched. Default false. */
+  readonly errorIfExists?: boolean;
   readonly writeBufferSize: number;
   readonly cacheSize: number;
   readonly maxFileSize: number;

@@ -2,13 +2,15 @@
  * Opens and checks a LevelDB directory. Everything that LevelDB would silently accept is refused here: a missing
  * CURRENT file (LevelDB would start empty and delete the old tables), a damaged log, a database of someone else.
  */
-import { mkdir, open, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CorruptionError, EngineOpenError, type EngineOptions } from '../../env/engine.ts';
 import { seal, unseal } from '../checksum.ts';
 import { ENGINE_PREFIX } from '../keyspace.ts';
-import { nativeErrorCode, nativeErrorMessage, openNative, type NativeDatabase } from './native.ts';
-import { checkRing, suspectLog, WRITE_BUFFER_BYTES } from './ring.ts';
+import { nativeErrorCode, nativeErrorMessage, openNative, type NativeDatabase, type NativeOptions } from './native.ts';
+import { checkRing, WRITE_BUFFER_BYTES } from './ring.ts';
+import { readSuspectMark, SuspectDatabaseError, syncDirectory, writeSuspectMark } from './suspect.ts';
+import { scanWal } from './wal-scan.ts';
 
 /** Version of what this room writes: sealed values, the ring, the room byte 0x00. */
 const FORMAT_VERSION = 1;
@@ -29,17 +31,23 @@ type DirectoryState =
   | { readonly type: 'missing' }
   | { readonly type: 'empty' }
   | { readonly type: 'database' }
-  | { readonly type: 'damaged'; readonly finding: string };
+  | { readonly type: 'damaged'; readonly finding: string }
+  /** An earlier open found that acknowledged writes are lost. */
+  | { readonly type: 'suspect'; readonly finding: string };
 
 async function inspectDirectory(path: string): Promise<DirectoryState> {
   let names: string[];
   try {
     names = await readdir(path);
   } catch (error) {
-    if ((error as { code?: unknown }).code === 'ENOENT') {
+    if (isMissing(error)) {
       return { type: 'missing' };
     }
     throw error;
+  }
+  const mark = await readSuspectMark(path, names);
+  if (mark !== undefined) {
+    return { type: 'suspect', finding: mark };
   }
   const hasCurrent = names.includes('CURRENT');
   const hasTables = names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst'));
@@ -57,6 +65,9 @@ async function inspectDirectory(path: string): Promise<DirectoryState> {
 
 function refuseDirectory(state: DirectoryState, options: EngineOptions): EngineOpenError | undefined {
   const { path } = options;
+  if (state.type === 'suspect') {
+    return new SuspectDatabaseError(path, state.finding);
+  }
   if (state.type === 'damaged') {
     return new EngineOpenError(
       `the database at ${path} is damaged: ${state.finding}`,
@@ -96,22 +107,71 @@ function openError(path: string, error: unknown): EngineOpenError {
   }
 }
 
+/** What the log files say; the worst finding of all of them. */
+type LogFinding =
+  | { readonly type: 'sound' }
+  /** A write was in flight when the process or the machine stopped; nobody was told that it succeeded. */
+  | { readonly type: 'torn-tail' }
+  | { readonly type: 'damaged'; readonly finding: string };
+
+/** Examines the logs before LevelDB replays and deletes them. */
+async function inspectLogs(path: string): Promise<LogFinding> {
+  let isTorn = false;
+  for (const name of await logNames(path)) {
+    let log: Uint8Array;
+    try {
+      log = await readFile(join(path, name));
+    } catch (error) {
+      if (isMissing(error)) {
+        continue; // Another process has the database open and has just moved on to its next log.
+      }
+      throw error;
+    }
+    const finding = scanWal(log);
+    if (finding.type === 'damaged') {
+      return { type: 'damaged', finding: `${name} is damaged at byte ${finding.offset}, and sound records follow` };
+    }
+    isTorn ||= finding.type === 'torn-tail';
+  }
+  return { type: isTorn ? 'torn-tail' : 'sound' };
+}
+
+async function logNames(path: string): Promise<string[]> {
+  try {
+    return (await readdir(path)).filter((name) => name.endsWith('.log')).toSorted();
+  } catch (error) {
+    if (isMissing(error)) {
+      return [];
+    }
+    throw error;
+  }
+}
+
+const isMissing = (error: unknown): boolean => (error as { code?: unknown }).code === 'ENOENT';
+
+/**
+ * Marks a damaged database without opening it. The logs of a database in use change under the eyes of a reader, so the
+ * finding counts only if nobody holds the lock, which LevelDB tries before it complains that the database exists.
+ */
+async function refuseDamagedLogs(path: string, finding: string): Promise<never> {
+  await openNative(path, { ...nativeOptions(0), createIfMissing: false, errorIfExists: true }).then(
+    (database) => database.close(),
+    (error: unknown) => {
+      if (nativeErrorCode(error) === 'LEVEL_LOCKED') {
+        throw error;
+      }
+    },
+  );
+  await writeSuspectMark(path, finding);
+  throw new SuspectDatabaseError(path, finding);
+}
+
 /** LevelDB notes ignored damage only in its text log, which starts afresh at every open. */
 async function checkTextLog(path: string): Promise<void> {
   const text = await readFile(join(path, 'LOG'), 'utf8');
   const findings = text.split('\n').filter((line) => /ignoring error|dropping \d+ bytes|Corruption:/.test(line));
   if (findings.length > 0) {
-    throw suspectLog(path, findings.splice(0, LOG_LINES_IN_ERROR_MAX).join('; '));
-  }
-}
-
-/** Makes the creation of files in a directory durable; LevelDB does not do it for a new database. */
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
+    throw new SuspectDatabaseError(path, findings.splice(0, LOG_LINES_IN_ERROR_MAX).join('; '));
   }
 }
 
@@ -170,43 +230,62 @@ async function writeFormat(database: NativeDatabase, path: string): Promise<void
   await syncDirectory(dirname(resolve(path)));
 }
 
+const nativeOptions = (cacheBytes: number): NativeOptions => ({
+  createIfMissing: false,
+  writeBufferSize: WRITE_BUFFER_BYTES,
+  cacheSize: cacheBytes,
+  maxFileSize: TABLE_FILE_BYTES,
+  maxOpenFiles: OPEN_FILES_MAX,
+});
+
 /** @throws EngineOpenError in every case of failure; nothing is left open then. */
 export async function openChecked(options: EngineOptions, cacheBytes: number): Promise<OpenedDatabase> {
-  const { path } = options;
-  let database: NativeDatabase;
+  const { path, createIfMissing } = options;
   try {
     const refusal = refuseDirectory(await inspectDirectory(path), options);
     if (refusal !== undefined) {
       throw refusal;
     }
-    if (options.createIfMissing) {
+    if (createIfMissing) {
       await mkdir(path, { recursive: true });
     }
-    database = await openNative(path, {
-      createIfMissing: options.createIfMissing,
-      writeBufferSize: WRITE_BUFFER_BYTES,
-      cacheSize: cacheBytes,
-      maxFileSize: TABLE_FILE_BYTES,
-      maxOpenFiles: OPEN_FILES_MAX,
-    });
+    const logs = await inspectLogs(path);
+    if (logs.type === 'damaged') {
+      await refuseDamagedLogs(path, logs.finding);
+    }
+    const database = await openNative(path, { ...nativeOptions(cacheBytes), createIfMissing });
+    return await checkOpened(database, options, logs);
   } catch (error) {
     throw error instanceof EngineOpenError ? error : openError(path, error);
   }
+}
+
+/** Checks what can be checked only in an open database; closes it again if anything is wrong. */
+async function checkOpened(
+  database: NativeDatabase,
+  options: EngineOptions,
+  logs: LogFinding,
+): Promise<OpenedDatabase> {
+  const { path } = options;
   try {
-    await checkTextLog(path);
+    // LevelDB reports a torn tail like any other damage; the scan of the logs told them apart.
+    if (logs.type !== 'torn-tail') {
+      await checkTextLog(path);
+    }
     await checkFormat(database, options);
     return { database, lastNumber: await checkRing(database, path) };
   } catch (error) {
-    await database.close();
-    if (error instanceof EngineOpenError) {
-      throw error;
+    if (error instanceof SuspectDatabaseError) {
+      await writeSuspectMark(path, error.finding);
     }
-    throw error instanceof CorruptionError
-      ? new EngineOpenError(
-          `the database at ${path} is damaged: ${error.message}`,
-          `keep ${path} aside for analysis and start an empty store under a new id`,
-          error,
-        )
-      : openError(path, error);
+    await database.close();
+    if (error instanceof CorruptionError) {
+      throw new EngineOpenError(
+        `the database at ${path} is damaged: ${error.message}`,
+        `keep ${path} aside for analysis and start an empty store under a new id`,
+        error,
+      );
+    }
+    throw error;
   }
 }

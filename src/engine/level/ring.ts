@@ -9,10 +9,10 @@
  * leaves no trace, and it was acknowledged only if the disk broke its promise exactly there.
  */
 import { assert } from '../../base/assert.ts';
-import { EngineOpenError } from '../../env/engine.ts';
 import { seal, SEAL_BYTES, unseal } from '../checksum.ts';
 import { ENGINE_PREFIX } from '../keyspace.ts';
 import type { NativeDatabase } from './native.ts';
+import { SuspectDatabaseError } from './suspect.ts';
 
 /** Size of a memtable; LevelDB keeps at most two, each with its own log. */
 export const WRITE_BUFFER_BYTES: number = 8 * 1024 * 1024;
@@ -53,7 +53,7 @@ export function ringRecord(n: number, operations: number, bytes: number): readon
 /**
  * Reads the ring of an opened database.
  * @returns the number of the last batch; 0 if none was ever written
- * @throws EngineOpenError if batches are missing, CorruptionError if a ring record itself is damaged
+ * @throws SuspectDatabaseError if batches are missing, CorruptionError if a ring record itself is damaged
  */
 export async function checkRing(database: NativeDatabase, path: string): Promise<number> {
   const numbers = new Float64Array(RING_SLOTS);
@@ -92,18 +92,10 @@ export async function checkRing(database: NativeDatabase, path: string): Promise
     }
   }
   if (missing > 0) {
-    throw suspectLog(
+    throw new SuspectDatabaseError(
       path,
       `${missing} of the last ${Math.min(last, RING_SLOTS)} write batches are missing, the first of them number ${firstMissing} of ${last}`,
     );
   }
   return last;
-}
-
-/** The error for a database whose log lost acknowledged writes. */
-export function suspectLog(path: string, finding: string): EngineOpenError {
-  return new EngineOpenError(
-    `the database at ${path} lost writes that it had acknowledged: ${finding}`,
-    `this store broke promises it gave to other stores and must not rejoin: keep ${path} aside for analysis, start with an empty directory as a new store, and let the regions be replicated again`,
-  );
 }

@@ -150,6 +150,8 @@ export interface LogStorage {
 
 export interface RaftLogger {
   readonly debugEnabled: boolean;
+  /** False keeps the core from formatting info lines; absent means true. */
+  readonly infoEnabled?: boolean;
   debug(line: string): void;
   info(line: string): void;
   warn(line: string): void;

@@ -41,8 +41,10 @@ export const PROBE_TIMEOUT_MS = 1000;
 export const STALL_MS = 1000;
 /** Deadline of one try of a routing call at one endpoint of the placement service. */
 export const PD_TRY_TIMEOUT_MS = 2000;
-/** Routing look-ups under way at one time. */
-export const LOOKUPS_MAX = 16;
+/** Look-ups of unknown regions under way at one time; each brings many regions. */
+export const LOOKUPS_MAX = 4;
+/** Known regions that are asked for again at one time. */
+export const RELOADS_MAX = 16;
 /** Regions fetched by one look-up of a key the cache knows nothing about. */
 export const LOOKUP_REGIONS = 32;
 /** Regions fetched by one page of `regions()`. */

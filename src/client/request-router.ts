@@ -11,7 +11,7 @@ import { assert, unreachable } from '../base/assert.ts';
 import { EMPTY_BYTES, compareBytes } from '../base/bytes.ts';
 import type { RegionId, StoreId } from '../base/ids.ts';
 import type { TimerId } from '../env/clock.ts';
-import { type Peer, type Store, isVoterRole } from '../meta/region.ts';
+import { type Peer, type Region, type Store, isVoterRole } from '../meta/region.ts';
 import type { RegionError } from '../codec/region-error.ts';
 import { backoffMs } from './backoff.ts';
 import type { Call } from './call.ts';
@@ -23,6 +23,7 @@ import {
   LOOKUP_REGIONS,
   PD_TRY_TIMEOUT_MS,
   REGION_BACKOFF_CAP_MS,
+  RELOADS_MAX,
   STORE_BACKOFF_CAP_MS,
 } from './defaults.ts';
 import {
@@ -79,11 +80,13 @@ export class RequestRouter implements StoreConnOwner {
 
   /** Calls whose region is not cached. */
   #waiting: Call[] = [];
-  #lookups = 0;
+  /** Commands whose region is being asked for. */
+  readonly #lookups = new Set<Command>();
   #lookupFailures = 0;
   #lookupTimer: TimerId | undefined;
   readonly #reloading = new Map<RegionId, number>();
   readonly #addresses = new Map<StoreId, string>();
+  #isPrefetching = false;
 
   constructor(options: RequestRouterOptions) {
     this.#env = options.env;
@@ -336,6 +339,28 @@ export class RequestRouter implements StoreConnOwner {
     return found.address;
   }
 
+  /** Learns the addresses of all stores at once, so that a leader may move while the placement service is away. */
+  #prefetchAddresses(region: Region): void {
+    if (this.#isPrefetching || region.peers.every(({ storeId }) => this.#addresses.has(storeId))) {
+      return;
+    }
+    this.#isPrefetching = true;
+    this.#pd.getAllStores(PD_TRY_TIMEOUT_MS).then(
+      (stores) => {
+        this.#isPrefetching = false;
+        for (const { id, address, state } of stores) {
+          if (state !== 'tombstone') {
+            this.#addresses.set(id, address);
+          }
+        }
+      },
+      () => {
+        // Only a convenience: the first call to a store asks for its address itself.
+        this.#isPrefetching = false;
+      },
+    );
+  }
+
   #onRefused(call: Call, entry: CachedRegion, error: RegionError): void {
     const peer = call.peer as Peer;
     const cause = new RegionRefusalError(error, call.where());
@@ -475,13 +500,20 @@ export class RequestRouter implements StoreConnOwner {
     }
     // After a failure one look-up at a time finds out whether the placement service is back.
     const most = this.#lookupFailures > 0 ? 1 : LOOKUPS_MAX;
-    for (let i = this.#lookups; i < Math.min(most, this.#waiting.length); i++) {
-      this.#lookups++;
-      void this.#lookup((this.#waiting[i] as Call).command);
+    const free = most - this.#lookups.size;
+    if (free <= 0) {
+      return;
+    }
+    const candidates = this.#waiting.filter((call) => !this.#lookups.has(call.command));
+    // Spread over the list: neighbours are often answered by the same look-up.
+    const step = Math.max(1, Math.floor(candidates.length / free));
+    for (let i = 0; i < candidates.length && this.#lookups.size < most; i += step) {
+      void this.#lookup((candidates[i] as Call).command);
     }
   }
 
   async #lookup(command: Command): Promise<void> {
+    this.#lookups.add(command);
     let failure: unknown;
     try {
       if (command.type === 'scan' && command.reverse) {
@@ -492,7 +524,7 @@ export class RequestRouter implements StoreConnOwner {
     } catch (cause) {
       failure = cause;
     }
-    this.#lookups--;
+    this.#lookups.delete(command);
     if (this.#closed !== undefined && this.#active === 0) {
       return;
     }
@@ -533,6 +565,7 @@ export class RequestRouter implements StoreConnOwner {
   async load(key: Uint8Array, count: number, timeoutMs: number): Promise<void> {
     for (const route of await this.#pd.scanRegions(key, EMPTY_BYTES, count, timeoutMs)) {
       this.cache.insert(route.region, route.leader);
+      this.#prefetchAddresses(route.region);
     }
   }
 
@@ -556,13 +589,13 @@ export class RequestRouter implements StoreConnOwner {
     if (nowMs < notBefore) {
       return;
     }
-    if (this.#reloading.size >= LOOKUPS_MAX) {
+    if (this.#reloading.size >= RELOADS_MAX) {
       for (const [other, until] of this.#reloading) {
         if (until <= nowMs) {
           this.#reloading.delete(other);
         }
       }
-      if (this.#reloading.size >= LOOKUPS_MAX) {
+      if (this.#reloading.size >= RELOADS_MAX) {
         return;
       }
     }

@@ -1,0 +1,633 @@
+/** `braid ctl`: what the placement service knows and does. */
+import type { Command } from 'commander';
+import type { AdminClient, OperatorRequestOptions, Submission } from '../../client/admin.ts';
+import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
+import { formatBytes } from '../../base/units.ts';
+import { type App, addCommand } from '../command.ts';
+import { choice, flag, positive } from '../common-options.ts';
+import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
+import { UsageError } from '../failure.ts';
+import { rangeArgument } from '../kv/arguments.ts';
+import { COMMON_MODES, LIST_MODES, isMachineMode } from '../output/mode.ts';
+import { section } from '../output/printer.ts';
+import type { Session } from '../session.ts';
+import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
+import { ERROR_CODES } from './error-catalogue.ts';
+import { watchOperator } from './operator-watch.ts';
+import {
+  EVENT_SHAPE,
+  STORE_SHAPE,
+  operatorObject,
+  operatorShape,
+  operatorSingle,
+  problemSection,
+  rangeText,
+  regionShape,
+  regionSingle,
+  storeObject,
+  storeSingle,
+} from './shapes.ts';
+import { closestName } from '../../client/options.ts';
+
+export function registerCtlCommands(program: Command, app: App): void {
+  const ctl = program
+    .command('ctl')
+    .summary('Look at the cluster and change it: stores, regions, operators')
+    .description('Asks the placement service about the cluster and tells it what to do.')
+    .helpGroup('Cluster:');
+  statusCommand(ctl, app);
+  storeCommands(ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.'), app);
+  regionCommands(ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'), app);
+  operatorCommands(ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'), app);
+  eventsCommand(ctl, app);
+  switchCommands(ctl.command('switch').summary('checkers and schedulers').description('Checkers and schedulers, which can be switched off.'), app);
+  explainCommands(ctl.command('explain').summary('reasons').description('Why something is refused, and what a code means.'), app);
+}
+
+// ---------------------------------------------------------------------------------------------------------- status
+
+function statusCommand(ctl: Command, app: App): void {
+  addCommand<object>(ctl, app, {
+    usage: 'status',
+    summary: 'Show health, stores, regions, running operators and problems on one screen',
+    details: 'The exit code is 5 if there are problems.',
+    examples: ['braid ctl status', 'braid ctl status -o json --pd 10.0.0.1:2379,10.0.0.2:2379'],
+    modes: COMMON_MODES,
+    mode: 'table',
+    task: () => 'show the status',
+    run: async (session) => {
+      const admin = await session.admin();
+      const [status, stores, operators] = await Promise.all([
+        admin.status(session.limits()),
+        admin.stores(session.limits()),
+        admin.operators(session.limits()),
+      ]);
+      const { regions, warmup } = status;
+      const isHealthy = status.bootstrapped && status.problems.length === 0;
+      const concerns = [
+        [regions.withoutLeader, 'without leader'],
+        [regions.withDownPeers, 'with down peers'],
+        [regions.withPendingPeers, 'catching up'],
+        [regions.underReplicated, 'under-replicated'],
+        [regions.overReplicated, 'over-replicated'],
+        [regions.inJointState, 'in joint state'],
+        [regions.holes, 'holes'],
+      ]
+        .filter(([n]) => (n as number) > 0)
+        .map(([n, text]) => `${n} ${text}`);
+      await session.printer.single({
+        document: {
+          kind: 'ClusterStatus',
+          healthy: isHealthy,
+          ...status,
+          storeList: stores.map(storeObject),
+          operators: operators.map(operatorObject),
+        },
+        fields: [
+          { name: 'cluster', value: String(status.clusterId) },
+          {
+            name: 'health',
+            value: isHealthy ? 'ok' : status.bootstrapped ? `${status.problems.length} problems` : 'not bootstrapped: no store has joined yet',
+          },
+          {
+            name: 'placement',
+            value: status.members.map((m) => `${m.name}${m.isLeader ? '*' : ''} ${m.clientUrls.join(' ')}`).join(', '),
+          },
+          { name: 'uptime', value: formatAge(status.uptimeMs) },
+          {
+            name: 'scheduling',
+            value: warmup.done ? 'on' : `warming up: ${warmup.reportedRegions} of ${warmup.knownRegions} regions reported`,
+          },
+          {
+            name: 'regions',
+            value: `${formatCount(regions.total)}${concerns.length === 0 ? '' : ` (${concerns.join(', ')})`}, ${formatCount(regions.keys)} keys, ${formatBytes(regions.sizeBytes)}, ${status.maxReplicas} replicas`,
+          },
+          { name: 'operators', value: `${status.runningOperators} running` },
+        ],
+        sections: [
+          section('Stores', STORE_SHAPE.columns.filter((column) => session.printer.mode === 'wide' || column.isWide !== true), stores),
+          ...(operators.length === 0
+            ? []
+            : [section('Operators', operatorShape(Date.now()).columns.filter((column) => column.isWide !== true), operators)]),
+          ...(status.problems.length === 0 ? [] : [problemSection('Problems', status.problems)]),
+        ],
+      });
+      return isHealthy ? EXIT_DONE : EXIT_NO;
+    },
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------- stores
+
+function storeCommands(store: Command, app: App): void {
+  addCommand<{ all?: true }>(store, app, {
+    usage: 'list',
+    summary: 'List stores',
+    examples: ['braid ctl store list', 'braid ctl store list --sort-by -regions -o wide'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [flag('--all', 'removed stores, too')],
+    task: () => 'list stores',
+    run: async (session, _, options) => {
+      const admin = await session.admin();
+      await session.printer.list(STORE_SHAPE, await admin.stores({ ...session.limits(), includeRemoved: options.all ?? false }));
+      return EXIT_DONE;
+    },
+  });
+  addCommand<object>(store, app, {
+    usage: 'show <id>',
+    summary: 'Show one store',
+    arguments: { id: 'store id' },
+    examples: ['braid ctl store show 1', 'braid ctl store show 1 -o yaml'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    task: ([id]) => `show store ${id}`,
+    run: async (session, [id]) => {
+      const storeId = parseId(id as string, 'store');
+      const admin = await session.admin();
+      await session.printer.single(storeSingle(await admin.store(storeId, session.limits())));
+      return EXIT_DONE;
+    },
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------- regions
+
+interface OperatorFlags {
+  readonly wait?: true;
+  readonly detach?: true;
+  readonly dryRun?: true;
+  readonly reason?: string;
+  readonly expectEpoch?: string;
+}
+
+const operatorFlags = (): ReturnType<typeof flag>[] => [
+  flag('--wait', 'wait until it is done and show its phases; the default on a terminal'),
+  flag('--detach', 'print the operator and return; the default elsewhere'),
+  flag('--dry-run', 'only show the steps it would take'),
+  flag('--reason <text>', 'kept with the operator'),
+  flag('--expect-epoch <conf_ver:version>', 'refuse if the region (of a merge: the source) has changed since'),
+];
+
+function requestOptions(session: Session, flags: OperatorFlags): OperatorRequestOptions {
+  if (flags.wait === true && flags.detach === true) {
+    throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
+  }
+  const epoch = flags.expectEpoch === undefined ? undefined : /^(\d{1,15}):(\d{1,15})$/.exec(flags.expectEpoch);
+  if (epoch === null) {
+    throw new UsageError(
+      `${JSON.stringify(flags.expectEpoch)} is not an epoch`,
+      'write it as the column EPOCH of "braid ctl region list" shows it, for example 3:7',
+    );
+  }
+  return {
+    ...session.limits(),
+    dryRun: flags.dryRun ?? false,
+    ...(epoch === undefined ? {} : { expectEpoch: { confVer: Number(epoch[1]), version: Number(epoch[2]) } }),
+    ...(flags.reason === undefined ? {} : { reason: flags.reason }),
+  };
+}
+
+/** Reports what became of a change, waiting for its end if that is wanted. */
+async function finish(session: Session, admin: AdminClient, submission: Submission, flags: OperatorFlags): Promise<ExitCode> {
+  if (submission.type === 'nothing-to-do') {
+    await session.printer.note('nothing to do: it is as you want it already');
+    if (isMachineMode(session.printer.mode)) {
+      await session.printer.single({ document: { kind: 'NothingToDo' }, fields: [] });
+    }
+    return EXIT_DONE;
+  }
+  if (submission.type === 'planned') {
+    await session.printer.note('dry run: nothing was started');
+    await session.printer.single(operatorSingle(submission.operator, Date.now()));
+    return EXIT_DONE;
+  }
+  const { operator } = submission;
+  const waits = flags.wait ?? (flags.detach === true ? false : session.io.stderr.isTerminal);
+  if (!waits) {
+    await showOperator(session, operator);
+    await session.printer.note(`follow it with: braid ctl operator show ${operator.id} --watch`);
+    return EXIT_DONE;
+  }
+  await showOperator(session, await watchOperator(session, admin, operator.id));
+  return EXIT_DONE;
+}
+
+/** One line for people, the whole object for machines. */
+async function showOperator(session: Session, operator: OperatorInfo): Promise<void> {
+  if (isMachineMode(session.printer.mode) || session.printer.mode === 'name') {
+    await session.printer.single(operatorSingle(operator, Date.now()));
+  } else {
+    await session.printer.list(operatorShape(Date.now()), [operator]);
+  }
+}
+
+interface RegionListFlags {
+  readonly store?: string;
+  readonly filter?: RegionFilter;
+  readonly limit?: number;
+  readonly prefix?: string;
+}
+
+function regionCommands(region: Command, app: App): void {
+  addCommand<RegionListFlags>(region, app, {
+    usage: 'list [start] [end]',
+    summary: 'List regions in key order',
+    details: 'Gaps in the key space are reported as well.',
+    arguments: { start: 'a key of the first region', end: 'key after the last region' },
+    examples: ['braid ctl region list', 'braid ctl region list --store 2 --filter pending-peer', 'braid ctl region list --sort-by -keys -o wide'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--prefix <prefix>', 'regions with keys that start with this'),
+      flag('--store <id>', 'regions with a replica on this store'),
+      flag('--filter <filter>', `only some: ${REGION_FILTERS.join(', ')}`).argParser(choice(REGION_FILTERS)),
+      flag('--limit <count>', 'at most so many').argParser(positive),
+    ],
+    task: () => 'list regions',
+    run: async (session, [start, end], options) => {
+      const range = rangeArgument(session, start, end, options.prefix);
+      const admin = await session.admin();
+      const { regions, holes, more } = await admin.regions({
+        ...session.limits(),
+        start: range.start,
+        end: range.end,
+        ...(options.store === undefined ? {} : { storeId: parseId(options.store, 'store') }),
+        ...(options.filter === undefined ? {} : { filter: options.filter }),
+        ...(options.limit === undefined ? {} : { limit: options.limit }),
+      });
+      const format = session.options.keyFormat;
+      await session.printer.list(regionShape(format), regions, {
+        holes: holes.map((hole) => rangeText(hole, format)),
+        more,
+      });
+      for (const hole of holes) {
+        await session.printer.note(`no region covers ${rangeText(hole, format)}`);
+      }
+      if (more) {
+        await session.printer.note(`there are more regions than the ${regions.length} listed`);
+      }
+      return EXIT_DONE;
+    },
+  });
+  addCommand<object>(region, app, {
+    usage: 'show <id>',
+    summary: 'Show one region with its peers and neighbours',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region show 2', 'braid ctl region show 2 -o json --key-format hex'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    task: ([id]) => `show region ${id}`,
+    run: async (session, [id]) => {
+      const regionId = parseId(id as string, 'region');
+      const admin = await session.admin();
+      await session.printer.single(regionSingle(await admin.region(regionId, session.limits()), session.options.keyFormat));
+      return EXIT_DONE;
+    },
+  });
+  addCommand<object>(region, app, {
+    usage: 'locate <key>',
+    summary: 'Show the region that holds a key',
+    arguments: { key: 'the key' },
+    examples: ['braid ctl region locate user:1', 'braid ctl region locate user:1 -o name'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    task: ([key]) => `locate ${key}`,
+    run: async (session, [text]) => {
+      const key = parseKey(text as string, session.options.keyFormat);
+      const admin = await session.admin();
+      await session.printer.single(regionSingle(await admin.region({ key }, session.limits()), session.options.keyFormat));
+      return EXIT_DONE;
+    },
+  });
+  addCommand<OperatorFlags & { key?: string }>(region, app, {
+    usage: 'split <id>',
+    summary: 'Split a region in two',
+    details: 'In the middle of its data, or at --key, which becomes the first key of the right part.',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region split 2 --key m', 'braid ctl region split 2 --detach'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [flag('--key <key>', 'where to split'), ...operatorFlags()],
+    task: ([id]) => `split region ${id}`,
+    run: async (session, [id], options) => {
+      const regionId = parseId(id as string, 'region');
+      const keys = options.key === undefined ? [] : [parseKey(options.key, session.options.keyFormat)];
+      if (keys[0]?.length === 0) {
+        throw new UsageError('the split key is empty', 'give a key inside the region, above its start');
+      }
+      const request = requestOptions(session, options);
+      const admin = await session.admin();
+      return finish(session, admin, await admin.splitRegion(regionId, keys, request), options);
+    },
+  });
+  addCommand<OperatorFlags>(region, app, {
+    usage: 'merge <source> <target>',
+    summary: 'Merge a region into a neighbour',
+    details: 'The target keeps its id and takes over the range of the source. Phases: align, prepare, catch-up, commit or rollback.',
+    arguments: { source: 'id of the region that ends', target: 'id of the touching region that grows' },
+    examples: ['braid ctl region merge 4 2', 'braid ctl region merge 4 2 --dry-run'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: operatorFlags(),
+    task: ([source, target]) => `merge region ${source} into ${target}`,
+    run: async (session, [sourceText, targetText], options) => {
+      const merge = { source: parseId(sourceText as string, 'region'), target: parseId(targetText as string, 'region') };
+      const request = requestOptions(session, options);
+      const admin = await session.admin();
+      return finish(session, admin, await admin.mergeRegions(merge, request), options);
+    },
+  });
+  addCommand<OperatorFlags & { from: string; to: string }>(region, app, {
+    usage: 'move <id>',
+    summary: 'Move a replica from one store to another',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region move 2 --from 1 --to 4', 'braid ctl region move 2 --from 1 --to 4 --detach -o name'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--from <store>', 'store that gives the replica up').makeOptionMandatory(),
+      flag('--to <store>', 'store that takes it').makeOptionMandatory(),
+      ...operatorFlags(),
+    ],
+    task: ([id]) => `move region ${id}`,
+    run: async (session, [id], options) => {
+      const regionId = parseId(id as string, 'region');
+      const move = { fromStore: parseId(options.from, 'store'), toStore: parseId(options.to, 'store') };
+      const request = requestOptions(session, options);
+      const admin = await session.admin();
+      return finish(session, admin, await admin.moveRegion(regionId, move, request), options);
+    },
+  });
+  addCommand<OperatorFlags & { to: string }>(region, app, {
+    usage: 'transfer-leader <id>',
+    summary: 'Make another replica the leader',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region transfer-leader 2 --to 3', 'braid ctl region transfer-leader 2 --to 3 --wait -q'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [flag('--to <store>', 'store whose replica shall lead').makeOptionMandatory(), ...operatorFlags()],
+    task: ([id]) => `transfer the leader of region ${id}`,
+    run: async (session, [id], options) => {
+      const regionId = parseId(id as string, 'region');
+      const toStore = parseId(options.to, 'store');
+      const request = requestOptions(session, options);
+      const admin = await session.admin();
+      return finish(session, admin, await admin.transferLeader(regionId, toStore, request), options);
+    },
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------- operators
+
+interface OperatorListFlags {
+  readonly ended?: true;
+  readonly kind?: string;
+  readonly limit?: number;
+  readonly region?: string;
+}
+
+function operatorCommands(operator: Command, app: App): void {
+  addCommand<OperatorListFlags>(operator, app, {
+    usage: 'list',
+    summary: 'List running operators, or ended ones',
+    examples: ['braid ctl operator list', 'braid ctl operator list --ended --limit 10'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--ended', 'ended operators, latest first'),
+      flag('--kind <kind>', 'only merge, move, split, replica, region, leader or admin operators'),
+      flag('--region <id>', 'only operators of this region'),
+      flag('--limit <count>', 'at most so many').argParser(positive),
+    ],
+    task: () => 'list operators',
+    run: async (session, _, options) => {
+      const regionId = options.region === undefined ? undefined : parseId(options.region, 'region');
+      const admin = await session.admin();
+      const found =
+        options.ended === true
+          ? await admin.finishedOperators({
+              ...session.limits(),
+              ...(regionId === undefined ? {} : { regionId }),
+            })
+          : await admin.operators(session.limits());
+      const shown = found
+        .filter((one) => (options.kind === undefined || one.kinds.includes(options.kind)) && (regionId === undefined || one.regionId === regionId))
+        .slice(0, options.limit);
+      await session.printer.list(operatorShape(Date.now()), shown);
+      if (shown.length === 0) {
+        await session.printer.note(options.ended === true ? 'no ended operators' : 'no running operators');
+      }
+      return EXIT_DONE;
+    },
+  });
+  addCommand<{ watch?: true }>(operator, app, {
+    usage: 'show <id>',
+    summary: 'Show one operator with its phases and steps',
+    arguments: { id: 'operator id' },
+    examples: ['braid ctl operator show 12', 'braid ctl operator show 12 --watch'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    options: [flag('-w, --watch', 'until it has ended')],
+    task: ([id]) => `show operator ${id}`,
+    run: async (session, [id], options) => {
+      const operatorId = parseId(id as string, 'operator');
+      const admin = await session.admin();
+      const found =
+        options.watch === true ? await watchOperator(session, admin, operatorId) : await admin.operator(operatorId, session.limits());
+      await session.printer.single(operatorSingle(found, Date.now()));
+      return EXIT_DONE;
+    },
+  });
+  addCommand<object>(operator, app, {
+    usage: 'cancel <id>',
+    summary: 'Cancel a running operator',
+    details: 'Steps already done stay done. A merge that is prepared is finished by the stores whatever happens here.',
+    arguments: { id: 'operator id' },
+    examples: ['braid ctl operator cancel 12', 'braid ctl operator cancel 12 -o json'],
+    modes: LIST_MODES,
+    mode: 'table',
+    task: ([id]) => `cancel operator ${id}`,
+    run: async (session, [id]) => {
+      const operatorId = parseId(id as string, 'operator');
+      const admin = await session.admin();
+      const ended = await admin.cancelOperator(operatorId, session.limits());
+      await showOperator(session, ended);
+      if (!ended.cancelable && ended.isMergeSource) {
+        await session.printer.note('the merge was prepared already: the stores finish it or roll it back on their own');
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+// ------------------------------------------------------------------------------------------------ events, switches
+
+function eventsCommand(ctl: Command, app: App): void {
+  addCommand<{ after?: number; limit?: number }>(ctl, app, {
+    usage: 'events',
+    summary: 'List what happened: splits, merges, moves, leader and store changes',
+    examples: ['braid ctl events', 'braid ctl events --after 120 -o jsonl'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--after <sequence>', 'only events with a greater sequence number').argParser(positive),
+      flag('--limit <count>', 'only the latest so many').default(50).argParser(positive),
+    ],
+    task: () => 'list events',
+    run: async (session, _, options) => {
+      const admin = await session.admin();
+      const { events, oldestSequence } = await admin.events({
+        ...session.limits(),
+        ...(options.after === undefined ? {} : { afterSequence: options.after }),
+      });
+      const shown = options.limit === undefined ? events : events.slice(-options.limit);
+      await session.printer.list(EVENT_SHAPE, shown, { oldestSequence });
+      return EXIT_DONE;
+    },
+  });
+}
+
+function switchCommands(group: Command, app: App): void {
+  const shape = {
+    kind: 'SwitchList',
+    columns: [
+      { head: 'name', cell: (one: SwitchRow) => one.name },
+      { head: 'state', cell: (one: SwitchRow) => (one.enabled ? 'on' : 'off') },
+      { head: 'idle because', cell: (one: SwitchRow) => one.idleReason },
+      { head: 'what', cell: (one: SwitchRow) => one.description },
+    ],
+    toObject: (one: SwitchRow) => ({ ...one }),
+    name: (one: SwitchRow) => one.name,
+  };
+  addCommand<object>(group, app, {
+    usage: 'list',
+    summary: 'List checkers and schedulers',
+    examples: ['braid ctl switch list', 'braid ctl switch list -o json'],
+    modes: LIST_MODES,
+    mode: 'table',
+    task: () => 'list switches',
+    run: async (session) => {
+      const admin = await session.admin();
+      await session.printer.list(shape, await admin.switches(session.limits()));
+      return EXIT_DONE;
+    },
+  });
+  for (const [word, enabled] of [
+    ['on', true],
+    ['off', false],
+  ] as const) {
+    addCommand<object>(group, app, {
+      usage: `${word} <name>`,
+      summary: `Switch a checker or scheduler ${word}`,
+      details: 'It stays so over restarts.',
+      arguments: { name: 'its name' },
+      examples: [`braid ctl switch ${word} merge-checker`, `braid ctl switch ${word} balance-region -o json`],
+      modes: LIST_MODES,
+      mode: 'table',
+      task: ([name]) => `switch ${name} ${word}`,
+      run: async (session, [name]) => {
+        const admin = await session.admin();
+        await session.printer.list(shape, [await admin.setSwitch(name as string, enabled, session.limits())]);
+        return EXIT_DONE;
+      },
+    });
+  }
+}
+
+interface SwitchRow {
+  readonly name: string;
+  readonly enabled: boolean;
+  readonly description: string;
+  readonly idleReason: string;
+}
+
+// --------------------------------------------------------------------------------------------------------- explain
+
+interface CheckRow {
+  readonly name: string;
+  readonly passed: boolean;
+  readonly refusal: { readonly code: string; readonly message: string; readonly hint: string } | undefined;
+}
+
+function explainCommands(group: Command, app: App): void {
+  addCommand<{ automatic?: true }>(group, app, {
+    usage: 'merge <source> <target>',
+    summary: 'List every check of a merge with its outcome',
+    details: 'Changes nothing. The exit code is 5 if the merge would be refused.',
+    arguments: { source: 'id of the region that would end', target: 'id of the region that would grow' },
+    examples: ['braid ctl explain merge 4 2', 'braid ctl explain merge 4 2 --automatic -o json'],
+    modes: COMMON_MODES,
+    mode: 'table',
+    isQuestion: true,
+    options: [flag('--automatic', 'also the checks that only automatic merges must pass')],
+    task: ([source, target]) => `explain the merge of ${source} into ${target}`,
+    run: async (session, [sourceText, targetText], options) => {
+      const merge = { source: parseId(sourceText as string, 'region'), target: parseId(targetText as string, 'region') };
+      const admin = await session.admin();
+      const { allowed, checks, steps } = await admin.explainMerge(merge, {
+        ...session.limits(),
+        automatic: options.automatic ?? false,
+      });
+      await session.printer.list<CheckRow>(
+        {
+          kind: 'MergeExplanation',
+          columns: [
+            { head: 'check', cell: (check) => check.name },
+            { head: 'outcome', cell: (check) => (check.passed ? 'passed' : 'refused') },
+            { head: 'code', cell: (check) => check.refusal?.code ?? '' },
+            { head: 'reason', cell: (check) => check.refusal?.message ?? '' },
+            { head: 'next step', cell: (check) => check.refusal?.hint ?? '' },
+          ],
+          toObject: (check) => ({ ...check }),
+        },
+        checks,
+        { ...merge, allowed, steps },
+      );
+      await session.printer.note(
+        allowed ? `region ${merge.source} can be merged into ${merge.target}` : `region ${merge.source} cannot be merged into ${merge.target}`,
+      );
+      return allowed ? EXIT_DONE : EXIT_NO;
+    },
+  });
+  addCommand<object>(group, app, {
+    usage: 'code [code]',
+    summary: 'Say what an error code means and what to do',
+    details: 'Without a code it lists them all.',
+    arguments: { code: 'the word in parentheses of an error' },
+    examples: ['braid ctl explain code UndeterminedResult', 'braid ctl explain code -o json'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    task: ([code]) => (code === undefined ? 'list error codes' : `explain the code ${code}`),
+    run: async (session, [code]) => {
+      const found = code === undefined ? ERROR_CODES : ERROR_CODES.filter((entry) => entry.code.toLowerCase() === code.toLowerCase());
+      if (found.length === 0) {
+        const closest = closestName(code as string, ERROR_CODES.map((entry) => entry.code));
+        throw new UsageError(
+          `there is no error code ${JSON.stringify(code)}`,
+          closest === undefined ? 'list them with "braid ctl explain code"' : `did you mean ${closest}?`,
+        );
+      }
+      await session.printer.list(
+        {
+          kind: 'ErrorCodeList',
+          columns: [
+            { head: 'code', cell: (entry) => entry.code },
+            { head: 'meaning', cell: (entry) => entry.meaning },
+            { head: 'a change was', cell: (entry) => entry.outcome },
+            { head: 'next step', cell: (entry) => entry.next },
+          ],
+          toObject: (entry) => ({ ...entry }),
+          name: (entry) => entry.code,
+        },
+        found,
+      );
+      return EXIT_DONE;
+    },
+  });
+}

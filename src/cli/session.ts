@@ -1,0 +1,101 @@
+/**
+ * What a running command works with: its options, the printer, and connections opened on first use. Closes what it
+ * opened, whatever way the command ends.
+ */
+import type { AdminClient } from '../client/admin.ts';
+import type { Braid } from '../client/kv.ts';
+import { connect, connectAdmin } from '../client/real.ts';
+import type { CommonOptions } from './common-options.ts';
+import type { CliIo } from './io.ts';
+import { Printer } from './output/printer.ts';
+
+/** How a session reaches a cluster; tests put their own in. */
+export interface Connector {
+  data(options: ConnectorOptions): Promise<Braid>;
+  admin(options: ConnectorOptions): Promise<AdminClient>;
+}
+
+export interface ConnectorOptions {
+  readonly pd: readonly string[];
+  readonly timeoutMs: number;
+}
+
+const CLIENT_NAME = 'braid-cli';
+
+const connectOptions = (options: ConnectorOptions): Parameters<typeof connect>[0] => ({
+  pd: options.pd,
+  name: CLIENT_NAME,
+  timeoutMs: options.timeoutMs,
+  connectTimeoutMs: options.timeoutMs,
+});
+
+export const REAL_CONNECTOR: Connector = {
+  data: (options) => connect(connectOptions(options)),
+  admin: (options) => connectAdmin(connectOptions(options)),
+};
+
+export class Session implements AsyncDisposable {
+  readonly io: CliIo;
+  readonly options: CommonOptions;
+  readonly printer: Printer;
+  /** Whether the user named a deadline; without one, long work may take as long as it takes. */
+  readonly isTimeoutGiven: boolean;
+  readonly #connector: Connector;
+  readonly #startMs = performance.now();
+  #db: Braid | undefined;
+  #admin: AdminClient | undefined;
+
+  constructor(io: CliIo, options: CommonOptions, isTimeoutGiven: boolean, connector: Connector) {
+    this.io = io;
+    this.options = options;
+    this.isTimeoutGiven = isTimeoutGiven;
+    this.#connector = connector;
+    this.printer = new Printer(io, {
+      mode: options.output,
+      hasHead: options.headers,
+      columns: options.columns,
+      sortBy: options.sortBy,
+      isQuiet: options.quiet,
+    });
+  }
+
+  get signal(): AbortSignal {
+    return this.io.signal;
+  }
+
+  /** What is left of `--timeout`, at least 1 ms. */
+  get leftMs(): number {
+    return Math.max(1, this.options.timeout - (performance.now() - this.#startMs));
+  }
+
+  /** Time since the command began. */
+  get elapsedMs(): number {
+    return performance.now() - this.#startMs;
+  }
+
+  /** The data interface; its calls share the command's deadline and end at Ctrl-C. */
+  async db(): Promise<Braid> {
+    this.#db ??= await this.#connector.data({ pd: this.#endpoints(), timeoutMs: this.leftMs });
+    return this.#db.with({ timeoutMs: this.leftMs, signal: this.signal });
+  }
+
+  async admin(): Promise<AdminClient> {
+    this.#admin ??= await this.#connector.admin({ pd: this.#endpoints(), timeoutMs: this.leftMs });
+    return this.#admin;
+  }
+
+  /** Deadline and interruption for one call of {@link admin}. */
+  limits(): { readonly timeoutMs: number; readonly signal: AbortSignal } {
+    return { timeoutMs: this.leftMs, signal: this.signal };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#db?.close({ drainMs: 0 });
+    await this.#admin?.close();
+  }
+
+  #endpoints(): readonly string[] {
+    return this.options.pd.split(',').map((endpoint) => endpoint.trim());
+  }
+}
+

@@ -40,21 +40,19 @@ for (const [path, entry] of Object.entries(lock.packages)) {
   for (const [name, version] of Object.entries(entry.optionalDependencies ?? {})) {
     const isPresent = [`${path}/node_modules/${name}`, `node_modules/${name}`].some((each) => each in lock.packages);
     if (!isPresent && /^\d+\.\d+\.\d+$/.test(version)) {
-      missing.push([
-        `node_modules/${name}`,
-        { version, ...platformOf(name), ...(entry.dev === true ? { dev: true } : {}), optional: true },
-      ]);
+      const dev = entry.dev === true ? { dev: true } : {};
+      missing.push({ path: `node_modules/${name}`, entry: { version, ...platformOf(name), ...dev, optional: true } });
     }
   }
 }
 if (process.argv.includes('--check')) {
-  for (const [path] of missing) {
+  for (const { path } of missing) {
     console.log(`${path} is missing`);
   }
   process.exitCode = missing.length > 0 ? 1 : 0;
 } else if (missing.length > 0) {
   const [[rootPath, root], ...rest] = Object.entries(lock.packages);
-  const sorted = [...rest, ...missing].sort(([a], [b]) => (a < b ? -1 : 1));
+  const sorted = [...rest, ...missing.map(({ path, entry }) => [path, entry])].sort(([a], [b]) => (a < b ? -1 : 1));
   lock.packages = Object.fromEntries([[rootPath, root], ...sorted]);
   writeFileSync(LOCK, `${JSON.stringify(lock, undefined, 2)}\n`);
   console.log(`${missing.length} entries added`);

@@ -645,9 +645,7 @@ function writeContext(w: WireWriter, context: Context | undefined): void {
     return;
   }
   const before = w.size;
-  if (context.clusterId !== '0') {
-    w.optionalBigint(CONTEXT_CLUSTER_ID, BigInt(context.clusterId));
-  }
+  w.optionalDecimal(CONTEXT_CLUSTER_ID, context.clusterId);
   w.optionalNumber(CONTEXT_KEYSPACE_ID, context.keyspaceId);
   w.optionalNumber(CONTEXT_BUSY_THRESHOLD, context.busyThresholdMs);
   w.optionalString(CONTEXT_REQUEST_SOURCE, context.requestSource);

@@ -4,7 +4,7 @@
  *
  * Decoded byte fields are copies: log entries are kept for long, frames are not.
  */
-import { EMPTY_BYTES, copyBytes } from '../base/bytes.ts';
+import { EMPTY_BYTES } from '../base/bytes.ts';
 import { peerId, regionId, storeId } from '../base/ids.ts';
 import type { KeyRange } from '../base/key-range.ts';
 import type { Peer, PeerRole, Region, RegionEpoch } from '../meta/region.ts';
@@ -267,8 +267,6 @@ export function encodeSnapshotPart(part: SnapshotPart): Uint8Array {
 
 // ------------------------------------------------------------------------------------------------------------ reading
 
-const readCopy = (r: WireReader): Uint8Array => copyBytes(r.bytes());
-
 function readPeer(r: WireReader): Peer {
   let id = 0;
   let store = 0;
@@ -314,9 +312,9 @@ function readRange(r: WireReader): KeyRange {
   for (const sectionEnd = r.sectionEnd(); r.isBefore(sectionEnd); ) {
     const tag = r.tag();
     if (tag === FIELD_1_SECTION) {
-      start = readCopy(r);
+      start = r.bytesCopy();
     } else if (tag === FIELD_2_SECTION) {
-      end = readCopy(r);
+      end = r.bytesCopy();
     } else {
       r.skip(tag);
     }
@@ -335,9 +333,9 @@ function readRegion(r: WireReader): Region {
     if (tag === FIELD_1_VARINT) {
       id = r.uint64();
     } else if (tag === FIELD_2_SECTION) {
-      start = readCopy(r);
+      start = r.bytesCopy();
     } else if (tag === FIELD_3_SECTION) {
-      endKey = readCopy(r);
+      endKey = r.bytesCopy();
     } else if (tag === FIELD_4_SECTION) {
       epoch = readEpoch(r);
     } else if (tag === FIELD_5_SECTION) {
@@ -377,7 +375,7 @@ function readEntry(r: WireReader): Entry {
     } else if (tag === FIELD_3_VARINT) {
       index = r.uint64();
     } else if (tag === FIELD_4_SECTION) {
-      data = readCopy(r);
+      data = r.bytesCopy();
     } else {
       r.skip(tag);
     }
@@ -425,7 +423,7 @@ function readSnapshot(r: WireReader): Snapshot {
   for (const end = r.sectionEnd(); r.isBefore(end); ) {
     const tag = r.tag();
     if (tag === FIELD_1_SECTION) {
-      data = readCopy(r);
+      data = r.bytesCopy();
     } else if (tag === FIELD_2_VARINT) {
       index = r.uint64();
     } else if (tag === FIELD_3_VARINT) {
@@ -500,7 +498,7 @@ function readRaft(r: WireReader): Message {
         m.rejectHint = r.uint64();
         break;
       case RAFT_CONTEXT:
-        m.context = readCopy(r);
+        m.context = r.bytesCopy();
         break;
       case RAFT_REPORTED_COMMIT:
         m.reportedCommit = r.uint64();

@@ -3,7 +3,7 @@
  * Every read is checked against the end of the input; malformed input throws a plain Error, which the callers in this
  * room turn into BadMessageError.
  */
-import { fromUtf8 } from '../base/bytes.ts';
+import { EMPTY_BYTES, fromUtf8 } from '../base/bytes.ts';
 
 export const WireType = { Varint: 0, Fixed64: 1, Bytes: 2, Fixed32: 5 } as const;
 
@@ -18,6 +18,10 @@ export class WireReader {
   #pos = 0;
   /** Upper 32 bits of the varint read last. */
   #high = 0;
+  /** The 64-bit number turned into text last: cluster ids repeat from command to command. */
+  #textLow = 0;
+  #textHigh = 0;
+  #text = '0';
 
   constructor(bytes: Uint8Array) {
     this.#buf = bytes;
@@ -83,7 +87,13 @@ export class WireReader {
   uint64Text(): string {
     const low = this.uint32();
     const high = this.#high;
-    return high <= SAFE_HIGH_MAX ? String(high * TWO_32 + low) : ((BigInt(high) << 32n) | BigInt(low)).toString();
+    if (low !== this.#textLow || high !== this.#textHigh) {
+      this.#textLow = low;
+      this.#textHigh = high;
+      this.#text =
+        high <= SAFE_HIGH_MAX ? String(high * TWO_32 + low) : ((BigInt(high) << 32n) | BigInt(low)).toString();
+    }
+    return this.#text;
   }
 
   /** Reads the length of a field and gives the position behind the field. */
@@ -101,7 +111,20 @@ export class WireReader {
     const end = this.sectionEnd();
     const start = this.#pos;
     this.#pos = end;
-    return this.#buf.subarray(start, end);
+    // Half the cost of subarray, which for Buffers runs through a subclass.
+    return end === start ? EMPTY_BYTES : new Uint8Array(this.#buf.buffer, this.#buf.byteOffset + start, end - start);
+  }
+
+  /** Bytes that do not keep the input alive. Small ones share blocks with each other: allocating each costs more. */
+  bytesCopy(): Uint8Array {
+    const view = this.bytes();
+    if (view.length === 0) {
+      return view;
+    }
+    const { buffer, byteOffset } = Buffer.allocUnsafe(view.length);
+    const copy = new Uint8Array(buffer, byteOffset, view.length);
+    copy.set(view);
+    return copy;
   }
 
   string(): string {

@@ -8,10 +8,23 @@ const TWO_32: number = 2 ** 32;
 const TWO_28: number = 2 ** 28;
 const CAPACITY_MIN = 256;
 
+function varintOf(value: bigint): number[] {
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest > 0x7fn; rest >>= 7n) {
+    bytes.push(Number(rest & 0x7fn) | 0x80);
+  }
+  bytes.push(Number(rest));
+  return bytes;
+}
+
 export class WireWriter {
   #buf: Uint8Array;
   /** Start of what is written so far. */
   #pos: number;
+  /** The decimal number written last: cluster ids repeat from command to command. */
+  #decimal = '0';
+  #decimalVarint: readonly number[] = [];
 
   /** @param capacityBytes estimate of the final size; more is allocated when needed. */
   constructor(capacityBytes: number) {
@@ -60,18 +73,17 @@ export class WireWriter {
     }
   }
 
-  /** Nothing if 0. Any 64-bit value. */
-  optionalBigint(tag: number, value: bigint): void {
-    if (value !== 0n) {
-      let rest = BigInt.asUintN(64, value);
-      const groups: number[] = [];
-      do {
-        groups.push(Number(rest & 0x7fn));
-        rest >>= 7n;
-      } while (rest > 0n);
-      this.#reserve(groups.length);
-      for (let i = groups.length - 1; i >= 0; i--) {
-        this.#buf[--this.#pos] = (groups[i] as number) | (i === groups.length - 1 ? 0 : 0x80);
+  /** Any 64-bit number as decimal text; nothing if 0. */
+  optionalDecimal(tag: number, text: string): void {
+    if (text !== '0') {
+      if (text !== this.#decimal) {
+        this.#decimal = text;
+        this.#decimalVarint = varintOf(BigInt.asUintN(64, BigInt(text)));
+      }
+      const varint = this.#decimalVarint;
+      this.#reserve(varint.length);
+      for (let i = varint.length - 1; i >= 0; i--) {
+        this.#buf[--this.#pos] = varint[i] as number;
       }
       this.#uint32(tag);
     }

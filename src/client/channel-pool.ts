@@ -6,7 +6,7 @@ export interface ChannelPoolOptions {
   readonly env: ClientEnv;
   readonly maxInFlightPerStore: number;
   readonly queueMax: number;
-  readonly clusterId: () => bigint;
+  readonly clusterId: () => string;
   readonly owner: StoreConnOwner;
 }
 

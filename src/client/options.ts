@@ -64,7 +64,9 @@ const CONNECT_OPTION_NAMES: readonly (keyof ConnectOptions)[] = [
 
 export function resolveOptions(options: ConnectOptions): ResolvedOptions {
   if (options === undefined) {
-    throw new InvalidArgumentError('connect needs options', { hint: "for example connect({ pd: ['127.0.0.1:2379'] })" });
+    throw new InvalidArgumentError('connect needs options', {
+      hint: "for example connect({ pd: ['127.0.0.1:2379'] })",
+    });
   }
   requireKnownOptions('connect', options, CONNECT_OPTION_NAMES);
   return {

@@ -5,6 +5,8 @@
 import type { RegionId, StoreId } from '../base/ids.ts';
 import { sleep } from '../env/clock.ts';
 import { type Channel, RpcError, RpcStatus } from '../env/net.ts';
+import { fromWireStore } from '../codec/meta-wire.ts';
+import { fromWireRoute } from '../codec/pd-wire.ts';
 import type { RegionRoute } from '../meta/heartbeat.ts';
 import type { Store } from '../meta/region.ts';
 import { unaryCall } from '../rpc/call.ts';
@@ -23,7 +25,6 @@ import {
 } from './errors.ts';
 import { parseEndpoint } from './options.ts';
 import type { ClientEnv } from './store-conn.ts';
-import { routeFromWire, storeFromWire } from './wire-meta.ts';
 
 export interface PdClientOptions {
   readonly env: ClientEnv;
@@ -123,7 +124,7 @@ export class PdClient {
       { header: this.#header(), regionKey: key, needBuckets: false },
       timeoutMs,
     );
-    return routeFromWire(reply);
+    return fromWireRoute(reply);
   }
 
   /** The region directly left of the one that contains `key`. */
@@ -133,7 +134,7 @@ export class PdClient {
       { header: this.#header(), regionKey: key, needBuckets: false },
       timeoutMs,
     );
-    return routeFromWire(reply);
+    return fromWireRoute(reply);
   }
 
   async getRegionById(id: RegionId, timeoutMs: number): Promise<RegionRoute | undefined> {
@@ -142,7 +143,7 @@ export class PdClient {
       { header: this.#header(), regionId: id, needBuckets: false },
       timeoutMs,
     );
-    return routeFromWire(reply);
+    return fromWireRoute(reply);
   }
 
   /** At most `limit` regions in key order, beginning with the one that contains `start`. An empty end means no bound. */
@@ -154,7 +155,7 @@ export class PdClient {
   ): Promise<readonly RegionRoute[]> {
     const request = { header: this.#header(), startKey: start, endKey: end, limit };
     const { regions } = await this.#ask(pdMethods.scanRegions, request, timeoutMs);
-    return regions.map(routeFromWire).filter((route) => route !== undefined);
+    return regions.map(fromWireRoute).filter((route) => route !== undefined);
   }
 
   /** Rejects for ids that the placement service never gave out. */
@@ -163,12 +164,12 @@ export class PdClient {
     if (store === undefined) {
       throw new ServerRefusedError(`the placement service knows no store ${id}`);
     }
-    return storeFromWire(store);
+    return fromWireStore(store);
   }
 
   async getAllStores(timeoutMs: number): Promise<readonly Store[]> {
     const request = { header: this.#header(), excludeTombstoneStores: false };
-    return (await this.#ask(pdMethods.getAllStores, request, timeoutMs)).stores.map(storeFromWire);
+    return (await this.#ask(pdMethods.getAllStores, request, timeoutMs)).stores.map(fromWireStore);
   }
 
   /**

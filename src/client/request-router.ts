@@ -98,7 +98,7 @@ export class RequestRouter implements StoreConnOwner {
       env: options.env,
       maxInFlightPerStore: options.maxInFlightPerStore,
       queueMax: options.queueMax,
-      clusterId: () => options.pd.clusterId,
+      clusterId: () => String(options.pd.clusterId),
       owner: this,
     });
   }

@@ -28,7 +28,7 @@ import {
   STORE_BACKOFF_CAP_MS,
 } from './defaults.ts';
 import { ServerRefusedError, briefOf } from './errors.ts';
-import { BATCH_METHOD, callUnary, decodeReplies, encodeCalls, probeHealth } from './wire.ts';
+import { ANY_CLUSTER, BATCH_METHOD, callUnary, decodeReplies, encodeCalls, probeHealth } from './wire.ts';
 
 /** Calls taken back while queued are swept out once there are more of them than this and than calls still wanted. */
 const RELEASED_MAX = 256;
@@ -52,7 +52,7 @@ export interface StoreConnOptions {
   readonly maxInFlight: number;
   /** Upper bound of calls the owner has at all. */
   readonly queueMax: number;
-  readonly clusterId: () => bigint;
+  readonly clusterId: () => string;
   readonly owner: StoreConnOwner;
 }
 
@@ -69,7 +69,7 @@ export class StoreConn {
   readonly #env: ClientEnv;
   readonly #owner: StoreConnOwner;
   readonly #maxInFlight: number;
-  readonly #clusterId: () => bigint;
+  readonly #clusterId: () => string;
   #state: State = { type: 'idle' };
   #address: string | undefined;
   #channel: Channel | undefined;
@@ -306,7 +306,8 @@ export class StoreConn {
         }
       }
       if (batch.length > 0) {
-        const message = encodeCalls(batch, this.#clusterId(), this.#env.clock.monoMs());
+        const clusterId = this.#stream === undefined ? this.#clusterId() : ANY_CLUSTER;
+        const message = encodeCalls(batch, clusterId, this.#env.clock.monoMs());
         this.#streamIsFull = !this.#openStream(state.channel).send(message);
       }
     }
@@ -342,26 +343,26 @@ export class StoreConn {
 
   #onMessage(message: Uint8Array): void {
     this.#lastHeardMs = this.#env.clock.monoMs();
-    let replies: readonly (readonly [id: number, reply: Reply])[];
     try {
-      replies = decodeReplies(message);
+      decodeReplies(message, this.#onReply);
     } catch (cause) {
       // The rest of the stream cannot be trusted; what was sent is lost.
       this.#goDown(cause, 0);
       return;
     }
-    for (const [id, reply] of replies) {
-      const call = this.#inFlight.get(id);
-      if (call !== undefined) {
-        this.#inFlight.delete(id);
-        call.conn = undefined;
-        this.#owner.onReply(call, reply);
-      }
-    }
     if (this.#queue.length > 0) {
       this.#scheduleFlush();
     }
   }
+
+  readonly #onReply = (id: number, reply: Reply): void => {
+    const call = this.#inFlight.get(id);
+    if (call !== undefined) {
+      this.#inFlight.delete(id);
+      call.conn = undefined;
+      this.#owner.onReply(call, reply);
+    }
+  };
 
   async #sendUnary(channel: Channel, call: Call): Promise<void> {
     const id = call.requestId;

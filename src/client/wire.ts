@@ -6,12 +6,14 @@ import { EMPTY_BYTES } from '../base/bytes.ts';
 import { intersectRanges } from '../base/key-range.ts';
 import { InvariantError, assert, unreachable } from '../base/assert.ts';
 import { type Channel, RpcError, RpcStatus } from '../env/net.ts';
+import { decodeBatchResponse, encodeBatchRequest } from '../codec/batch-commands.ts';
+import { fromWireRegionError } from '../codec/error-wire.ts';
+import { toWirePeer } from '../codec/meta-wire.ts';
 import { unaryCall } from '../rpc/call.ts';
 import type { Method } from '../rpc/method.ts';
 import { healthMethods, tikvMethods } from '../rpc/services.ts';
 import type { Call } from './call.ts';
 import { DONE, type Entry, type Reply } from './command.ts';
-import { regionErrorFromWire, roleToWire } from './wire-meta.ts';
 
 export const BATCH_METHOD: string = tikvMethods.batchCommands.path;
 
@@ -27,14 +29,14 @@ type WireError = NonNullable<ReplyOf<typeof tikvMethods.rawGet>['regionError']>;
 /** The default column family; the others belong to transactions. */
 const DEFAULT_CF = '';
 
-function contextOf(call: Call, clusterId: bigint, nowMs: number): WireContext {
+function contextOf(call: Call, clusterId: string, nowMs: number): WireContext {
   const { entry, peer } = call;
   assert(entry !== undefined && peer !== undefined, 'only routed calls are encoded');
   const { id, epoch } = entry.region;
   return {
     regionId: id,
     regionEpoch: { confVer: epoch.confVer, version: epoch.version },
-    peer: { id: peer.id, storeId: peer.storeId, role: roleToWire(peer.role), isWitness: false },
+    peer: toWirePeer(peer),
     term: 0,
     priority: 0,
     replicaRead: call.read === 'follower',
@@ -46,16 +48,26 @@ function contextOf(call: Call, clusterId: bigint, nowMs: number): WireContext {
     requestSource: '',
     busyThresholdMs: 0,
     keyspaceId: 0,
-    clusterId: String(clusterId),
+    clusterId,
   };
 }
 
-/** One message with the commands of several calls. */
-export function encodeCalls(calls: readonly Call[], clusterId: bigint, nowMs: number): Uint8Array {
-  return tikvMethods.batchCommands.request.encode({
-    requests: calls.map((call) => batchCommandOf(call, contextOf(call, clusterId, nowMs))),
-    requestIds: calls.map((call) => call.requestId),
-  });
+/** Decimal cluster id that is not checked. */
+export const ANY_CLUSTER = '0';
+
+/**
+ * One message with the commands of several calls. Only its first command carries the cluster id, and needs to only in
+ * the first message of a stream: a store process belongs to one cluster for life.
+ */
+export function encodeCalls(calls: readonly Call[], clusterId: string, nowMs: number): Uint8Array {
+  const requests: BatchCommand[] = [];
+  const requestIds: number[] = [];
+  for (const call of calls) {
+    const id = requests.length === 0 ? clusterId : ANY_CLUSTER;
+    requests.push(batchCommandOf(call, contextOf(call, id, nowMs)));
+    requestIds.push(call.requestId);
+  }
+  return encodeBatchRequest({ requests, requestIds });
 }
 
 function batchCommandOf(call: Call, context: WireContext): BatchCommand {
@@ -124,13 +136,15 @@ function partInRegion(call: Call): { readonly start: Uint8Array; readonly end: U
   return part;
 }
 
-/** Replies by request id. Throws on malformed messages. */
-export function decodeReplies(message: Uint8Array): (readonly [id: number, reply: Reply])[] {
-  const { responses, requestIds } = tikvMethods.batchCommands.reply.decode(message);
+/** Calls `onReply` for each reply of a message. Throws on malformed messages, then possibly after some calls. */
+export function decodeReplies(message: Uint8Array, onReply: (id: number, reply: Reply) => void): void {
+  const { responses, requestIds } = decodeBatchResponse(message);
   if (responses.length !== requestIds.length) {
     throw new RpcError(RpcStatus.INTERNAL, `${responses.length} responses for ${requestIds.length} request ids`);
   }
-  return requestIds.map((id, i) => [id, replyOf(responses[i]?.cmd, message.length)] as const);
+  for (let i = 0; i < responses.length; i++) {
+    onReply(requestIds[i] as number, replyOf(responses[i]?.cmd, message.length));
+  }
 }
 
 function replyOf(cmd: BatchReply | undefined, messageBytes: number): Reply {
@@ -176,7 +190,7 @@ function entriesReply(pairs: readonly WirePair[], messageBytes: number): Reply {
 
 function refusal(regionError: WireError | undefined, error: string): Reply | undefined {
   if (regionError !== undefined) {
-    return { type: 'refused', error: regionErrorFromWire(regionError) };
+    return { type: 'refused', error: fromWireRegionError(regionError) };
   }
   return error === '' ? undefined : { type: 'failed', message: error };
 }
@@ -195,7 +209,7 @@ function owned(bytes: Uint8Array, messageBytes: number): Uint8Array {
 export async function callUnary(
   channel: Channel,
   call: Call,
-  clusterId: bigint,
+  clusterId: string,
   timeoutMs: number,
   nowMs: number,
 ): Promise<Reply> {

@@ -199,7 +199,13 @@ describe('end of life', () => {
     const db = await open(cluster);
     const view = db.sub('x');
     await cluster.clock.drive(db.close());
-    for (const call of [view.get('k'), view.getMany(['k']), view.writeMany([]), view.deleteRange(all()), view.regions(all())]) {
+    for (const call of [
+      view.get('k'),
+      view.getMany(['k']),
+      view.writeMany([]),
+      view.deleteRange(all()),
+      view.regions(all()),
+    ]) {
       await expect(call).rejects.toMatchObject({ code: 'ClientClosed' });
     }
     await expect(view.scan(all()).toArray()).rejects.toMatchObject({ code: 'ClientClosed' });

@@ -51,7 +51,8 @@ export interface Received {
 
 export const PD_ADDRESS = 'pd:1';
 
-const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+const text = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 
 interface Stored {
   readonly value: Uint8Array;
@@ -72,7 +73,8 @@ export class FakeCluster {
   /** Numbers of commands in each batch message received. */
   readonly batchSizes: number[] = [];
   /** Decides about each command; the default serves all. */
-  interfere: (command: { readonly kind: string; readonly store: number; readonly regionId: number }) => Interference = () => 'serve';
+  interfere: (command: { readonly kind: string; readonly store: number; readonly regionId: number }) => Interference =
+    () => 'serve';
   clusterId = 77n;
   /** What the placement service says instead of the truth. */
   pdView: (() => readonly FakeRegion[]) | undefined;
@@ -194,7 +196,10 @@ export class FakeCluster {
   }
 
   put(key: string, value: string): void {
-    this.data.set(new Uint8Array(Buffer.from(key, 'latin1')), { value: new Uint8Array(Buffer.from(value)), ttlSeconds: 0 });
+    this.data.set(new Uint8Array(Buffer.from(key, 'latin1')), {
+      value: new Uint8Array(Buffer.from(value)),
+      ttlSeconds: 0,
+    });
   }
 
   get(key: string): string | undefined {
@@ -218,7 +223,9 @@ export class FakeCluster {
 
   servePd(address: string, clusterId: () => bigint = () => this.clusterId): void {
     const header = (): { clusterId: string } => ({ clusterId: String(clusterId()) });
-    const checked = (request: { readonly header?: { readonly clusterId: string } | undefined }): { clusterId: string } => {
+    const checked = (request: {
+      readonly header?: { readonly clusterId: string } | undefined;
+    }): { clusterId: string } => {
       const got = request.header?.clusterId ?? '0';
       if (got !== '0' && got !== String(clusterId())) {
         throw new RpcError(RpcStatus.FAILED_PRECONDITION, `mismatch cluster id, need ${clusterId()} but got ${got}`);
@@ -232,7 +239,10 @@ export class FakeCluster {
     const route = (found: FakeRegion | undefined): { region?: WireRegion; leader?: WireRegion['peers'][number] } =>
       found === undefined
         ? {}
-        : { region: wireRegion(found.region), ...(found.leader === undefined ? {} : { leader: wirePeer(found.leader) }) };
+        : {
+            region: wireRegion(found.region),
+            ...(found.leader === undefined ? {} : { leader: wirePeer(found.leader) }),
+          };
     const member = (url: string) => ({
       name: url,
       memberId: '1',
@@ -271,7 +281,8 @@ export class FakeCluster {
       .unary(pdMethods.scanRegions, (request) => {
         const head = checked(request);
         const found = view().filter(
-          ({ region }) => isBeforeEnd(request.startKey, region.range.end) && isBeforeEnd(region.range.start, request.endKey),
+          ({ region }) =>
+            isBeforeEnd(request.startKey, region.range.end) && isBeforeEnd(region.range.start, request.endKey),
         );
         const limited = request.limit > 0 ? found.slice(0, request.limit) : found;
         return {
@@ -310,7 +321,11 @@ export class FakeCluster {
           return tikvMethods.rawGetKeyTTL.reply.encode({ ...empty, ...(await unaryRefusal(what)) });
         }
         const found = this.data.get(request.key);
-        return tikvMethods.rawGetKeyTTL.reply.encode({ ...empty, ttl: found?.ttlSeconds ?? 0, notFound: found === undefined });
+        return tikvMethods.rawGetKeyTTL.reply.encode({
+          ...empty,
+          ttl: found?.ttlSeconds ?? 0,
+          notFound: found === undefined,
+        });
       })
       .rawUnary(tikvMethods.rawCompareAndSwap.path, async (bytes) => {
         const request = tikvMethods.rawCompareAndSwap.request.decode(bytes);
@@ -327,7 +342,10 @@ export class FakeCluster {
           if (request.delete) {
             this.data.delete(request.key);
           } else {
-            this.data.set(new Uint8Array(request.key), { value: new Uint8Array(request.value), ttlSeconds: request.ttl });
+            this.data.set(new Uint8Array(request.key), {
+              value: new Uint8Array(request.value),
+              ttlSeconds: request.ttl,
+            });
           }
         }
         if (what === 'serve-and-break') {
@@ -395,7 +413,7 @@ export class FakeCluster {
     if (wish !== 'serve' && wish !== 'serve-and-break' && wish !== 'serve-silently') {
       return wish;
     }
-    if (context?.clusterId !== String(this.clusterId)) {
+    if (context?.clusterId !== '0' && context?.clusterId !== String(this.clusterId)) {
       return { error: `wrong cluster ${context?.clusterId}` };
     }
     if (context.peer?.storeId !== store) {
@@ -433,7 +451,9 @@ export class FakeCluster {
   /** Own region first, then its neighbours. */
   #currentRegions(found: FakeRegion): WireRegion[] {
     const at = this.#regions.indexOf(found);
-    return [found, this.#regions[at - 1], this.#regions[at + 1]].flatMap((each) => (each === undefined ? [] : [wireRegion(each.region)]));
+    return [found, this.#regions[at - 1], this.#regions[at + 1]].flatMap((each) =>
+      each === undefined ? [] : [wireRegion(each.region)],
+    );
   }
 
   #execute(cmd: WireCommand, found: FakeRegion | undefined): WireResponse {
@@ -523,7 +543,8 @@ function requireInside(region: Region, key: Uint8Array): void {
   }
 }
 
-const contextOf = (cmd: WireCommand): WireContext | undefined => ('context' in cmd.value ? cmd.value.context : undefined);
+const contextOf = (cmd: WireCommand): WireContext | undefined =>
+  'context' in cmd.value ? cmd.value.context : undefined;
 
 function keyOf(cmd: WireCommand): Uint8Array {
   const { value } = cmd;
@@ -547,7 +568,14 @@ function refuse(
 ): WireResponse {
   const value =
     'regionError' in how
-      ? { regionError: wireError(how.regionError), error: '', value: new Uint8Array(0), notFound: false, pairs: [], kvs: [] }
+      ? {
+          regionError: wireError(how.regionError),
+          error: '',
+          value: new Uint8Array(0),
+          notFound: false,
+          pairs: [],
+          kvs: [],
+        }
       : { error: how.error, value: new Uint8Array(0), notFound: false, pairs: [], kvs: [] };
   return { $case: cmd.$case, value } as unknown as WireResponse;
 }

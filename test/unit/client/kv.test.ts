@@ -5,7 +5,8 @@ import { json, tuple, u64be, utf8Codec } from '../../../src/client/codecs.ts';
 import { all, prefix, range } from '../../../src/client/ranges.ts';
 import { FakeCluster } from './fake-cluster.ts';
 
-const text = (bytes: Uint8Array | undefined): string | undefined => (bytes === undefined ? undefined : Buffer.from(bytes).toString());
+const text = (bytes: Uint8Array | undefined): string | undefined =>
+  bytes === undefined ? undefined : Buffer.from(bytes).toString();
 
 async function open(cluster: FakeCluster): Promise<Braid> {
   return cluster.clock.drive(connectWith(cluster.env, { pd: 'pd:1' }));
@@ -131,7 +132,9 @@ describe('limits', () => {
     await expect(connectWith(cluster.env, { pd: 'pd:1', queueMaximum: 1 } as never)).rejects.toMatchObject({
       hint: 'did you mean queueMax?',
     });
-    expect(() => db.scan(all(), { revers: true } as object)).toThrow(expect.objectContaining({ hint: 'did you mean reverse?' }));
+    expect(() => db.scan(all(), { revers: true } as object)).toThrow(
+      expect.objectContaining({ hint: 'did you mean reverse?' }),
+    );
   });
 
   test.each([
@@ -259,7 +262,8 @@ describe('batches', () => {
     const cluster = new FakeCluster();
     const db = await open(cluster);
     const value = new Uint8Array(1024 * 1024);
-    const ops = (count: number) => Array.from({ length: count }, (_, i) => ({ type: 'put', key: `k${i}`, value }) as const);
+    const ops = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ type: 'put', key: `k${i}`, value }) as const);
     await cluster.clock.drive(db.writeMany(ops(7), { atomic: 'region' }));
     expect(cluster.receivedKinds('RawBatchPut')).toHaveLength(1);
     const results = await cluster.clock.drive(db.writeMany(ops(9), { atomic: 'region' }));
@@ -308,7 +312,14 @@ describe('views', () => {
     await clock.drive(db.put(['a', 2n], { n: 2 }));
     await clock.drive(db.put(['a', 10n], { n: 10 }));
     expect(await clock.drive(db.get(['a', 2n]))).toEqual({ n: 2 });
-    expect(await clock.drive(db.getMany([['a', 10n], ['b', 1n]]))).toEqual([{ n: 10 }, undefined]);
+    expect(
+      await clock.drive(
+        db.getMany([
+          ['a', 10n],
+          ['b', 1n],
+        ]),
+      ),
+    ).toEqual([{ n: 10 }, undefined]);
     expect(await clock.drive(db.compareAndSwap(['a', 2n], { expected: { n: 2 }, value: { n: 3 } }))).toEqual({
       swapped: true,
       previous: { n: 2 },
@@ -348,7 +359,11 @@ describe('deleteRange', () => {
       db.deleteRange(range('b', 'r'), { onProgress: (p) => progress.push([p.regionsDone, text(p.doneBelow)]) }),
     );
     expect(done).toEqual({ regionsDone: 3 });
-    expect(progress).toEqual([[1, 'g'], [2, 'p'], [3, undefined]]);
+    expect(progress).toEqual([
+      [1, 'g'],
+      [2, 'p'],
+      [3, undefined],
+    ]);
     expect(cluster.keys()).toEqual(['a', 'z']);
   });
 

@@ -4,7 +4,8 @@ import { UndeterminedResultError } from '../../../src/client/errors.ts';
 import type { Braid } from '../../../src/client/kv.ts';
 import { FakeCluster, type Interference, type WireError, wireRegion } from './fake-cluster.ts';
 
-const text = (bytes: Uint8Array | undefined): string | undefined => (bytes === undefined ? undefined : Buffer.from(bytes).toString());
+const text = (bytes: Uint8Array | undefined): string | undefined =>
+  bytes === undefined ? undefined : Buffer.from(bytes).toString();
 
 async function open(cluster: FakeCluster, options: { timeoutMs?: number } = {}): Promise<Braid> {
   return cluster.clock.drive(connectWith(cluster.env, { pd: 'pd:1', ...options }));
@@ -30,7 +31,12 @@ describe('region errors', () => {
   const refusals: readonly [string, Partial<WireError>][] = [
     ['NotLeader without a leader', { notLeader: { regionId: 1 } }],
     ['RegionNotFound', { regionNotFound: { regionId: 1 } }],
-    ['KeyNotInRegion', { keyNotInRegion: { key: new Uint8Array(1), regionId: 1, startKey: new Uint8Array(0), endKey: new Uint8Array(0) } }],
+    [
+      'KeyNotInRegion',
+      {
+        keyNotInRegion: { key: new Uint8Array(1), regionId: 1, startKey: new Uint8Array(0), endKey: new Uint8Array(0) },
+      },
+    ],
     ['EpochNotMatch without regions', { epochNotMatch: { currentRegions: [] } }],
     ['ServerIsBusy', { serverIsBusy: { reason: 'queue full', backoffMs: 0, estimatedWaitMs: 0, appliedIndex: 0 } }],
     ['StaleCommand', { staleCommand: {} }],
@@ -110,7 +116,11 @@ describe('region errors', () => {
     const db = await open(cluster);
     cluster.interfere = () => ({ error: 'ttl is not enabled' });
     const { error } = await settle(cluster, db.put('k', 'v'));
-    expect(error).toMatchObject({ code: 'ServerRefused', outcome: 'not-applied', message: expect.stringContaining('ttl is not enabled') });
+    expect(error).toMatchObject({
+      code: 'ServerRefused',
+      outcome: 'not-applied',
+      message: expect.stringContaining('ttl is not enabled'),
+    });
   });
 
   test('region errors of unary commands are treated the same', async () => {
@@ -176,7 +186,8 @@ describe('leader changes', () => {
     await cluster.clock.drive(Promise.all(Array.from({ length: 20 }, () => db.get('k', { read: 'follower' }))));
     expect(new Set(cluster.receivedKinds('RawGet').map(({ store }) => store))).toEqual(new Set([2, 3]));
     cluster.received.length = 0;
-    cluster.interfere = ({ store }) => (store === 1 ? 'serve' : { regionError: { regionNotInitialized: { regionId: 1 } } });
+    cluster.interfere = ({ store }) =>
+      store === 1 ? 'serve' : { regionError: { regionNotInitialized: { regionId: 1 } } };
     expect(text(await cluster.clock.drive(db.get('k', { read: 'follower' })))).toBe('v');
     expect(cluster.received.at(-1)?.store).toBe(1);
   });
@@ -293,7 +304,11 @@ describe('broken connections', () => {
     const [put, get] = [db.put('k', 'v'), db.get('k')];
     const { error } = await settle(cluster, put);
     expect(error).toBeInstanceOf(UndeterminedResultError);
-    expect(error).toMatchObject({ outcome: 'unknown', retryable: false, hint: expect.stringContaining('read the key') });
+    expect(error).toMatchObject({
+      outcome: 'unknown',
+      retryable: false,
+      hint: expect.stringContaining('read the key'),
+    });
     expect(await cluster.clock.drive(get)).toBeUndefined();
     expect(cluster.receivedKinds('RawPut')).toHaveLength(1);
   });
@@ -394,7 +409,11 @@ describe('deadlines', () => {
     const db = await open(cluster);
     cluster.interfere = () => 'ignore';
     const { ms, error } = await settle(cluster, db.put('k', 'v', { timeoutMs: 300 }));
-    expect(error).toMatchObject({ code: 'DeadlineExceeded', outcome: 'unknown', details: { phase: 'in-flight', attempts: 0 } });
+    expect(error).toMatchObject({
+      code: 'DeadlineExceeded',
+      outcome: 'unknown',
+      details: { phase: 'in-flight', attempts: 0 },
+    });
     expect(ms).toBeGreaterThanOrEqual(300);
     expect(ms).toBeLessThan(310);
   });
@@ -435,7 +454,9 @@ describe('deadlines', () => {
 
   test('a call that waits behind a full store ends in the queue, certainly not applied', async () => {
     const cluster = new FakeCluster();
-    const db = await cluster.clock.drive(connectWith(cluster.env, { pd: 'pd:1', maxInFlightPerStore: 1, timeoutMs: 200 }));
+    const db = await cluster.clock.drive(
+      connectWith(cluster.env, { pd: 'pd:1', maxInFlightPerStore: 1, timeoutMs: 200 }),
+    );
     await cluster.clock.drive(db.get('warm'));
     cluster.interfere = () => 'ignore';
     const outcomes = await cluster.clock.drive(Promise.allSettled([db.put('a', '1'), db.put('b', '2')]));
@@ -447,7 +468,9 @@ describe('deadlines', () => {
 
   test('calls that expire while queued do not pile up', async () => {
     const cluster = new FakeCluster();
-    const db = await cluster.clock.drive(connectWith(cluster.env, { pd: 'pd:1', maxInFlightPerStore: 1, timeoutMs: 50 }));
+    const db = await cluster.clock.drive(
+      connectWith(cluster.env, { pd: 'pd:1', maxInFlightPerStore: 1, timeoutMs: 50 }),
+    );
     await cluster.clock.drive(db.get('warm'));
     cluster.interfere = () => 'ignore';
     for (let round = 0; round < 20; round++) {

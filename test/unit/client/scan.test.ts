@@ -97,7 +97,9 @@ describe('forward scans', () => {
   test('toArray refuses to cut off silently', async () => {
     const cluster = filled(11);
     const db = await open(cluster);
-    await expect(cluster.clock.drive(db.scan(all()).toArray({ max: 10 }))).rejects.toMatchObject({ code: 'InvalidArgument' });
+    await expect(cluster.clock.drive(db.scan(all()).toArray({ max: 10 }))).rejects.toMatchObject({
+      code: 'InvalidArgument',
+    });
     await expect(cluster.clock.drive(db.scan(all()).toArray({ max: 11 }))).resolves.toHaveLength(11);
   });
 
@@ -226,28 +228,31 @@ describe('scans while regions move', () => {
   ];
 
   for (const reverse of [false, true]) {
-    test.each(changes)(`${reverse ? 'descending' : 'ascending'}, during %s each key comes exactly once and in order`, async (_, change) => {
-      const cluster = filled(400, { splits: [name(200)] });
-      const db = await open(cluster);
-      let n = 0;
-      const seenBorders = new Set<string>();
-      cluster.interfere = ({ kind }) => {
-        if (kind === 'RawScan') {
-          n++;
-          const before = cluster.regions.length;
-          if (n % 3 === 0 && before < 40) {
-            const at = name((n * 37) % 400);
-            if (!seenBorders.has(at) || before > 1) {
-              seenBorders.add(at);
-              change(cluster, n);
+    test.each(changes)(
+      `${reverse ? 'descending' : 'ascending'}, during %s each key comes exactly once and in order`,
+      async (_, change) => {
+        const cluster = filled(400, { splits: [name(200)] });
+        const db = await open(cluster);
+        let n = 0;
+        const seenBorders = new Set<string>();
+        cluster.interfere = ({ kind }) => {
+          if (kind === 'RawScan') {
+            n++;
+            const before = cluster.regions.length;
+            if (n % 3 === 0 && before < 40) {
+              const at = name((n * 37) % 400);
+              if (!seenBorders.has(at) || before > 1) {
+                seenBorders.add(at);
+                change(cluster, n);
+              }
             }
           }
-        }
-        return 'serve';
-      };
-      const entries = await cluster.clock.drive(db.scan(all(), { pageSize: 7, reverse }).toArray());
-      const expected = reverse ? names(400).reverse() : names(400);
-      expect(entries.map(({ key }) => text(key))).toEqual(expected);
-    });
+          return 'serve';
+        };
+        const entries = await cluster.clock.drive(db.scan(all(), { pageSize: 7, reverse }).toArray());
+        const expected = reverse ? names(400).reverse() : names(400);
+        expect(entries.map(({ key }) => text(key))).toEqual(expected);
+      },
+    );
   }
 });

@@ -443,6 +443,10 @@ export class ApplyFsm {
     if (this.#ctx.failpoints.hit(name, this.regionId)?.type !== 'pause') {
       return false;
     }
+    if (!this.#flushed()) {
+      // What stands before the step takes effect; then the point is asked again.
+      return true;
+    }
     this.#state = { type: 'paused' };
     const { router, clock } = this.#ctx;
     clock.setTimer(PAUSE_RETRY_MS, () => router.toApply(this.regionId, { type: 'noop' }), 'apply-paused');

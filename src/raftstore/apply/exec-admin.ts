@@ -5,14 +5,14 @@
  * `components/raftstore/src/store/fsm/apply.rs` (`exec_*`).
  */
 import { assert } from '../../base/assert.ts';
-import { regionId } from '../../base/ids.ts';
+import { peerId, regionId } from '../../base/ids.ts';
 import type { AdminCommand } from '../../codec/command.ts';
 import { decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
 import type { RegionError } from '../../codec/region-error.ts';
 import type { ApplyState, MergeState, RegionLocalState } from '../../codec/store-record.ts';
 import { applyStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
-import { regionsEqual, type Region } from '../../meta/region.ts';
+import { findPeer, regionsEqual, type Region } from '../../meta/region.ts';
 import type { ConfChangeV2, Entry } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
 import type { AdminRefusal, ExecResult } from '../msg.ts';
@@ -267,7 +267,9 @@ export function execChangePeer(
   }
   const { region } = changed;
   assertEpochMoved('change-peer', input.region, region);
-  putRegion(input.batch, { state: 'normal', region, mergeState: undefined });
+  // A replica that removes itself leaves a tombstone at once: after a crash nobody would be there to finish its end.
+  const isMember = findPeer(region, peerId(input.peerId)) !== undefined;
+  putRegion(input.batch, { state: isMember ? 'normal' : 'tombstone', region, mergeState: undefined });
   return applied(input, {
     region,
     result: {

@@ -53,7 +53,12 @@ export class RangeCleaner {
 
   /** Notes a task in `batch`; it must be started once the batch is durable. */
   add(batch: WriteBatch, range: KeyRange): number {
-    const id = this.#nextId++;
+    let id = this.#nextId;
+    while (this.#ctx.engine.getSync(pendingCleanKey(id)) !== undefined) {
+      // Tasks of an earlier process that are not taken up yet.
+      id++;
+    }
+    this.#nextId = id + 1;
     batch.put(pendingCleanKey(id), encodeCleanTask({ range }));
     this.#tasks.set(id, { id, range, remaining: [range], tries: 0, isStarted: false });
     return id;

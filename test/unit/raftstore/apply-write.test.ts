@@ -410,7 +410,8 @@ describe('failpoints', () => {
     s.points.held.add('apply::before-write');
     const outcomes = s.apply(1, [noop(6), write(7, put('c', '1')), noop(8)]);
     await s.run(() => s.clock.monoMs() > 100);
-    expect(outcomes.map((o) => o.type)).toEqual([]);
+    expect(outcomes.map((o) => o.type)).toEqual(['write-applied']);
+    expect(s.applyStateOf(1)?.appliedIndex).toBe(6);
     s.points.held.clear();
     await s.run();
     expect(outcomes.map((o) => o.type)).toEqual(['write-applied', 'write-applied', 'write-applied']);

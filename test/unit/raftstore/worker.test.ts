@@ -136,6 +136,23 @@ describe('cleaning ranges', () => {
     expect(s.stateOf(1)).toBeDefined();
   });
 
+  it('does not take the number of a task that is still on disk', async () => {
+    const s = await StoreHarness.open();
+    await fill(s, letters);
+    const first = s.engine.createBatch();
+    s.workers.addCleanTask(first, range('a', 'c'));
+    await s.wait(s.engine.write(first));
+    const again = await s.restart();
+    const second = again.engine.createBatch();
+    again.workers.startCleaning(again.workers.addCleanTask(second, range('c', 'e')));
+    await again.wait(again.engine.write(second));
+    expect(await tasksOnDisk(again)).toBe(2);
+    again.own(sketchRegion({ id: 1, start: 'e' }));
+    await again.wait(again.workers.start());
+    await rest(again);
+    expect(await again.keys()).toEqual(['e', 'f', 'g', 'h']);
+  });
+
   it('does not start before it is told to', async () => {
     const s = await StoreHarness.open();
     await fill(s, letters);

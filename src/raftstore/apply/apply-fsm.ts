@@ -142,6 +142,8 @@ export class ApplyFsm {
   #batchNumber = 0;
   readonly #tasks: BoundedQueue<ApplyTask> = new BoundedQueue(TASKS_WARN);
   #task: ApplyTask | undefined;
+  /** Commit position of the newest task of this incarnation. */
+  #lastCommitIndex = 0;
   /** Position inside the current apply task. */
   #next = 0;
   #payload: { readonly index: number; readonly payload: Payload } | undefined;
@@ -322,6 +324,12 @@ export class ApplyFsm {
   #takeTask(): ApplyTask | undefined {
     const task = this.#tasks.shift();
     if (task?.type === 'apply') {
+      assert(task.commitIndex >= this.#lastCommitIndex, 'commit position goes back', {
+        region: this.regionId,
+        commitIndex: task.commitIndex,
+        before: this.#lastCommitIndex,
+      });
+      this.#lastCommitIndex = task.commitIndex;
       this.#applyState = withCommit(this.#applyState, task.commitIndex, task.commitTerm);
       this.#proposals.push(...task.proposals);
       this.#next = 0;

@@ -23,14 +23,12 @@ export function advance(state: ApplyState, index: number, term: number): ApplySt
   return { ...state, appliedIndex: index, appliedTerm: term };
 }
 
-/** With the commit position a task of the peer FSM brought along; it never goes back. */
-export function withCommit(state: ApplyState, index: number, term: number): ApplyState {
-  assert(index >= state.commitIndex && term >= state.commitTerm, 'commit position goes back', {
-    index,
-    commitIndex: state.commitIndex,
-  });
-  return { ...state, commitIndex: index, commitTerm: term };
-}
+/**
+ * With the commit position a task of the peer FSM brought along. After a restart the log is handed over again in
+ * smaller pieces, whose positions may lie below the one on disk; that one stays until they pass it.
+ */
+export const withCommit = (state: ApplyState, index: number, term: number): ApplyState =>
+  index > state.commitIndex ? { ...state, commitIndex: index, commitTerm: term } : state;
 
 /** After compacting the log up to and including `index`. */
 export function truncate(state: ApplyState, index: number, term: number): ApplyState {

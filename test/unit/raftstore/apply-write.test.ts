@@ -396,6 +396,20 @@ describe('stopping', () => {
     expect(() => s.round()).toThrow(Aborted);
   });
 
+  it('keeps the commit position on disk until the log handed over again passes it', async () => {
+    const s = await store();
+    s.apply(1, [noop(6)], { index: 9, term: 6 });
+    await s.run();
+    const again = await s.restart();
+    again.start(1);
+    again.apply(1, [noop(7)]);
+    await again.run();
+    expect(again.applyStateOf(1)).toMatchObject({ appliedIndex: 7, commitIndex: 9, commitTerm: 6 });
+    again.apply(1, [noop(8, 7), noop(9, 7), noop(10, 7)]);
+    await again.run();
+    expect(again.applyStateOf(1)).toMatchObject({ appliedIndex: 10, commitIndex: 10, commitTerm: 7 });
+  });
+
   it('stops the store when the commit position goes back', async () => {
     const s = await store();
     s.apply(1, [noop(6)], { index: 9, term: 6 });

@@ -276,6 +276,8 @@ export class StoreCluster {
       for await (const chunk of chunks) {
         await this.sleep(this.#delay());
         if (target.store !== store || sender.incarnation !== incarnation || sender.store === undefined) {
+          // A broken connection: the receiving process, if it still runs, sees the stream end.
+          receiver.abort();
           return false;
         }
         const verdict = await receiver.accept(chunk);

@@ -2,8 +2,10 @@
 import fc from 'fast-check';
 import { type PeerId, type RegionId, type StoreId, peerId, regionId, storeId } from '../../src/base/ids.ts';
 import type { KeyRange } from '../../src/base/key-range.ts';
+import type { AdminCommand, RaftCommand, WriteOp } from '../../src/codec/command.ts';
 import type { PeerMessage, PeerMessageBody } from '../../src/codec/peer-message.ts';
 import type { RegionError } from '../../src/codec/region-error.ts';
+import type { RegionLocalState } from '../../src/codec/store-record.ts';
 import type { PeerChange, RegionHeartbeat, RegionStep } from '../../src/meta/heartbeat.ts';
 import type { Peer, Region, RegionEpoch, Store } from '../../src/meta/region.ts';
 import type { Entry, EntryType, Message, MsgType, Snapshot } from '../../src/raft/types.ts';
@@ -171,3 +173,51 @@ export const heartbeat: fc.Arbitrary<RegionHeartbeat> = fc.record({
 
 /** A cluster id or hash of up to 64 bits. */
 export const uint64: fc.Arbitrary<bigint> = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+
+const expiry = fc.nat(2 ** 31);
+
+const writeOp: fc.Arbitrary<WriteOp> = fc.oneof(
+  fc.record({ type: fc.constant('put' as const), key: bytes, value: longBytes, expireAtSeconds: expiry }),
+  fc.record({ type: fc.constant('delete' as const), key: bytes }),
+  fc.record({ type: fc.constant('delete-range' as const), range }),
+  fc.record({
+    type: fc.constant('compare-and-swap' as const),
+    key: bytes,
+    expected: fc.option(bytes, { nil: undefined }),
+    value: bytes,
+    expireAtSeconds: expiry,
+    deletes: fc.boolean(),
+    nowSeconds: expiry,
+  }),
+  fc.record({ type: fc.constant('expire' as const), key: bytes, expireAtSeconds: expiry }),
+);
+
+const adminCommand: fc.Arbitrary<AdminCommand> = fc.oneof(
+  fc.record({
+    type: fc.constant('batch-split' as const),
+    children: fc.array(fc.record({ splitKey: bytes, newRegionId: safeInt, newPeerIds: ids }), { maxLength: 3 }),
+  }),
+  fc.record({ type: fc.constant('prepare-merge' as const), minIndex: safeInt, target: region }),
+  fc.record({
+    type: fc.constant('commit-merge' as const),
+    source: region,
+    commit: safeInt,
+    entries: fc.array(entry, { maxLength: 3 }),
+  }),
+  fc.record({ type: fc.constant('rollback-merge' as const), commit: safeInt }),
+  fc.record({ type: fc.constant('compact-log' as const), index: safeInt, term: safeInt }),
+  fc.record({ type: fc.constant('compute-hash' as const) }),
+  fc.record({ type: fc.constant('verify-hash' as const), index: safeInt, hash: bytes }),
+  fc.record({ type: fc.constant('change-peer' as const), changes: fc.array(change, { maxLength: 3 }) }),
+);
+
+export const raftCommand: fc.Arbitrary<RaftCommand> = fc.oneof(
+  fc.record({ type: fc.constant('write' as const), epoch, ops: fc.array(writeOp, { maxLength: 5 }) }),
+  fc.record({ type: fc.constant('admin' as const), epoch, command: adminCommand }),
+);
+
+export const regionLocalState: fc.Arbitrary<RegionLocalState> = fc.record({
+  state: fc.constantFrom('normal', 'applying', 'merging', 'tombstone'),
+  region,
+  mergeState: fc.option(fc.record({ minIndex: safeInt, target: region, commit: safeInt }), { nil: undefined }),
+});

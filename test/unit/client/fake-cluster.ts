@@ -5,7 +5,7 @@
 import { compareBytes, equalBytes } from '../../../src/base/bytes.ts';
 import { KeyMap } from '../../../src/base/key-map.ts';
 import { isBeforeEnd, rangeContains } from '../../../src/base/key-range.ts';
-import { type ByteStream, RpcError, RpcStatus } from '../../../src/env/net.ts';
+import { type ByteStream, RpcError, RpcStatus, type ServiceTable } from '../../../src/env/net.ts';
 import { SILENT_LOGGER } from '../../../src/env/log.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import { type Peer, type Region, type Store } from '../../../src/meta/region.ts';
@@ -221,7 +221,7 @@ export class FakeCluster {
 
   // ---------------------------------------------------------------------------------------------- placement service
 
-  servePd(address: string, clusterId: () => bigint = () => this.clusterId): void {
+  servePd(address: string, clusterId: () => bigint = () => this.clusterId, more?: ServiceTable): void {
     const header = (): { clusterId: string } => ({ clusterId: String(clusterId()) });
     const checked = (request: {
       readonly header?: { readonly clusterId: string } | undefined;
@@ -304,6 +304,9 @@ export class FakeCluster {
         header: checked(request),
         stores: [...this.stores.values()].map(wireStore),
       }));
+    if (more !== undefined) {
+      builder.merge(more);
+    }
     this.net.serve(address, builder.build());
   }
 

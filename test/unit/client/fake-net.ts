@@ -142,6 +142,9 @@ export class FakeNet implements Net {
             () => fail(new RpcError(RpcStatus.DEADLINE_EXCEEDED, `no answer within ${call.timeoutMs} ms`)),
             'fake-unary',
           );
+          call.signal?.addEventListener('abort', () => fail(new RpcError(RpcStatus.CANCELLED, 'aborted')), {
+            once: true,
+          });
           if (closed) {
             fail(new RpcError(RpcStatus.CANCELLED, 'channel closed', { sent: false }));
             return;

@@ -344,6 +344,11 @@ export class RaftStore implements Router {
     return this.#peers.size;
   }
 
+  /** Background work under way, for store reports. */
+  load(): StoreWorkers['load'] {
+    return this.#workers.load;
+  }
+
   /** Asks every leader here to hand over; call repeatedly until {@link movableLeaderCount} is zero. */
   transferAllLeaders(): void {
     for (const slot of this.#peers.values()) {

@@ -3,9 +3,14 @@
  * one turn of the event loop leaves in one message.
  */
 import { MIB } from '../../base/units.ts';
+import { decodeBatchRequest, encodeBatchResponse } from '../../codec/batch-commands.ts';
 import type { Clock } from '../../env/clock.ts';
 import { type ByteStream, RpcStatus } from '../../env/net.ts';
-import { BatchCommandsRequest, type BatchCommandsRequest_Request, BatchCommandsResponse, type BatchCommandsResponse_Response } from '../../gen/tikvpb.ts';
+import type {
+  BatchCommandsRequest,
+  BatchCommandsRequest_Request,
+  BatchCommandsResponse_Response,
+} from '../../gen/tikvpb.ts';
 import type { CallInfo, RawKv } from './raw-kv.ts';
 import type { RequestMetrics, RequestType } from './request-metrics.ts';
 
@@ -73,7 +78,7 @@ export class BatchCommandsStream {
     }
     let request: BatchCommandsRequest;
     try {
-      request = BatchCommandsRequest.decode(message);
+      request = decodeBatchRequest(message);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       this.#stream.cancel(RpcStatus.INVALID_ARGUMENT, `malformed BatchCommandsRequest: ${reason}`);
@@ -192,11 +197,11 @@ export class BatchCommandsStream {
     while (at < length && !this.#isBlocked) {
       const to = Math.min(at + REPLIES_PER_MESSAGE_MAX, length);
       const isAll = at === 0 && to === length;
-      const message = BatchCommandsResponse.encode({
+      const message = encodeBatchResponse({
         responses: isAll ? this.#replies : this.#replies.slice(at, to),
         requestIds: isAll ? this.#ids : this.#ids.slice(at, to),
         transportLayerLoad: 0,
-      }).finish();
+      });
       this.#isBlocked = !this.#stream.send(message);
       at = to;
     }

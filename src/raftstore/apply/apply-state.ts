@@ -1,5 +1,5 @@
 /** Arithmetic on the record that says how far a region's log is applied. Values are immutable. */
-import { assert } from '../../base/assert.ts';
+import { assert, InvariantError } from '../../base/assert.ts';
 import { INIT_LOG_INDEX, INIT_LOG_TERM, type ApplyState } from '../../codec/store-record.ts';
 
 /** Apply state of a region that a split has just created: nothing applied but the fictional first entry. */
@@ -14,13 +14,23 @@ export const childApplyState = (): ApplyState => ({
 
 /** After executing the entry at (`index`, `term`), which must follow the last one without a gap. */
 export function advance(state: ApplyState, index: number, term: number): ApplyState {
-  assert(index === state.appliedIndex + 1 && term >= state.appliedTerm, 'applied entries must follow each other', {
-    index,
-    term,
-    appliedIndex: state.appliedIndex,
-    appliedTerm: state.appliedTerm,
-  });
-  return { ...state, appliedIndex: index, appliedTerm: term };
+  if (index !== state.appliedIndex + 1 || term < state.appliedTerm) {
+    // Once per entry: the details are built only when they are needed.
+    throw new InvariantError('applied entries must follow each other', {
+      index,
+      term,
+      appliedIndex: state.appliedIndex,
+      appliedTerm: state.appliedTerm,
+    });
+  }
+  return {
+    appliedIndex: index,
+    appliedTerm: term,
+    commitIndex: state.commitIndex,
+    commitTerm: state.commitTerm,
+    truncatedIndex: state.truncatedIndex,
+    truncatedTerm: state.truncatedTerm,
+  };
 }
 
 /**

@@ -293,7 +293,11 @@ describe('change-peer', () => {
     expect(s.valueOf('c')).toBe('1');
     expect(s.applyStateOf(1)?.appliedIndex).toBe(7);
     // A restart must find the end of this replica, whether or not its peer FSM came to write it.
-    expect(s.stateOf(1)).toMatchObject({ state: 'tombstone', region: { epoch: { confVer: 2, version: 1 } }, mergeState: undefined });
+    expect(s.stateOf(1)).toMatchObject({
+      state: 'tombstone',
+      region: { epoch: { confVer: 2, version: 1 } },
+      mergeState: undefined,
+    });
     expect(s.stateOf(1)?.region.peers.map((p) => p.id)).toEqual([12, 13]);
     expect(s.messages(1, 'snapshot-generated')).toEqual([
       { type: 'snapshot-generated', requestId: 1, snapshot: undefined },

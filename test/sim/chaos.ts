@@ -9,7 +9,7 @@ import { compareBytes, utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import { isLeftNeighbour } from '../../src/base/key-range.ts';
 import type { Rng } from '../../src/env/rng.ts';
-import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../src/meta/region.ts';
+import { findPeerOnStore, formatRegion, isInJointState, type Peer, type Region } from '../../src/meta/region.ts';
 import type { RaftstoreConfig } from '../../src/raftstore/config.ts';
 import { StoreCluster } from './store-cluster.ts';
 
@@ -199,6 +199,11 @@ class Chaos {
         }
         if (pairs.length > 0) {
           const [source, target] = rng.pick(pairs);
+          // The placement service's part of the bargain: no merge while a peer of either region may not exist yet.
+          if (!this.isHealthy(source) || !this.isHealthy(target)) {
+            this.count('merge:pending');
+            return;
+          }
           const aligned = source.peers.length === target.peers.length && source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
           if (aligned) {
             this.fire(source.id, { type: 'merge', target }, action);
@@ -245,6 +250,14 @@ class Chaos {
       case 'compact':
       case 'rest':
     }
+  }
+
+  /** The newest report of the region is about exactly this descriptor and names no pending peer. */
+  isHealthy(region: Region): boolean {
+    const heartbeat = this.cluster.heartbeats.get(region.id);
+    return (
+      heartbeat !== undefined && formatRegion(heartbeat.region) === formatRegion(region) && heartbeat.pendingPeers.length === 0
+    );
   }
 
   reboot(id: number): void {

@@ -319,7 +319,12 @@ export class StoreCluster {
     return {
       regionHeartbeat: (heartbeat: RegionHeartbeat) => {
         const known = this.heartbeats.get(heartbeat.region.id);
-        if (known === undefined || heartbeat.region.epoch.version >= known.region.epoch.version) {
+        if (
+          known === undefined ||
+          (heartbeat.region.epoch.version >= known.region.epoch.version &&
+            heartbeat.region.epoch.confVer >= known.region.epoch.confVer &&
+            heartbeat.term >= known.term)
+        ) {
           this.heartbeats.set(heartbeat.region.id, heartbeat);
         }
       },

@@ -79,6 +79,10 @@ export function continueDestroy(peer: RaftPeer): void {
       return;
     }
   }
+  if (!peer.isInitialized) {
+    // Until the tombstone is visible on disk, a split must find the slot taken by somebody it may not replace.
+    ctx.pendingCreatePeers.set(regionId, { peerId: 0, isSplitting: false });
+  }
   const batch = ctx.engine.createBatch();
   const region: Region = peer.isInitialized ? peer.region : { ...peer.region, peers: [peer.peer] };
   batch.put(
@@ -147,7 +151,7 @@ function finish(peer: RaftPeer, keepData: boolean): void {
     }
   }
   const pending = ctx.pendingCreatePeers.get(regionId);
-  if (pending !== undefined && pending.peerId === peer.peer.id && !pending.isSplitting) {
+  if (pending !== undefined && (pending.peerId === peer.peer.id || pending.peerId === 0) && !pending.isSplitting) {
     ctx.pendingCreatePeers.delete(regionId);
   }
   if (peer.generating.type === 'ready') {

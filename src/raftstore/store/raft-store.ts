@@ -32,6 +32,7 @@ import { PeerFsm } from '../peer/peer-fsm.ts';
 import { RaftPeer } from '../peer/raft-peer.ts';
 import { epochNotMatch, regionNotFound, serverIsBusy } from '../refusal.ts';
 import type { SnapshotReceiver } from '../snapshot/receive.ts';
+import { TTL_SWEEP_DEFAULTS, TtlSweeper, type ExpiredKey } from '../worker/ttl-sweep.ts';
 import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
 import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
 import { onUnknownPeerMessage } from './store-fsm.ts';
@@ -78,6 +79,8 @@ interface ApplySlot {
   scheduled: boolean;
 }
 
+/** How long the removal of expired values may wait for its region; the next pass tries again. */
+const EXPIRE_DEADLINE_MS = 5_000;
 /** How often the merged-away map is trimmed, in entries. */
 const MERGED_INTO_MAX = 10_000;
 
@@ -88,6 +91,7 @@ export class RaftStore implements Router {
   readonly #transport: PeerTransport;
   readonly #ctx: StoreContext;
   readonly #workers: StoreWorkers;
+  readonly #sweeper: TtlSweeper;
   readonly #peers: Map<RegionId, PeerSlot> = new Map();
   readonly #applies: Map<RegionId, ApplySlot> = new Map();
   readonly #mergedInto: Map<RegionId, RegionId> = new Map();
@@ -142,6 +146,30 @@ export class RaftStore implements Router {
       write: (batch, done) => this.#write(batch, done),
       abort: (reason, cause) => this.#abort(reason, cause),
     };
+    this.#sweeper = new TtlSweeper(this.#ctx, {
+      ...TTL_SWEEP_DEFAULTS,
+      isLeader: (region) => this.#peers.get(region)?.fsm.peer.isLeader === true,
+      onExpired: (region, keys) => this.#removeExpired(region, keys),
+    });
+  }
+
+  /** Gives back the space of values whose time has run out; each is removed only if nothing newer took its place. */
+  #removeExpired(region: Region, keys: readonly ExpiredKey[]): void {
+    const peer = findPeerOnStore(region, this.storeId as StoreId);
+    if (peer === undefined) {
+      return;
+    }
+    this.write({
+      header: {
+        regionId: region.id,
+        epoch: region.epoch,
+        peerId: peer.id,
+        term: 0,
+        deadlineMonoMs: this.#env.clock.monoMs() + EXPIRE_DEADLINE_MS,
+      },
+      ops: keys.map(({ key, expireAtSeconds }) => ({ type: 'expire', key, expireAtSeconds })),
+      respond: () => {},
+    });
   }
 
   /** Loads every region of the store. Nothing moves before {@link start}. */
@@ -199,6 +227,7 @@ export class RaftStore implements Router {
     }
     this.#armTick();
     this.#scheduleRound();
+    this.#sweeper.start();
   }
 
   /** Stops at once, as far as promises to others go; requests still waiting are answered as undetermined or not found. */
@@ -217,6 +246,7 @@ export class RaftStore implements Router {
       }
       failEverything(slot.fsm.peer, regionNotFound(region));
     }
+    await this.#sweeper.stop();
     await this.#workers.stop();
   }
 
@@ -610,7 +640,8 @@ export class RaftStore implements Router {
 
   #abort(reason: string, cause?: unknown): never {
     this.#running = false;
-    return this.#env.abort('bug', reason, cause);
+    const damaged = cause instanceof CorruptionError || cause instanceof EnginePoisonedError;
+    return this.#env.abort(damaged ? 'storage' : 'bug', reason, cause);
   }
 
   #write(batch: WriteBatch, done: () => void): void {

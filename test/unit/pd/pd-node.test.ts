@@ -1,0 +1,399 @@
+import { describe, expect, test } from 'vitest';
+import { createMemoryEngineFactory } from '../../../src/engine/memory/memory-engine.ts';
+import { MemoryDisk } from '../../../src/engine/memory/crash-model.ts';
+import type { Env } from '../../../src/env/env.ts';
+import { EngineOpenError } from '../../../src/env/engine.ts';
+import { NO_FAILPOINTS } from '../../../src/env/failpoints.ts';
+import { SILENT_LOGGER } from '../../../src/env/log.ts';
+import type { Net } from '../../../src/env/net.ts';
+import { createRng } from '../../../src/env/rng.ts';
+import type { RegionHeartbeat } from '../../../src/meta/heartbeat.ts';
+import type { Peer, Region, Store } from '../../../src/meta/region.ts';
+import { term } from '../../../src/base/ids.ts';
+import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG, type PlacementConfig } from '../../../src/pd/defaults.ts';
+import { PdNode } from '../../../src/pd/pd-node.ts';
+import type { Result } from '../../../src/pd/schedule/verdict.ts';
+import { LOGICAL_MAX, composeTimestamp } from '../../../src/pd/tso/timestamp-oracle.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { R, S, accepted, key, makeRegion } from './world.ts';
+
+const NO_NET: Net = {
+  dial: () => {
+    throw new Error('the node must not use the network');
+  },
+  listen: () => Promise.reject(new Error('the node must not use the network')),
+};
+
+const store = (id: number, address = `127.0.0.1:${id}`): Store => ({
+  id: S(id),
+  address,
+  statusAddress: '',
+  state: 'up',
+  labels: [],
+  version: '1',
+  startTimestamp: 1,
+});
+
+/** A machine with a disk; the node on it can be killed and started again. */
+class Machine {
+  clock: ManualClock = new ManualClock();
+  readonly disk: MemoryDisk = new MemoryDisk(createRng(3));
+  readonly aborts: string[] = [];
+
+  async start(options: { readonly clusterId?: bigint; readonly config?: Partial<PlacementConfig> } = {}): Promise<PdNode> {
+    const engines = createMemoryEngineFactory(this.disk, this.clock);
+    const env: Env = {
+      clock: this.clock,
+      rng: createRng(11),
+      net: NO_NET,
+      engines,
+      failpoints: NO_FAILPOINTS,
+      log: SILENT_LOGGER,
+      // A real process is gone after this call; here the caller goes on and sees the fault itself.
+      abort: (kind) => {
+        this.aborts.push(kind);
+        return undefined as never;
+      },
+    };
+    const engine = await this.clock.settle(engines.open({ path: 'pd', createIfMissing: true }));
+    const opening = PdNode.open(env, engine, {
+      placement: { ...DEFAULT_PLACEMENT_CONFIG, ...options.config },
+      allocation: DEFAULT_ALLOCATION_CONFIG,
+      ...(options.clusterId === undefined ? {} : { clusterId: options.clusterId }),
+    });
+    return this.clock.settle(opening);
+  }
+
+  /** Power loss: the old process and its timers are gone. */
+  crash(): void {
+    this.disk.crash('power-loss');
+    this.clock = new ManualClock();
+  }
+
+  async bootstrapped(config: Partial<PlacementConfig> = {}): Promise<PdNode> {
+    const node = await this.start({ config });
+    expect(await this.clock.settle(node.bootstrap(store(1), makeRegion({ id: 2, on: ['1'] })))).toBeUndefined();
+    return node;
+  }
+
+  settle<T>(promise: Promise<T>): Promise<T> {
+    return this.clock.settle(promise);
+  }
+}
+
+const valueOf = <T>(result: Result<T>): T => {
+  if (result.type === 'refused') {
+    throw new Error(result.refusal.message);
+  }
+  return result.value;
+};
+
+const report = (region: Region, over: Partial<RegionHeartbeat> = {}): RegionHeartbeat => ({
+  region,
+  leader: region.peers[0] as Peer,
+  term: term(6),
+  downPeers: [],
+  pendingPeers: [],
+  approximateSizeBytes: 10,
+  approximateKeys: 1,
+  bytesWritten: 0,
+  keysWritten: 0,
+  bytesRead: 0,
+  keysRead: 0,
+  merging: false,
+  intervalStartSeconds: 0,
+  intervalEndSeconds: 1,
+  ...over,
+});
+
+describe('cluster identity', () => {
+  test('the id is made once, is below 2^53 and survives', async () => {
+    const machine = new Machine();
+    const { clusterId } = await machine.start();
+    expect(clusterId > 0n && clusterId < 2n ** 53n).toBe(true);
+    machine.crash();
+    expect((await machine.start()).clusterId).toBe(clusterId);
+  });
+
+  test('a data directory of another cluster is refused with a hint', async () => {
+    const machine = new Machine();
+    await machine.start({ clusterId: 5n });
+    machine.crash();
+    const refused = machine.start({ clusterId: 6n });
+    await expect(refused).rejects.toThrow(EngineOpenError);
+    await expect(refused).rejects.toMatchObject({ code: 'EngineOpen', hint: expect.stringContaining('data directory') });
+  });
+});
+
+describe('ids and timestamps across crashes', () => {
+  test('no id is ever given twice', async () => {
+    const machine = new Machine();
+    let highest = 0;
+    for (let life = 0; life < 4; life++) {
+      const node = await machine.start();
+      for (const count of [1, 3, 2_500, 1]) {
+        const first = valueOf(await machine.settle(node.allocIds(count)));
+        expect(first).toBeGreaterThan(highest);
+        highest = first + count - 1;
+      }
+      machine.crash();
+    }
+  });
+
+  test('concurrent requests get disjoint ids', async () => {
+    const machine = new Machine();
+    const node = await machine.start();
+    const firsts = await machine.settle(Promise.all(Array.from({ length: 40 }, () => node.allocIds(100))));
+    const starts = firsts.map(valueOf).sort((a, b) => a - b);
+    for (const [i, start] of starts.entries()) {
+      expect(i === 0 || start >= (starts[i - 1] as number) + 100).toBe(true);
+    }
+  });
+
+  test('timestamps only grow, even if the clock of the next life starts earlier', async () => {
+    const machine = new Machine();
+    let last = 0n;
+    for (let life = 0; life < 4; life++) {
+      const node = await machine.start();
+      for (const count of [1, 1_000, LOGICAL_MAX, LOGICAL_MAX]) {
+        const end = composeTimestamp(await machine.settle(node.timestamps(count)));
+        expect(end - BigInt(count) + 1n > last).toBe(true);
+        last = end;
+      }
+      machine.crash();
+    }
+  });
+
+  test('timestamps follow the wall clock', async () => {
+    const machine = new Machine();
+    const node = await machine.start();
+    for (let i = 0; i < 300; i++) {
+      await machine.clock.step();
+    }
+    const { physical } = await machine.settle(node.timestamps(1));
+    expect(machine.clock.wallMs() - physical).toBeLessThanOrEqual(60);
+  });
+});
+
+describe('bootstrap and stores', () => {
+  test('the second bootstrap is refused, before and after a crash', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const again = (n: PdNode) => machine.settle(n.bootstrap(store(9), makeRegion({ id: 10, on: ['9'] })));
+    expect((await again(node))?.code).toBe('AlreadyBootstrapped');
+    expect(node.firstRegion?.id).toBe(2);
+    machine.crash();
+    const reborn = await machine.start();
+    expect(reborn.isBootstrapped).toBe(true);
+    expect((await again(reborn))?.code).toBe('AlreadyBootstrapped');
+    expect(reborn.placement.cluster.tree.find(key('x'))?.region.id).toBe(2);
+  });
+
+  test('of two bootstraps at once exactly one wins', async () => {
+    const machine = new Machine();
+    const node = await machine.start();
+    const results = await machine.settle(
+      Promise.all([1, 5].map((id) => node.bootstrap(store(id), makeRegion({ id: id + 1, on: [String(id)] })))),
+    );
+    expect(results.map((refusal) => refusal?.code)).toEqual([undefined, 'AlreadyBootstrapped']);
+    expect(node.placement.cluster.stores().map((info) => info.record.store.id)).toEqual([1]);
+  });
+
+  test('an address belongs to one living store, even when two ask at once', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const results = await machine.settle(
+      Promise.all([node.putStore(store(2, 'same:1')), node.putStore(store(3, 'same:1')), node.putStore(store(2, 'same:1'))]),
+    );
+    expect(results.map((refusal) => refusal?.code)).toEqual([undefined, 'DuplicateAddress', undefined]);
+  });
+
+  test('stores may not join before the bootstrap', async () => {
+    const machine = new Machine();
+    const node = await machine.start();
+    expect((await machine.settle(node.putStore(store(2))))?.code).toBe('NotBootstrapped');
+  });
+
+  test('announcing itself again changes the address and keeps the state of a store', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped({ maxReplicas: 1 });
+    await machine.settle(node.putStore(store(2)));
+    const options = { physicallyDestroyed: false, dryRun: false, actor: 'test' };
+    expect(await machine.settle(node.setStoreState(S(2), 'removing', options))).toBeUndefined();
+    await machine.settle(node.putStore({ ...store(2, 'moved:2'), labels: [{ key: 'host', value: 'b' }] }));
+    expect(node.placement.cluster.store(S(2))?.record.store).toMatchObject({ state: 'offline', address: 'moved:2', labels: [{ value: 'b' }] });
+    machine.crash();
+    const reborn = await machine.start();
+    expect(reborn.placement.cluster.store(S(2))?.record.store).toMatchObject({ state: 'offline', address: 'moved:2' });
+  });
+
+  test('an empty store that is being removed is removed, and cannot come back', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped({ maxReplicas: 1, warmupMaxMs: 0, storeCheckMs: 100 });
+    await machine.settle(node.putStore(store(2)));
+    const options = { physicallyDestroyed: false, dryRun: false, actor: 'test' };
+    await machine.settle(node.setStoreState(S(2), 'removing', options));
+    while (node.placement.cluster.store(S(2))?.record.store.state !== 'tombstone') {
+      expect(machine.clock.monoMs()).toBeLessThan(5_000);
+      await machine.clock.step();
+    }
+    expect((await machine.settle(node.putStore(store(2))))?.code).toBe('StoreRemoved');
+    expect(node.placement.onStoreHeartbeat({ storeId: S(2) } as never)?.code).toBe('StoreRemoved');
+  });
+
+  test('a store is not emptied when too few stores would be left', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const options = { physicallyDestroyed: false, dryRun: false, actor: 'test' };
+    expect((await machine.settle(node.setStoreState(S(1), 'removing', options)))?.code).toBe('TooFewStores');
+    expect((await machine.settle(node.setStoreState(S(1), 'removed', options)))?.code).toBe('StoreNotDown');
+    expect(node.placement.cluster.store(S(1))?.record.store.state).toBe('up');
+  });
+});
+
+describe('the region map', () => {
+  test('is rebuilt from disk after a crash, without leaders', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    node.onRegionHeartbeat(report(makeRegion({ id: 3, start: '', end: 'm', on: ['1'], version: 2 })));
+    node.onRegionHeartbeat(report(makeRegion({ id: 2, start: 'm', end: '', on: ['1'], version: 2 })));
+    await machine.settle(node.putStore(store(2)));
+    await machine.settle(node.putStore(store(3)));
+    machine.crash();
+    const reborn = await machine.start();
+    const { tree } = reborn.placement.cluster;
+    expect([...tree.values()].map((info) => [info.region.id, info.leader])).toEqual([
+      [3, undefined],
+      [2, undefined],
+    ]);
+    expect([tree.reportedCount, reborn.placement.coordinator.warmup().done]).toEqual([0, false]);
+  });
+
+  test('a region that was merged away does not come back from disk', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    node.onRegionHeartbeat(report(makeRegion({ id: 3, start: '', end: 'm', on: ['1'], version: 2 })));
+    node.onRegionHeartbeat(report(makeRegion({ id: 2, start: 'm', end: '', on: ['1'], version: 2 })));
+    await machine.settle(node.putStore(store(2)));
+    node.onRegionHeartbeat(report(makeRegion({ id: 2, on: ['1'], version: 3 })));
+    await machine.settle(node.close());
+    const reborn = await machine.start();
+    expect([...reborn.placement.cluster.tree.values()].map((info) => info.region.id)).toEqual([2]);
+  });
+
+  test('a split report closes the hole of a child that has no leader yet, and keeps the leader of the parent', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const parent = makeRegion({ id: 2, on: ['1'] });
+    node.onRegionHeartbeat(report(parent));
+    const left = makeRegion({ id: 5, start: '', end: 'm', on: ['1'], version: 2 });
+    const right = { ...parent, range: { start: key('m'), end: key('') }, epoch: { confVer: 1, version: 2 } };
+    node.onSplitReport([left, right]);
+    const { tree } = node.placement.cluster;
+    expect(tree.holes(9)).toEqual([]);
+    expect([tree.find(key('a'))?.region.id, tree.find(key('z'))?.leader?.id]).toEqual([5, 201]);
+    // Older news changes nothing, and the leaders' reports are taken.
+    node.onSplitReport([parent]);
+    expect(node.onRegionHeartbeat(report(left)).type).toBe('accepted');
+    expect(tree.find(key('a'))?.leader?.storeId).toBe(1);
+  });
+
+  test('ids for a split are given only for the current epoch and not during a merge', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const region = makeRegion({ id: 2, start: 'm', on: ['1', '2', '3'], version: 4 });
+    node.onRegionHeartbeat(report(region));
+    const ids = valueOf(await machine.settle(node.askBatchSplit(region, 2)));
+    expect(ids.map((split) => split.newPeerIds.length)).toEqual([3, 3]);
+    const all = ids.flatMap((split) => [split.newRegionId as number, ...split.newPeerIds]);
+    expect(new Set(all).size).toBe(8);
+    const stale = { ...region, epoch: { confVer: 1, version: 3 } };
+    expect(await machine.settle(node.askBatchSplit(stale, 1))).toMatchObject({ refusal: { code: 'EpochChanged' } });
+    expect(await machine.settle(node.askBatchSplit({ ...region, id: R(99) }, 1))).toMatchObject({ refusal: { code: 'RegionNotFound' } });
+    expect(await machine.settle(node.askBatchSplit(region, 0))).toMatchObject({ refusal: { code: 'InvalidArgument' } });
+  });
+});
+
+describe('operators', () => {
+  test('commands reach the bound stream, are lost without one and sent again', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    for (const id of [2, 3]) {
+      await machine.settle(node.putStore(store(id)));
+    }
+    node.onRegionHeartbeat(report(makeRegion({ id: 2, on: ['1', '2', '3'], version: 2 })));
+    const operator = accepted(node.act((placement) => placement.transferLeader(R(2), S(2))));
+    const got: number[] = [];
+    const unbind = node.bindStore(S(1), (reply) => {
+      got.push(reply.regionId);
+      return true;
+    });
+    while (got.length === 0) {
+      expect(machine.clock.monoMs()).toBeLessThan(10_000);
+      await machine.clock.step();
+    }
+    unbind();
+    expect([got, operator.status]).toEqual([[2], 'started']);
+  });
+
+  test('waiting for an operator ends when it ends, or when the time is over', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    for (const id of [2, 3]) {
+      await machine.settle(node.putStore(store(id)));
+    }
+    const region = makeRegion({ id: 2, on: ['1', '2', '3'], version: 2 });
+    node.onRegionHeartbeat(report(region));
+    const operator = accepted(node.act((placement) => placement.transferLeader(R(2), S(2))));
+    const start = machine.clock.monoMs();
+    await machine.settle(node.waitForOperator(operator, 700));
+    expect([operator.hasEnded, machine.clock.monoMs() - start]).toEqual([false, 700]);
+    const waiting = node.waitForOperator(operator, 60_000);
+    node.onRegionHeartbeat(report(region, { leader: region.peers[1] as Peer, term: term(7) }));
+    await machine.settle(waiting);
+    expect(operator.status).toBe('success');
+    expect(machine.clock.monoMs() - start).toBeLessThan(2_000);
+  });
+
+  test('switches and settings survive a crash', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    await machine.settle(node.setSwitch('merge-checker', true, 'test'));
+    await machine.settle(node.setSwitch('balance-leader', false, 'test'));
+    expect(await machine.settle(node.setMaxReplicas(5))).toBeUndefined();
+    expect((await machine.settle(node.setMaxReplicas(0)))?.code).toBe('InvalidArgument');
+    machine.crash();
+    const reborn = await machine.start();
+    expect([reborn.placement.switches.isOn('merge-checker'), reborn.placement.switches.isOn('balance-leader')]).toEqual([true, false]);
+    expect(reborn.placement.cluster.config.maxReplicas).toBe(5);
+  });
+});
+
+describe('faults', () => {
+  test('a storage fault stops the process', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    machine.disk.failNextWrite('write-error');
+    await expect(machine.settle(node.putStore(store(2)))).rejects.toThrow();
+    expect(machine.aborts).toEqual(['storage']);
+    expect(node.placement.cluster.store(S(2))).toBeUndefined();
+  });
+
+  test('after closing, no timer is left', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    await machine.settle(node.close());
+    await machine.clock.runAll();
+    expect(machine.clock.pendingCount).toBe(0);
+  });
+
+  test('safe points only grow and follow the slowest live service', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    expect(await machine.settle(node.advanceGcSafePoint(10n))).toBe(10n);
+    expect(await machine.settle(node.advanceGcSafePoint(4n))).toBe(10n);
+    await machine.settle(node.updateServiceSafePoint('slow', 100, 20n));
+    expect(await machine.settle(node.updateServiceSafePoint('fast', 100, 30n))).toMatchObject({ serviceId: 'slow', safePoint: 20n });
+    expect(await machine.settle(node.updateServiceSafePoint('slow', 0, 0n))).toMatchObject({ serviceId: 'fast', safePoint: 30n });
+  });
+});

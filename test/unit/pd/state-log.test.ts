@@ -1,0 +1,190 @@
+import { describe, expect, test } from 'vitest';
+import { utf8 } from '../../../src/base/bytes.ts';
+import { createMemoryEngineFactory } from '../../../src/engine/memory/memory-engine.ts';
+import { MemoryDisk } from '../../../src/engine/memory/crash-model.ts';
+import { type Engine, EngineOpenError } from '../../../src/env/engine.ts';
+import { createRng } from '../../../src/env/rng.ts';
+import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
+import type { PdCommand } from '../../../src/pd/state/pd-state.ts';
+import { decodeStore, encodeStore } from '../../../src/pd/state/record.ts';
+import { LocalStateLog, loadState } from '../../../src/pd/state/state-log.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { R, S, makeRegion } from './world.ts';
+
+const record = (id: number, state: 'up' | 'offline' | 'tombstone' = 'up'): StoreRecord => ({
+  store: {
+    id: S(id),
+    address: `127.0.0.1:${id}`,
+    statusAddress: '',
+    state,
+    labels: [{ key: 'host', value: `h${id}` }],
+    version: '1.0',
+    startTimestamp: 1_700_000_000,
+  },
+  physicallyDestroyed: id === 2,
+  lastHeartbeatWallMs: 1_700_000_000_123,
+});
+
+class Disk {
+  readonly clock: ManualClock = new ManualClock();
+  readonly disk: MemoryDisk = new MemoryDisk(createRng(7));
+
+  open(): Promise<Engine> {
+    return this.clock.settle(createMemoryEngineFactory(this.disk, this.clock).open({ path: 'pd', createIfMissing: true }));
+  }
+
+  async openLog(): Promise<{ log: LocalStateLog; engine: Engine; regions: readonly { readonly id: number }[] }> {
+    const engine = await this.open();
+    const loaded = await this.clock.settle(loadState(engine));
+    return { log: new LocalStateLog(engine, loaded.state), engine, regions: loaded.regions };
+  }
+
+  async propose(log: LocalStateLog, ...commands: PdCommand[]): Promise<string[]> {
+    const results = await this.clock.settle(Promise.all(commands.map((command) => log.propose(command))));
+    return results.map((result) => (result.type === 'done' ? 'done' : result.reason));
+  }
+}
+
+const INIT: PdCommand = { type: 'init-cluster', clusterId: 2n ** 52n + 1n, maxReplicas: 3 };
+const FIRST = makeRegion({ id: 2, on: ['1'] });
+const BOOTSTRAP: PdCommand = { type: 'bootstrap', store: record(1), region: FIRST, wallMs: 5 };
+
+describe('state machine', () => {
+  test('a cluster is founded once, and bootstrapped once', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    expect(await disk.propose(log, BOOTSTRAP, INIT, INIT, BOOTSTRAP, BOOTSTRAP)).toEqual(['exists', 'done', 'exists', 'done', 'exists']);
+    expect(log.state.meta).toMatchObject({ bootstrapped: true, clusterId: 2n ** 52n + 1n, firstRegion: { id: 2 } });
+  });
+
+  test('a first region that does not cover everything with one peer on the first store is refused', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    await disk.propose(log, INIT);
+    for (const region of [
+      makeRegion({ id: 2, start: 'a', on: ['1'] }),
+      makeRegion({ id: 2, on: ['1', '2'] }),
+      makeRegion({ id: 2, on: ['2'] }),
+      makeRegion({ id: 2, on: ['1'], version: 0 }),
+      makeRegion({ id: 0, on: ['1'] }),
+    ]) {
+      expect(await disk.propose(log, { ...BOOTSTRAP, region })).toEqual(['invalid']);
+    }
+  });
+
+  test('an id window is extended only from the limit the proposer knows', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    expect(
+      await disk.propose(
+        log,
+        { type: 'extend-ids', expected: 0, limit: 100 },
+        { type: 'extend-ids', expected: 0, limit: 200 },
+        { type: 'extend-ids', expected: 100, limit: 100 },
+        { type: 'extend-ids', expected: 100, limit: 200 },
+      ),
+    ).toEqual(['done', 'not-current', 'not-current', 'done']);
+  });
+
+  test('reservations of time and safe points only grow', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    expect(
+      await disk.propose(log, { type: 'extend-tso', savedMs: 10 }, { type: 'extend-tso', savedMs: 10 }, { type: 'extend-tso', savedMs: 11 }),
+    ).toEqual(['done', 'not-current', 'done']);
+    await disk.propose(log, { type: 'advance-gc-safe-point', safePoint: 9n }, { type: 'advance-gc-safe-point', safePoint: 4n });
+    expect(log.state.gcSafePoint).toBe(9n);
+  });
+});
+
+describe('persistence', () => {
+  test('everything is there again after the process was killed', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    await disk.propose(
+      log,
+      INIT,
+      BOOTSTRAP,
+      { type: 'put-store', record: record(2, 'offline') },
+      { type: 'extend-ids', expected: 0, limit: 2_000 },
+      { type: 'extend-tso', savedMs: 1_700_000_005_000 },
+      { type: 'set-switch', name: 'merge-checker', enabled: true },
+      { type: 'set-max-replicas', maxReplicas: 5 },
+      { type: 'advance-gc-safe-point', safePoint: 2n ** 60n },
+      { type: 'put-service-safe-point', point: { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER } },
+    );
+    log.saveRegion(makeRegion({ id: 3, start: 'm', on: ['1'] }));
+    log.saveRegion(makeRegion({ id: 4, start: 'x', on: ['1'] }));
+    log.deleteRegion(R(4));
+    await disk.clock.settle(log.flush());
+    disk.disk.crash('power-loss');
+    const again = await disk.openLog();
+    expect(again.log.state.meta).toMatchObject({ clusterId: 2n ** 52n + 1n, bootstrapped: true, maxReplicas: 5 });
+    expect([...again.log.state.stores.values()]).toEqual([record(1), record(2, 'offline')]);
+    expect([again.log.state.idLimit, again.log.state.tsoSavedMs]).toEqual([2_000, 1_700_000_005_000]);
+    expect([...again.log.state.switches]).toEqual([['merge-checker', true]]);
+    expect(again.log.state.gcSafePoint).toBe(2n ** 60n);
+    expect(again.log.state.serviceSafePoints.get('cdc')?.safePoint).toBe(2n ** 61n);
+    expect(again.regions.map((region) => region.id)).toEqual([2, 3]);
+  });
+
+  test('a command that was acknowledged survives, one that was not may be lost', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    await disk.propose(log, INIT);
+    let acknowledged = false;
+    void log.propose({ type: 'extend-ids', expected: 0, limit: 500 }).then(() => {
+      acknowledged = true;
+    });
+    disk.disk.crash('power-loss');
+    expect(acknowledged).toBe(false);
+    const again = await disk.openLog();
+    expect([0, 500]).toContain(again.log.state.idLimit);
+    expect(again.log.state.meta).toBeDefined();
+  });
+
+  test('commands that wait together are written together, in order', async () => {
+    const disk = new Disk();
+    const { log, engine } = await disk.openLog();
+    let writes = 0;
+    const write = engine.write.bind(engine);
+    engine.write = (batch) => {
+      writes++;
+      return write(batch);
+    };
+    await disk.propose(
+      log,
+      ...Array.from({ length: 50 }, (_unused, i): PdCommand => ({ type: 'extend-ids', expected: i * 10, limit: i * 10 + 10 })),
+    );
+    expect(writes).toBe(1);
+    expect(log.state.idLimit).toBe(500);
+  });
+
+  test('a failed write rejects what waits and everything after it', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    await disk.propose(log, INIT);
+    disk.disk.failNextWrite('write-error');
+    await expect(disk.propose(log, { type: 'extend-ids', expected: 0, limit: 10 })).rejects.toThrow();
+    await expect(disk.propose(log, { type: 'extend-ids', expected: 0, limit: 10 })).rejects.toThrow();
+    await expect(disk.clock.settle(log.flush())).rejects.toThrow();
+  });
+
+  test('a database with other content is refused', async () => {
+    const disk = new Disk();
+    const engine = await disk.open();
+    const batch = engine.createBatch();
+    batch.put(utf8('something'), utf8('else'));
+    await disk.clock.settle(engine.write(batch));
+    await expect(disk.clock.settle(loadState(engine))).rejects.toThrow(EngineOpenError);
+  });
+
+  test('a store record has fixed bytes in format 1', () => {
+    const bytes = encodeStore(record(2, 'offline'));
+    expect(Buffer.from(bytes).toString('hex')).toBe(GOLDEN_STORE);
+    expect(decodeStore(bytes)).toEqual(record(2, 'offline'));
+  });
+});
+
+const GOLDEN_STORE =
+  '9a0102ab3132372e302e302e313a32a0019192a4686f7374a26832a3312e30ce6553f100c3cb4278bcfe5687b000';

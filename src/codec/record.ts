@@ -40,14 +40,15 @@ export function decodeRecord(bytes: Uint8Array, what: string, versionMax: number
   if (!Array.isArray(value) || typeof value[0] !== 'number') {
     throw new RecordError(`${what} is not a record`);
   }
-  const version = value[0];
+  const fields = value as unknown[];
+  const version = fields.shift() as number;
   if (version < 1 || version > versionMax) {
     throw new RecordError(`${what} has format version ${version}; this program reads up to ${versionMax}`);
   }
-  if (value.length - 1 < fieldsMin) {
-    throw new RecordError(`${what} has ${value.length - 1} fields, at least ${fieldsMin} are needed`);
+  if (fields.length < fieldsMin) {
+    throw new RecordError(`${what} has ${fields.length} fields, at least ${fieldsMin} are needed`);
   }
-  return { version, fields: value.slice(1) as readonly unknown[] };
+  return { version, fields };
 }
 
 /** A safe non-negative integer from a decoded field. @throws RecordError */

@@ -118,6 +118,47 @@ describe('GrpcNet', () => {
     never.resolve(utf8(''));
   });
 
+  test('a call whose connection breaks after sending has an unknown outcome', async () => {
+    const never = deferred<Uint8Array>();
+    const reached = deferred<void>();
+    const listener = await net.listen(
+      LOOPBACK,
+      table({
+        unary: new Map([
+          [
+            '/t.T/Hang',
+            () => {
+              reached.resolve();
+              return never.promise;
+            },
+          ],
+        ]),
+      }),
+    );
+    const call = net.dial(listener.address).unary('/t.T/Hang', utf8(''), CALL);
+    const refused = expect(call).rejects.toMatchObject({
+      status: RpcStatus.UNAVAILABLE,
+      sent: true,
+      outcome: 'unknown',
+      retry: 'backoff',
+    });
+    await reached.promise;
+    await listener.close(0);
+    await refused;
+    never.resolve(utf8(''));
+  });
+
+  test('a stream carries metadata to its handler', async () => {
+    const seen = deferred<unknown>();
+    const listener = await net.listen(
+      LOOPBACK,
+      table({ stream: new Map([['/t.T/Look', (_stream, call) => seen.resolve(call.metadata['braid-from-store'])]]) }),
+    );
+    const stream = net.dial(listener.address).stream('/t.T/Look', { metadata: { 'braid-from-store': '3' } });
+    expect(await seen.promise).toBe('3');
+    stream.cancel(RpcStatus.CANCELLED, 'done');
+  });
+
   test('aborting the signal cancels the call, and an aborted signal prevents it', async () => {
     const never = deferred<Uint8Array>();
     const reached = deferred<void>();

@@ -377,7 +377,12 @@ export function restoreMembership(state: ConfState, lastIndex: number, limits: I
   const learn = (nodeId: number): ConfChangeSingle => ({ type: ConfChangeType.AddLearnerNode, nodeId });
   const remove = (nodeId: number): ConfChangeSingle => ({ type: ConfChangeType.RemoveNode, nodeId });
   const { voters, votersOutgoing, learners, learnersNext } = state;
-  const incoming = [...votersOutgoing.map(remove), ...voters.map(add), ...learners.map(learn), ...learnersNext.map(learn)];
+  const incoming = [
+    ...votersOutgoing.map(remove),
+    ...voters.map(add),
+    ...learners.map(learn),
+    ...learnersNext.map(learn),
+  ];
   let result: ConfChangeResult = { type: 'ok', membership: EMPTY_MEMBERSHIP };
   const oneByOne = votersOutgoing.length === 0 ? incoming : votersOutgoing.map(add);
   for (const change of oneByOne) {

@@ -55,7 +55,8 @@ export function describeEntry(entry: Entry): string {
 }
 
 /** One entry per line, each line ended. */
-export const describeEntries = (entries: readonly Entry[]): string => entries.map((e) => `${describeEntry(e)}\n`).join('');
+export const describeEntries = (entries: readonly Entry[]): string =>
+  entries.map((e) => `${describeEntry(e)}\n`).join('');
 
 /** A message without final newline; `indent` is what nested responses are moved by. */
 export function describeMessage(m: Message, indent = ''): string {

@@ -1,4 +1,4 @@
-/** Public surface of the consensus core. Printers are in describe.ts, which nothing in production needs. */
+/** Public surface of the consensus core. */
 export {
   changeMembership,
   confStatesEquivalent,
@@ -10,7 +10,14 @@ export {
   tryDecodeConfChangeV2,
 } from './conf-change.ts';
 export { configProblem, PENDING_READS_MAX, type RaftConfig } from './config.ts';
-export { entriesSizeBytes, ENTRY_OVERHEAD_BYTES, entrySizeBytes, limitSize, payloadsBytes, UNLIMITED } from './entry.ts';
+export {
+  entriesSizeBytes,
+  ENTRY_OVERHEAD_BYTES,
+  entrySizeBytes,
+  limitSize,
+  payloadsBytes,
+  UNLIMITED,
+} from './entry.ts';
 export { RaftInvariantError } from './errors.ts';
 export { MemoryStorage, type StorageResult } from './memory-storage.ts';
 export { isLocalMessage, isResponseMessage, messageProblem, newMessage, POSITION_MAX } from './message.ts';

@@ -423,7 +423,10 @@ export function bcastHeartbeat(r: Raft): void {
 function handleHeartbeatResp(r: Raft, progress: Progress, m: Message): StepResult {
   const { lastIndex } = r.log;
   if (m.reportedCommit > lastIndex) {
-    return { type: 'malformed', reason: `member ${m.from} reports commit ${m.reportedCommit}, the log ends at ${lastIndex}` };
+    return {
+      type: 'malformed',
+      reason: `member ${m.from} reports commit ${m.reportedCommit}, the log ends at ${lastIndex}`,
+    };
   }
   progress.recentActive = true;
   progress.reportedCommit = Math.max(progress.reportedCommit, m.reportedCommit);
@@ -514,7 +517,9 @@ function acknowledgeRead(r: Raft, progress: Progress, context: Uint8Array): void
   if (reads === null) {
     return;
   }
-  const position = r.planted('read-keyed-by-context') ? (reads.byContext(context)?.position ?? 0) : contextToPosition(context);
+  const position = r.planted('read-keyed-by-context')
+    ? (reads.byContext(context)?.position ?? 0)
+    : contextToPosition(context);
   if (position > reads.lastPosition || position <= progress.readAck) {
     return;
   }

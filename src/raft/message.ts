@@ -4,14 +4,7 @@
  */
 import { EMPTY_BYTES } from '../base/bytes.ts';
 import { EMPTY_ENTRIES } from './entry.ts';
-import {
-  LOCAL_APPEND_THREAD,
-  LOCAL_APPLY_THREAD,
-  MsgType,
-  type Entry,
-  type Message,
-  type Snapshot,
-} from './types.ts';
+import { LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MsgType, type Entry, type Message, type Snapshot } from './types.ts';
 
 /** Shared empty list; never written to. */
 export const EMPTY_MESSAGES: readonly Message[] = Object.freeze([]) as readonly Message[];
@@ -85,7 +78,12 @@ export function isResponseMessage(type: MsgType): boolean {
 
 const isPosition = (value: number): boolean => Number.isSafeInteger(value) && value >= 0 && value < POSITION_MAX;
 
-function entriesProblem(entries: readonly Entry[], previous: number, previousTerm: number, term: number): string | undefined {
+function entriesProblem(
+  entries: readonly Entry[],
+  previous: number,
+  previousTerm: number,
+  term: number,
+): string | undefined {
   let lastTerm = previousTerm;
   for (let i = 0; i < entries.length; i++) {
     const entry = entries[i] as Entry;
@@ -157,7 +155,11 @@ export function messageProblem(m: Message, self: number): string | undefined {
   }
   if (from < 0) {
     const expected =
-      type === MsgType.StorageAppendResp ? LOCAL_APPEND_THREAD : type === MsgType.StorageApplyResp ? LOCAL_APPLY_THREAD : 0;
+      type === MsgType.StorageAppendResp
+        ? LOCAL_APPEND_THREAD
+        : type === MsgType.StorageApplyResp
+          ? LOCAL_APPLY_THREAD
+          : 0;
     return from === expected ? undefined : `message type ${type} from the local thread ${from}`;
   }
   if (!isPosition(from) || from === 0) {

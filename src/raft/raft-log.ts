@@ -7,7 +7,15 @@
  */
 import { EMPTY_ENTRIES, entriesSizeBytes, limitSize, UNLIMITED } from './entry.ts';
 import { raftPanic } from './errors.ts';
-import { COMPACTED, UNAVAILABLE, type Entry, type LogErrorCode, type LogStorage, type RaftLogger, type Snapshot } from './types.ts';
+import {
+  COMPACTED,
+  UNAVAILABLE,
+  type Entry,
+  type LogErrorCode,
+  type LogStorage,
+  type RaftLogger,
+  type Snapshot,
+} from './types.ts';
 import { Unstable } from './unstable.ts';
 
 export interface RaftLogOptions {
@@ -291,7 +299,9 @@ export class RaftLog {
   }
 
   hasNextCommitted(allowUnstable: boolean): boolean {
-    return !this.#applyingPaused && this.unstable.snapshot === null && this.#maxAppliable(allowUnstable) > this.applying;
+    return (
+      !this.#applyingPaused && this.unstable.snapshot === null && this.#maxAppliable(allowUnstable) > this.applying
+    );
   }
 
   /** Committed entries that were not handed out yet, within what may be outstanding. */

@@ -26,7 +26,7 @@ import { EMPTY_MESSAGES, newMessage } from './message.ts';
 import type { Progress } from './progress.ts';
 import { Ballot } from './quorum.ts';
 import { RaftLog } from './raft-log.ts';
-import { ReadQueue } from './read-index.ts';
+import type { ReadQueue } from './read-index.ts';
 import { OK, type StepResult } from './ready.ts';
 import { type Membership, Tracker } from './tracker.ts';
 import {
@@ -94,7 +94,9 @@ export class Raft {
     this.config = config;
     this.logger = config.logger;
     this.#defects = defects;
-    this.maxUncommittedBytes = this.planted('uncommitted-size-ignored') ? orUnlimited(0) : orUnlimited(config.maxUncommittedBytes);
+    this.maxUncommittedBytes = this.planted('uncommitted-size-ignored')
+      ? orUnlimited(0)
+      : orUnlimited(config.maxUncommittedBytes);
     this.graceTicks = this.planted('restart-votes-inside-lease') ? 0 : config.voteGraceTicks;
     const { storage } = config;
     this.log = new RaftLog({
@@ -424,7 +426,9 @@ export class Raft {
     if (this.infoOn) {
       this.logger.info(`${hexId(this.id)} is starting a new election at term ${this.term}`);
     }
-    this.campaign(kind === 'transfer' && this.planted('timeout-now-uses-pre-vote') && this.config.preVote ? 'pre-election' : kind);
+    this.campaign(
+      kind === 'transfer' && this.planted('timeout-now-uses-pre-vote') && this.config.preVote ? 'pre-election' : kind,
+    );
   }
 
   campaign(kind: CampaignKind): void {
@@ -472,7 +476,9 @@ export class Raft {
     if (progress !== undefined && progress.ballot === Ballot.None) {
       progress.ballot = m.reject ? Ballot.Rejected : Ballot.Granted;
     }
-    const result = this.planted('joint-vote-incoming-only') ? this.tracker.voteResultIncoming() : this.tracker.voteResult();
+    const result = this.planted('joint-vote-incoming-only')
+      ? this.tracker.voteResultIncoming()
+      : this.tracker.voteResult();
     if (this.infoOn) {
       const granted = this.tracker.countBallots(Ballot.Granted);
       const rejected = this.tracker.countBallots(Ballot.Rejected);
@@ -801,7 +807,11 @@ export class Raft {
       const previousTerm = this.log.term(previous);
       const lastBefore = this.log.lastIndex;
       if (previousTerm < 0 || this.log.maybeAppend(previous, previousTerm, rest, 0) < 0) {
-        raftPanic('entries of a finished group leave a hole', { id: this.id, first: first.index, lastIndex: lastBefore });
+        raftPanic('entries of a finished group leave a hole', {
+          id: this.id,
+          first: first.index,
+          lastIndex: lastBefore,
+        });
       }
       if (this.role === 'leader' && this.log.lastIndex !== lastBefore) {
         raftPanic('a leader lacked committed entries', { id: this.id, lastIndex: lastBefore });

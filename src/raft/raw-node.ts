@@ -10,8 +10,23 @@ import type { DefectSet } from './defects.ts';
 import { EMPTY_ENTRIES, entriesSizeBytes } from './entry.ts';
 import { raftPanic } from './errors.ts';
 import { forgetLeader } from './follower.ts';
-import { bcastHeartbeat, confChangeRefusal, proposalRefusal, reportSnapshot, reportUnreachable, startTransfer } from './leader.ts';
-import { EMPTY_MESSAGES, isLocalMessage, isLocalThread, isResponseMessage, messageProblem, newMessage, POSITION_MAX } from './message.ts';
+import {
+  bcastHeartbeat,
+  confChangeRefusal,
+  proposalRefusal,
+  reportSnapshot,
+  reportUnreachable,
+  startTransfer,
+} from './leader.ts';
+import {
+  EMPTY_MESSAGES,
+  isLocalMessage,
+  isLocalThread,
+  isResponseMessage,
+  messageProblem,
+  newMessage,
+  POSITION_MAX,
+} from './message.ts';
 import { Raft } from './raft.ts';
 import {
   LOCAL_MESSAGE,
@@ -286,7 +301,9 @@ export class RawNode {
     const softState = r.lead === this.#lastLead && r.role === this.#lastRole ? null : { lead: r.lead, role: r.role };
     const promisesChanged = r.term !== this.#lastTerm || r.vote !== this.#lastVote;
     const hardState =
-      promisesChanged || log.committed !== this.#lastCommit ? { term: r.term, vote: r.vote, commit: log.committed } : null;
+      promisesChanged || log.committed !== this.#lastCommit
+        ? { term: r.term, vote: r.vote, commit: log.committed }
+        : null;
     const entries = log.unstable.next();
     const snapshot = log.unstable.nextSnapshot();
     const committedEntries = log.nextCommitted(this.#appliesUnstable);
@@ -338,7 +355,17 @@ export class RawNode {
       log.acceptApplying(last.index, entriesSizeBytes(committedEntries), this.#appliesUnstable);
     }
     this.#busy = false;
-    return { softState, hardState, entries, snapshot, committedEntries, messages, leaderMessages, readStates, mustSync };
+    return {
+      softState,
+      hardState,
+      entries,
+      snapshot,
+      committedEntries,
+      messages,
+      leaderMessages,
+      readStates,
+      mustSync,
+    };
   }
 
   #storageAppend(

@@ -79,7 +79,11 @@ export class Tracker {
   /** Whether `id` is the only voter. */
   isOnlyVoter(id: number): boolean {
     const { voters, votersOutgoing } = this.config;
-    return voters.length === 1 && voters[0] === id && (votersOutgoing.length === 0 || (votersOutgoing.length === 1 && votersOutgoing[0] === id));
+    return (
+      voters.length === 1 &&
+      voters[0] === id &&
+      (votersOutgoing.length === 0 || (votersOutgoing.length === 1 && votersOutgoing[0] === id))
+    );
   }
 
   /** Voters of either half, ascending. */

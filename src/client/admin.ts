@@ -446,8 +446,10 @@ export class AdminClient implements AsyncDisposable {
     return eventsFromWire(await this.#read(adminMethods.listEvents, request, options, ['afterSequence', 'limit']));
   }
 
-  close(): Promise<void> {
-    return this.#ownsCore ? this.#core.close(0) : Promise.resolve();
+  /** Waits up to `drainMs` (default 0) for running calls. A client made by `Braid.admin` leaves the connection open. */
+  close(options: { readonly drainMs?: number } = {}): Promise<void> {
+    requireKnownOptions('close', options, ['drainMs']);
+    return this.#ownsCore ? this.#core.close(options.drainMs ?? 0) : Promise.resolve();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

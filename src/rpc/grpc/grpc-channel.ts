@@ -1,12 +1,5 @@
 /** The dialing side: one connection to one address, opened by the first call and reopened as long as calls come. */
-import {
-  Client,
-  type ClientDuplexStream,
-  type ServiceError,
-  type StatusObject,
-  credentials,
-  type status as GrpcStatus,
-} from '@grpc/grpc-js';
+import { Client, type ClientDuplexStream, type ServiceError, type StatusObject, credentials } from '@grpc/grpc-js';
 import {
   type ByteStream,
   type CallOptions,
@@ -19,7 +12,7 @@ import {
 import { GrpcStream } from './grpc-stream.ts';
 import { type ResolvedGrpcNetOptions, channelSettings } from './options.ts';
 import { fromBuffer, toBuffer } from './raw-message.ts';
-import { toCallError, toMetadata, toStatusCode, toStreamEnd } from './status.ts';
+import { toCallError, toMetadata, toStreamEnd } from './status.ts';
 
 type Breaker = () => void;
 
@@ -104,26 +97,24 @@ export class GrpcChannel implements Channel {
     const stream = new GrpcStream({ call, sendBufferHighBytes: this.#options.sendBufferHighBytes, abort });
     const breakStream = (): void => stream.cancel(RpcStatus.CANCELLED, `the channel to ${this.address} was closed`);
     // Messages that arrived before the status may still wait in Node's buffer; its end event comes behind them.
-    let ended: StatusObject | undefined;
+    let ended: StreamEnd | undefined;
     let isDrained = false;
     const finishIfBoth = (): void => {
       if (ended !== undefined && isDrained) {
         this.#running.delete(breakStream);
-        stream.finish(toStreamEnd(ended));
+        stream.finish(ended);
       }
     };
     call.on('status', (status: StatusObject) => {
-      ended = status;
+      ended = toStreamEnd(status);
       finishIfBoth();
     });
     call.on('end', () => {
       isDrained = true;
       finishIfBoth();
     });
-    // The status event says the same.
-    call.on('error', (error: ServiceError) => {
-      ended ??= { code: toStatusCode(error.code) as GrpcStatus, details: error.details, metadata: error.metadata };
-    });
+    // Only keeps the process alive: the status event that follows says the same.
+    call.on('error', () => undefined);
     this.#running.add(breakStream);
     return stream;
   }

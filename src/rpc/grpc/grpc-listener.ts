@@ -73,6 +73,18 @@ function resetHttp2Stream(call: DuplexCall): void {
   inner?.stream?.close(HTTP2_CANCEL);
 }
 
+/** The status queues behind unsent messages; a reader that stopped reading must not keep a broken stream alive. */
+function resetWhenStuck(call: DuplexCall, stream: GrpcStream, flushMs: number): void {
+  let unsentBytes = stream.bufferedBytes;
+  const timer = setInterval(() => {
+    if (stream.bufferedBytes > 0 && stream.bufferedBytes === unsentBytes) {
+      resetHttp2Stream(call);
+    }
+    unsentBytes = stream.bufferedBytes;
+  }, flushMs);
+  call.once('close', () => clearInterval(timer));
+}
+
 /**
  * Serves until closed.
  *
@@ -130,9 +142,7 @@ function serveStream(handler: StreamHandler, options: ResolvedGrpcNetOptions) {
     const breakCall = (status: RpcStatusCode, message: string): void => {
       outcome ??= { status, message };
       call.emit('error', { code: status, details: message });
-      // The status queues behind unsent messages; a reader that stopped reading must not keep the stream alive.
-      const timer = setTimeout(() => resetHttp2Stream(call), options.cancelFlushMs);
-      call.once('close', () => clearTimeout(timer));
+      resetWhenStuck(call, stream, options.cancelFlushMs);
     };
     const stream = new GrpcStream({
       call: {

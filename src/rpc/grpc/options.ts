@@ -14,7 +14,7 @@ export interface GrpcNetOptions {
   readonly sendBufferHighBytes?: number;
   /** Receive window of each stream and connection on the dialing side. */
   readonly receiveWindowBytes?: number;
-  /** How long a broken server stream may still flush before it is reset. */
+  /** A broken server stream that sends nothing for so long, although messages wait, is reset. */
   readonly cancelFlushMs?: number;
   /** Answers HTTP/1.1 requests on the same ports; without it such connections are dropped by the gRPC server. */
   readonly onHttpRequest?: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
@@ -31,7 +31,7 @@ export const GRPC_NET_DEFAULTS: Omit<ResolvedGrpcNetOptions, 'onInvariantError' 
   reconnectBackoffMaxMs: 1_000,
   sendBufferHighBytes: 512 * KIB,
   receiveWindowBytes: 4 * MIB,
-  cancelFlushMs: 200,
+  cancelFlushMs: 1_000,
 };
 
 export function resolveGrpcNetOptions(options: GrpcNetOptions): ResolvedGrpcNetOptions {

@@ -1,16 +1,23 @@
 /** Maps grpc-js metadata and errors to the words of the network seam. */
-import { Metadata, type ServiceError, type StatusObject, status as GrpcStatus } from '@grpc/grpc-js';
+import { Metadata, type ServiceError, status as GrpcStatus } from '@grpc/grpc-js';
 import { RpcError, RpcStatus, type RpcStatusCode, type StreamEnd } from '../../env/net.ts';
 
 /** grpc-js hands out no mark for "never left this process" except this text of its load balancer. */
 const NOT_CONNECTED_TEXT = 'No connection established';
 const NOT_RESOLVED_TEXT = 'Name resolution failed';
 
+/** A connection that ends under a running call: grpc-js reports INTERNAL or UNAVAILABLE, as the socket happened to end. */
+const BROKEN_TEXT = 'Received RST_STREAM with code';
+
 const KNOWN_STATUS: ReadonlySet<number> = new Set(Object.values(RpcStatus));
 
 /** Codes without a name in the seam (data loss, unauthenticated) count as UNKNOWN. */
-export const toStatusCode = (code: number): RpcStatusCode =>
-  KNOWN_STATUS.has(code) ? (code as RpcStatusCode) : RpcStatus.UNKNOWN;
+function toStatusCode(code: number, details: string): RpcStatusCode {
+  if (code === GrpcStatus.INTERNAL && details.startsWith(BROKEN_TEXT)) {
+    return RpcStatus.UNAVAILABLE;
+  }
+  return KNOWN_STATUS.has(code) ? (code as RpcStatusCode) : RpcStatus.UNKNOWN;
+}
 
 function neverLeft(code: number, details: string): boolean {
   return (
@@ -19,10 +26,15 @@ function neverLeft(code: number, details: string): boolean {
 }
 
 export function toCallError(error: ServiceError): RpcError {
-  return new RpcError(toStatusCode(error.code), error.details, { sent: !neverLeft(error.code, error.details) });
+  return new RpcError(toStatusCode(error.code, error.details), error.details, {
+    sent: !neverLeft(error.code, error.details),
+  });
 }
 
-export const toStreamEnd = (end: StatusObject): StreamEnd => ({ status: toStatusCode(end.code), message: end.details });
+export const toStreamEnd = (end: { readonly code: number; readonly details: string }): StreamEnd => ({
+  status: toStatusCode(end.code, end.details),
+  message: end.details,
+});
 
 export function toMetadata(values: Readonly<Record<string, string>> | undefined): Metadata {
   const metadata = new Metadata();

@@ -111,10 +111,10 @@ export class StorePd implements PdClient {
   // ------------------------------------------------------------------------------------------------- start and stop
 
   /**
-   * Waits until the placement service answers.
+   * Waits until the placement service answers; an aborted `signal` ends the wait at its next round.
    * @throws UnavailableError naming every endpoint, ClusterMismatchError
    */
-  async connect(timeoutMs: number): Promise<void> {
+  async connect(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const { clock, log } = this.#options.env;
     const deadlineMs = clock.monoMs() + timeoutMs;
     for (;;) {
@@ -126,7 +126,7 @@ export class StorePd implements PdClient {
         if (!(cause instanceof UnavailableError)) {
           throw cause;
         }
-        if (clock.monoMs() + CONNECT_ROUND_MS / 2 >= deadlineMs) {
+        if (clock.monoMs() + CONNECT_ROUND_MS / 2 >= deadlineMs || signal?.aborted === true) {
           throw new UnavailableError(cause.message, {
             cause,
             details: cause.details,

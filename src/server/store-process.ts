@@ -48,6 +48,8 @@ export interface StoreOptions {
   readonly config: StoreProcessConfig;
   /** Where settings come from, for the status page. */
   readonly origins?: LoadedConfig<StoreProcessConfig>['origins'];
+  /** Gives up waiting for the placement service. */
+  readonly signal?: AbortSignal;
   /** The store cannot go on although its data is sound; the owner of the process stops it. */
   readonly onFatal: (error: AppError) => void;
 }
@@ -114,7 +116,7 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
 
   const pd = new StorePd({ env, endpoints: server.pd.map(stripScheme) });
   closers.add(() => pd.close());
-  await pd.connect(server.startTimeoutMs);
+  await pd.connect(server.startTimeoutMs, options.signal);
 
   const { engine, ident } = await openDataDir({ path: server.dataDir, engines: env.engines, pd, log: env.log });
   closers.add(() => engine.close());

@@ -1,0 +1,92 @@
+/** `braid pd`: one placement service process. */
+import { mkdir } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { loadPdConfig } from '../../server/config.ts';
+import { startPd } from '../../server/pd/pd-process.ts';
+import type { App } from '../command.ts';
+import { flag } from '../common-options.ts';
+import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
+import { announceReady, StopRequests } from './control.ts';
+import { addExamples, assignments, LOG_FLAGS, logFlags, runReported } from './frame.ts';
+import { createRealProcess } from './real-process.ts';
+
+interface PdFlags {
+  readonly config?: string;
+  readonly name?: string;
+  readonly addr?: string;
+  readonly advertiseAddr?: string;
+  readonly dataDir?: string;
+  readonly logLevel?: string;
+  readonly logFile?: string;
+  readonly set: readonly string[];
+}
+
+/** Only the owner may read what is inside. */
+const DIRECTORY_MODE = 0o700;
+
+export function registerPd(program: Command, app: App): void {
+  const command = program
+    .command('pd')
+    .summary('Run the placement service of a cluster')
+    .description(
+      'Run the placement service of a cluster. A new data directory founds a new cluster. Flags win over environment variables, these over the configuration file, it over the defaults; see "braid config default pd" for all settings.',
+    )
+    .addOption(flag('--config <file>', 'configuration file (TOML)'))
+    .addOption(flag('--name <name>', 'name of this member'))
+    .addOption(flag('--addr <address>', 'where stores and clients connect (127.0.0.1:2379)'))
+    .addOption(flag('--advertise-addr <address>', 'what others dial instead of --addr'))
+    .addOption(flag('--data-dir <directory>', 'directory of the placement service (braid-pd)'));
+  for (const option of LOG_FLAGS()) {
+    command.addOption(option);
+  }
+  addExamples(command, [
+    'braid pd --addr 127.0.0.1:2379 --data-dir pd',
+    'braid pd --config pd.toml --set placement.max-replicas=5',
+  ]);
+  command.action(async () => {
+    const flags = command.opts<PdFlags>();
+    app.exitCode = await runReported(app, 'run the placement service', () => runPd(app, flags));
+  });
+}
+
+async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
+  const { config } = loadPdConfig({
+    file: flags.config,
+    env: app.io.env,
+    flags: {
+      'pd.name': flags.name,
+      'pd.addr': flags.addr,
+      'pd.advertise-addr': flags.advertiseAddr,
+      'pd.data-dir': flags.dataDir,
+      ...logFlags(flags),
+      ...assignments(flags.set),
+    },
+  });
+  const { pd, placement, allocation } = config;
+  const real = createRealProcess({ log: config.log, fields: { role: 'pd' } });
+  const stops = new StopRequests(app.io.signal);
+  try {
+    await mkdir(pd.dataDir, { recursive: true, mode: DIRECTORY_MODE });
+    const service = await startPd({
+      env: real.env,
+      config: {
+        name: pd.name,
+        dataDir: pd.dataDir,
+        listenAddress: pd.addr,
+        cluster: placement,
+        allocation,
+        closeGraceMs: pd.gracefulStopMs,
+        ...(pd.advertiseAddr === '' ? {} : { advertiseAddress: pd.advertiseAddr }),
+      },
+    });
+    announceReady({ type: 'ready', address: service.address, statusAddress: undefined, storeId: 0 });
+    await app.io.stdout.write(`ready: placement service at ${service.address}, cluster ${service.clusterId}\n`);
+    const why = await stops.next();
+    real.log.info({ reason: why.reason }, 'stopping');
+    await service.close();
+    return EXIT_DONE;
+  } finally {
+    await real.close();
+    stops.close();
+  }
+}

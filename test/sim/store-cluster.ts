@@ -32,7 +32,13 @@ export interface NetworkConfig {
   readonly delayMs: readonly [number, number];
   readonly lossChance: number;
   readonly duplicateChance: number;
+  /** Share of messages that arrive up to {@link LATE_MS} later than others. */
+  readonly lateChance: number;
 }
+
+const LATE_MS = 3_000;
+
+export type MessageFault = 'drop' | 'duplicate' | 'delay';
 
 /** Events at one moment of virtual time after which something must be spinning. */
 const STUCK_STEPS_MAX = 20_000;
@@ -49,6 +55,17 @@ interface Machine {
   engine: Engine | undefined;
   store: RaftStore | undefined;
   incarnation: number;
+  /** Speed of its monotonic clock; survives restarts. */
+  rate: number;
+}
+
+/** Sees what a run does; see `invariants.ts`. */
+export interface ClusterObserver {
+  afterEvent(node: number, kind: string): void;
+  /** A store lets a message leave. */
+  onSend(message: PeerMessage, store: number): void;
+  /** A store has read its disk after a crash and runs again. */
+  onBoot(store: number): void;
 }
 
 export interface ClusterOptions {
@@ -73,15 +90,31 @@ export class StoreCluster {
   #nextId = 1000;
   #stuckAtMs = 0;
   #stuckSteps = 0;
+  observer: ClusterObserver | undefined;
+  /** Messages sent so far. */
+  sent = 0;
+  /** Decides the fate of the k-th message, for sweeps. */
+  messageFault: ((number: number, message: PeerMessage) => MessageFault | undefined) | undefined;
+  /** Copies of delivered messages, for delivering them once more much later; off unless given a size. */
+  oldMailMax = 0;
+  readonly oldMail: { readonly message: PeerMessage; readonly bytes: Uint8Array }[] = [];
+  /** Stores that are allowed to stop themselves: a disk fault was injected. */
+  readonly mayStop: Set<number> = new Set();
   /** Fail-stops that tests did not expect. */
   readonly failStops: string[] = [];
 
   private constructor(options: ClusterOptions) {
     this.rng = createRng(options.seed);
     this.scheduler = new Scheduler(this.rng.fork('sched'));
+    this.scheduler.onThrow = (error) => {
+      if (!(error instanceof FailStop)) {
+        throw error;
+      }
+    };
+    this.scheduler.afterEvent = (node, kind) => this.#afterEvent(node, kind);
     this.#netRng = this.rng.fork('net');
     this.config = { ...DEFAULT_RAFTSTORE_CONFIG, ...options.config };
-    this.#network = { delayMs: [0.2, 2], lossChance: 0, duplicateChance: 0, ...options.network };
+    this.#network = { delayMs: [0.2, 2], lossChance: 0, duplicateChance: 0, lateChance: 0, ...options.network };
   }
 
   static async start(options: ClusterOptions): Promise<StoreCluster> {
@@ -94,10 +127,11 @@ export class StoreCluster {
       cluster.machines.set(id, {
         id,
         disk: new MemoryDisk(cluster.rng.fork(`disk-${i}`)),
-        clock: new SimClock(cluster.scheduler),
+        clock: new SimClock(cluster.scheduler, i),
         engine: undefined,
         store: undefined,
         incarnation: 0,
+        rate: 1,
       });
       await cluster.run(cluster.#boot(id, peers.some((p) => p.storeId === id) ? region : undefined));
     }
@@ -108,7 +142,8 @@ export class StoreCluster {
 
   async #boot(id: StoreId, firstRegion: Region | undefined): Promise<void> {
     const machine = this.machine(id);
-    machine.clock = new SimClock(this.scheduler);
+    machine.clock = new SimClock(this.scheduler, id);
+    machine.clock.setRate(machine.rate);
     machine.incarnation++;
     const factory = createMemoryEngineFactory(machine.disk, machine.clock);
     const engine = await factory.open({ path: 'db', createIfMissing: machine.incarnation === 1 });
@@ -130,7 +165,9 @@ export class StoreCluster {
       failpoints: this.#failpointsOf(),
       log: process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
-        this.failStops.push(`store ${id} ${kind}: ${reason}`);
+        if (!(kind === 'storage' && this.mayStop.has(id))) {
+          this.failStops.push(`store ${id} ${kind}: ${reason}`);
+        }
         if (process.env['SIM_LOG'] !== undefined) {
           process.stderr.write(`${cause instanceof Error ? cause.stack ?? '' : ''}\n`);
         }
@@ -149,6 +186,7 @@ export class StoreCluster {
     });
     machine.store = store;
     store.start();
+    this.observer?.onBoot(id);
   }
 
   async #fixFirstRegion(engine: Engine, region: Region): Promise<void> {
@@ -220,16 +258,35 @@ export class StoreCluster {
     return this.drop((m) => m.from.storeId === id || m.to.storeId === id);
   }
 
-  #deliver(message: PeerMessage, bytes: Uint8Array, sender: StoreId, incarnation: number): void {
+  #deliver(message: PeerMessage, bytes: Uint8Array): void {
     const machine = this.machine(message.to.storeId);
     if (machine.store === undefined || [...this.filters].some((f) => f(message))) {
       return;
     }
-    if (this.machine(sender).incarnation < incarnation) {
-      return;
+    if (this.oldMailMax > 0 && this.oldMail.length < this.oldMailMax) {
+      this.oldMail.push({ message, bytes });
+    } else if (this.oldMailMax > 0) {
+      this.oldMail[this.#netRng.below(this.oldMailMax)] = { message, bytes };
     }
-    for (const decoded of decodeFrame(bytes)) {
-      machine.store.receive(decoded);
+    const { clock } = machine;
+    clock.deliver(() => {
+      for (const decoded of decodeFrame(bytes)) {
+        machine.store?.receive(decoded);
+      }
+    }, 'mail');
+  }
+
+  /** Delivers a copy of an old message once more. */
+  replayOldMail(rng: Rng): void {
+    if (this.oldMail.length > 0) {
+      const { message, bytes } = rng.pick(this.oldMail);
+      const machine = this.machine(message.to.storeId);
+      this.scheduler.trace.add('old-mail', message.regionId);
+      machine.clock.deliver(() => {
+        for (const decoded of decodeFrame(bytes)) {
+          machine.store?.receive(decoded);
+        }
+      }, 'mail');
     }
   }
 
@@ -244,11 +301,23 @@ export class StoreCluster {
         if (this.machine(id).incarnation !== incarnation || !this.isUp(id) && this.machine(id).engine === undefined) {
           return;
         }
-        const copies = this.#netRng.chance(this.#network.duplicateChance) ? 2 : 1;
+        this.observer?.onSend(message, id);
+        const number = ++this.sent;
+        const fault = this.messageFault?.(number, message);
+        if (fault === 'drop') {
+          return;
+        }
+        const copies = fault === 'duplicate' || this.#netRng.chance(this.#network.duplicateChance) ? 2 : 1;
         const bytes = encodeFrame([message]);
+        const { body } = message;
+        const kind = body.type === 'raft' ? `mail:${body.message.type}` : `mail:${body.type}`;
+        if (body.type === 'raft') {
+          this.scheduler.trace.add(kind, message.regionId, body.message.term, body.message.index, body.message.commit);
+        }
         for (let i = 0; i < copies; i++) {
           if (!this.#netRng.chance(this.#network.lossChance)) {
-            this.scheduler.at(this.#delay(), () => this.#deliver(message, bytes, id, incarnation));
+            const late = fault === 'delay' || this.#netRng.chance(this.#network.lateChance) ? LATE_MS * this.#netRng.float() : 0;
+            this.scheduler.at(this.#delay() + late, () => this.#deliver(message, bytes), { node: message.to.storeId, kind });
           }
         }
       },
@@ -345,42 +414,26 @@ export class StoreCluster {
 
   /** Runs events until the promise settles. */
   async run<T>(promise: Promise<T>, limitMs = 600_000): Promise<T> {
-    let state: 'pending' | 'settled' = 'pending';
-    promise.then(
-      () => {
-        state = 'settled';
-      },
-      () => {
-        state = 'settled';
-      },
-    );
-    const deadline = this.scheduler.nowMs + limitMs;
-    await new Promise<void>((resolve) => {
-      setImmediate(resolve);
-    });
-    while (state === 'pending') {
-      if (!(await this.#step()) || this.scheduler.nowMs > deadline) {
-        throw new Error(`nothing settled the awaited promise within ${limitMs} virtual ms`);
-      }
+    let settled = false;
+    const settle = (): void => {
+      settled = true;
+    };
+    promise.then(settle, settle);
+    if (!(await this.scheduler.pump(() => settled, this.scheduler.nowMs + limitMs))) {
+      throw new Error(`nothing settled the awaited promise within ${limitMs} virtual ms`);
     }
     return promise;
   }
 
-  async #step(): Promise<boolean> {
-    if (this.scheduler.nowMs === this.#stuckAtMs) {
+  #afterEvent(node: number, kind: string): void {
+    const { nowMs } = this.scheduler;
+    if (nowMs === this.#stuckAtMs) {
       assert(++this.#stuckSteps < STUCK_STEPS_MAX, 'events go on for ever without time passing');
     } else {
-      this.#stuckAtMs = this.scheduler.nowMs;
+      this.#stuckAtMs = nowMs;
       this.#stuckSteps = 0;
     }
-    try {
-      return await this.scheduler.step();
-    } catch (error) {
-      if (error instanceof FailStop) {
-        return true;
-      }
-      throw error;
-    }
+    this.observer?.afterEvent(node, kind);
   }
 
   /** Lets virtual time pass. */
@@ -390,11 +443,8 @@ export class StoreCluster {
 
   /** Runs until the condition holds. */
   async until(what: string, condition: () => boolean, limitMs = 60_000): Promise<void> {
-    const deadline = this.scheduler.nowMs + limitMs;
-    while (!condition()) {
-      if (!(await this.#step()) || this.scheduler.nowMs > deadline) {
-        throw new Error(`not within ${limitMs} virtual ms: ${what}\n${this.describe()}`);
-      }
+    if (!(await this.scheduler.pump(condition, this.scheduler.nowMs + limitMs))) {
+      throw new Error(`not within ${limitMs} virtual ms: ${what}\n${this.describe()}`);
     }
   }
 

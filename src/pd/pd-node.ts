@@ -11,7 +11,7 @@ import { sleep } from '../env/clock.ts';
 import { type Engine, EngineOpenError } from '../env/engine.ts';
 import type { Env } from '../env/env.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } from '../meta/heartbeat.ts';
-import { type Region, type Store, isEpochStale } from '../meta/region.ts';
+import { type Region, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
 import type { ReportVerdict } from './cluster/cluster.ts';
 import type { StoreRecord } from './cluster/store-info.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
@@ -229,7 +229,10 @@ export class PdNode {
 
   // ------------------------------------------------------------------------------------------------ cluster life
 
-  /** First store and first region. Refused with AlreadyBootstrapped when another store was first. */
+  /**
+   * First store and first region. Refused with AlreadyBootstrapped when another store was first; a store that repeats
+   * its own bootstrap, because it crashed or lost the answer, is told that it succeeded.
+   */
   async bootstrap(store: Store, region: Region): Promise<Refusal | undefined> {
     const record: StoreRecord = { store: { ...store, state: 'up' }, physicallyDestroyed: false, lastHeartbeatWallMs: 0 };
     const result = await this.#propose({
@@ -240,6 +243,10 @@ export class PdNode {
     });
     if (result.type === 'done') {
       this.act((placement) => placement.bootstrapped(record, region));
+      return undefined;
+    }
+    const first = this.#log.state.meta?.firstRegion;
+    if (result.reason === 'exists' && first !== undefined && regionsEqual(first, region)) {
       return undefined;
     }
     return result.reason === 'exists'

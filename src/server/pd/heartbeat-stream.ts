@@ -1,5 +1,7 @@
 /** Region heartbeat streams, public and own: reports in, commands for the store out. */
-import { type StoreId, storeId } from '../../base/ids.ts';
+import type { StoreId } from '../../base/ids.ts';
+import { toStoreId } from '../../codec/meta-wire.ts';
+import { fromWireReport, toWireReply } from '../../codec/pd-wire.ts';
 import { RpcStatus, type ServerCall } from '../../env/net.ts';
 import { ErrorType, type RegionHeartbeatRequest, type RegionHeartbeatResponse } from '../../gen/pdpb.ts';
 import type { RegionReport } from '../../gen/braid/placement/v1/placement.ts';
@@ -8,7 +10,6 @@ import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { pdMethods, placementMethods } from '../../rpc/services.ts';
 import { toRpcError } from '../../rpc/service-builder.ts';
 import type { ServiceContext } from './context.ts';
-import { commandToWire, heartbeatFromWire } from './wire.ts';
 
 /** Commands queued for a slow store beyond this are dropped; the push loop sends them again. */
 const STREAM_BUFFER_MAX_BYTES = 1024 * 1024;
@@ -38,7 +39,7 @@ function serve<In>(
         if (stream.bufferedBytes > STREAM_BUFFER_MAX_BYTES) {
           return false;
         }
-        stream.send(commandToWire(context.header(), reply));
+        stream.send(toWireReply(context.header(), reply));
         return true;
       }),
     };
@@ -51,7 +52,7 @@ function serve<In>(
       }
       context.check(request.header, call);
       if (request.leader !== undefined && request.leader.storeId !== 0) {
-        bind(storeId(request.leader.storeId));
+        bind(toStoreId(request.leader.storeId));
       }
       const error = report(context, request, merging);
       if (error !== undefined) {
@@ -80,7 +81,7 @@ function report(
   if (!context.node.isBootstrapped) {
     return { type: ErrorType.NOT_BOOTSTRAPPED, message: 'the cluster is not bootstrapped' };
   }
-  const verdict = context.node.onRegionHeartbeat(heartbeatFromWire(request, merging));
+  const verdict = context.node.onRegionHeartbeat(fromWireReport({ heartbeat: request, merging }));
   switch (verdict.type) {
     case 'accepted':
       return undefined;

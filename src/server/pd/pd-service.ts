@@ -1,8 +1,10 @@
 /** pdpb.PD: cluster identity, stores, routing, splits, operators, safe points. Streams of time are in tso-stream.ts. */
 import { fromUtf8, utf8 } from '../../base/bytes.ts';
-import { regionId, storeId } from '../../base/ids.ts';
+import { toRegionId, toStoreId } from '../../codec/meta-wire.ts';
+import { toWireSplitIds, toWireStats } from '../../codec/pd-wire.ts';
 import type { ServerCall } from '../../env/net.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
+import { NodeState } from '../../gen/metapb.ts';
 import {
   ErrorType,
   type GetOperatorResponse,
@@ -16,7 +18,7 @@ import { pdMethods } from '../../rpc/services.ts';
 import type { ServiceContext } from './context.ts';
 import { addRoutingCalls } from './routing-calls.ts';
 import { scatterRegions, splitRegions } from './split-calls.ts';
-import { nodeStateOf, regionFromWire, statsFromWire, statsToWire, storeFromWire, storeToWire } from './wire.ts';
+import { regionOf, statsOf, storeOf, storeToWire } from './wire.ts';
 
 /** Version stores and clients see; clients only compare it with old releases of TiKV. */
 const CLUSTER_VERSION = '8.5.0';
@@ -56,7 +58,7 @@ function addClusterCalls(builder: ServiceBuilder, context: ServiceContext): void
     })
     .unary(pdMethods.bootstrap, async (request, call) => {
       context.check(request.header, call);
-      const refusal = await node.bootstrap(storeFromWire(request.store), regionFromWire(request.region));
+      const refusal = await node.bootstrap(storeOf(request.store), regionOf(request.region));
       return { header: refusal === undefined ? context.header() : context.refusal(refusal) };
     })
     .unary(pdMethods.allocID, async (request, call) => {
@@ -86,12 +88,12 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
   builder
     .unary(pdMethods.putStore, async (request, call) => {
       context.check(request.header, call);
-      const refusal = await node.putStore(storeFromWire(request.store));
+      const refusal = await node.putStore(storeOf(request.store));
       return { header: refusal === undefined ? context.header() : context.refusal(refusal) };
     })
     .unary(pdMethods.getStore, (request, call) => {
       context.check(request.header, call);
-      const info = node.placement.cluster.store(storeId(request.storeId));
+      const info = node.placement.cluster.store(toStoreId(request.storeId));
       if (info === undefined) {
         // Old clients ignore the header's error and retry an answer without a store for 20 s, so the call itself fails.
         throw new RpcError(RpcStatus.UNKNOWN, `invalid store ID ${request.storeId}, not found`);
@@ -99,7 +101,7 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
       return {
         header: context.header(),
         store: storeToWire(info),
-        stats: info.stats === undefined ? undefined : statsToWire(info.stats),
+        stats: info.stats === undefined ? undefined : toWireStats(info.stats),
       };
     })
     .unary(pdMethods.getAllStores, (request, call) => {
@@ -111,14 +113,14 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
     })
     .unary(pdMethods.storeHeartbeat, (request, call) => {
       context.check(request.header, call);
-      const stats = statsFromWire(request.stats);
+      const stats = statsOf(request.stats);
       const missing = context.notBootstrapped();
       const refusal = missing === undefined ? node.onStoreHeartbeat(stats) : undefined;
-      const state = node.placement.cluster.store(stats.storeId)?.record.store.state ?? 'up';
+      const info = node.placement.cluster.store(stats.storeId);
       return {
         header: missing ?? (refusal === undefined ? context.header() : context.refusal(refusal)),
         clusterVersion: CLUSTER_VERSION,
-        state: nodeStateOf(state),
+        state: info === undefined ? NodeState.Serving : storeToWire(info).nodeState,
       };
     });
 }
@@ -128,14 +130,14 @@ function addSplitCalls(builder: ServiceBuilder, context: ServiceContext): void {
   builder
     .unary(pdMethods.askBatchSplit, async (request, call) => {
       context.check(request.header, call);
-      const ids = await node.askBatchSplit(regionFromWire(request.region), request.splitCount);
+      const ids = await node.askBatchSplit(regionOf(request.region), request.splitCount);
       return ids.type === 'refused'
         ? { header: context.refusal(ids.refusal), ids: [] }
-        : { header: context.header(), ids: ids.value.map((id) => ({ newRegionId: id.newRegionId, newPeerIds: [...id.newPeerIds] })) };
+        : { header: context.header(), ids: ids.value.map(toWireSplitIds) };
     })
     .unary(pdMethods.askSplit, async (request, call) => {
       context.check(request.header, call);
-      const ids = await node.askBatchSplit(regionFromWire(request.region), 1);
+      const ids = await node.askBatchSplit(regionOf(request.region), 1);
       if (ids.type === 'refused') {
         return { header: context.refusal(ids.refusal), newRegionId: 0, newPeerIds: [] };
       }
@@ -144,12 +146,12 @@ function addSplitCalls(builder: ServiceBuilder, context: ServiceContext): void {
     })
     .unary(pdMethods.reportBatchSplit, (request, call) => {
       context.check(request.header, call);
-      node.onSplitReport(request.regions.map((region) => regionFromWire(region)));
+      node.onSplitReport(request.regions.map((region) => regionOf(region)));
       return { header: context.header() };
     })
     .unary(pdMethods.reportSplit, (request, call) => {
       context.check(request.header, call);
-      node.onSplitReport([regionFromWire(request.left), regionFromWire(request.right)]);
+      node.onSplitReport([regionOf(request.left), regionOf(request.right)]);
       return { header: context.header() };
     })
     .unary(pdMethods.splitRegions, async (request, call) => {
@@ -194,7 +196,7 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
   builder.unary(pdMethods.getOperator, (request, call): GetOperatorResponse => {
     context.check(request.header, call);
     const { controller } = context.node.placement;
-    const id = regionId(request.regionId);
+    const id = toRegionId(request.regionId);
     const operator = controller.runningOn(id) ?? controller.history().find((ended) => ended.regionId === id);
     return operator === undefined
       ? operatorReply(context.errorHeader(ErrorType.REGION_NOT_FOUND, `region ${id} has no operator`), id, undefined)

@@ -1,7 +1,7 @@
 /** Look-ups of regions by key and id, one by one, by range, and in batches on a stream. */
-import { regionId } from '../../base/ids.ts';
 import { compareBytes, equalBytes } from '../../base/bytes.ts';
 import { type KeyRange, compareEnds, isBeforeEnd } from '../../base/key-range.ts';
+import { toRegionId, toWireRegion } from '../../codec/meta-wire.ts';
 import {
   ErrorType,
   type QueryRegionRequest,
@@ -14,7 +14,7 @@ import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { toRpcError } from '../../rpc/service-builder.ts';
 import { pdMethods } from '../../rpc/services.ts';
 import type { ServiceContext } from './context.ts';
-import { leaderOrNone, regionReply, regionToWire, routeToWire } from './wire.ts';
+import { leaderOrNone, regionReply, routeToWire } from './wire.ts';
 
 export function addRoutingCalls(builder: ServiceBuilder, context: ServiceContext): void {
   const { tree } = context.node.placement.cluster;
@@ -29,7 +29,7 @@ export function addRoutingCalls(builder: ServiceBuilder, context: ServiceContext
     })
     .unary(pdMethods.getRegionByID, (request, call) => {
       context.check(request.header, call);
-      return regionReply(context.notBootstrapped() ?? context.header(), tree.get(regionId(request.regionId)));
+      return regionReply(context.notBootstrapped() ?? context.header(), tree.get(toRegionId(request.regionId)));
     })
     .unary(pdMethods.scanRegions, (request, call): ScanRegionsResponse => {
       context.check(request.header, call);
@@ -37,7 +37,7 @@ export function addRoutingCalls(builder: ServiceBuilder, context: ServiceContext
       const found = tree.scan({ start: request.startKey, end: request.endKey }, limit);
       return {
         header: context.notBootstrapped() ?? context.header(),
-        regionMetas: found.map((info) => regionToWire(info.region)),
+        regionMetas: found.map((info) => toWireRegion(info.region)),
         leaders: found.map(leaderOrNone),
         regions: found.map(routeToWire),
       };
@@ -141,7 +141,7 @@ function answerQuery(context: ServiceContext, request: QueryRegionRequest): Quer
     regionsById,
   };
   for (const id of request.ids) {
-    add(tree.get(regionId(id)));
+    add(tree.get(toRegionId(id)));
   }
   return { header: header ?? context.header(), ...reply };
 }

@@ -189,6 +189,16 @@ describe('bootstrap and stores', () => {
     expect(reborn.placement.cluster.tree.find(key('x'))?.region.id).toBe(2);
   });
 
+  test('a store may repeat its own bootstrap, before and after a crash', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const repeat = (n: PdNode) => machine.settle(n.bootstrap(store(1), makeRegion({ id: 2, on: ['1'] })));
+    expect(await repeat(node)).toBeUndefined();
+    node.onRegionHeartbeat(report(makeRegion({ id: 2, start: 'm', on: ['1'], version: 2 })));
+    machine.crash();
+    expect(await repeat(await machine.start())).toBeUndefined();
+  });
+
   test('of two bootstraps at once exactly one wins', async () => {
     const machine = new Machine();
     const node = await machine.start();

@@ -16,6 +16,7 @@ import {
   StoreState,
   StoreTarget,
 } from '../../../src/gen/braid/admin/v1/admin.ts';
+import { toWireRegion } from '../../../src/codec/meta-wire.ts';
 import { ConfChangeType } from '../../../src/gen/eraftpb.ts';
 import { HealthCheckResponse_ServingStatus as Serving } from '../../../src/gen/grpc/health/v1/health.ts';
 import { NodeState, type Region as WireRegion, type Store as WireStore } from '../../../src/gen/metapb.ts';
@@ -32,7 +33,6 @@ import { type GrpcNet, createGrpcNet } from '../../../src/rpc/grpc/grpc-net.ts';
 import type { StreamMethod, UnaryMethod } from '../../../src/rpc/method.ts';
 import { adminMethods, healthMethods, metaStorageMethods, pdMethods, placementMethods } from '../../../src/rpc/services.ts';
 import { type PdProcess, startPd } from '../../../src/server/pd/pd-process.ts';
-import { regionToWire } from '../../../src/server/pd/wire.ts';
 import { type RegionSpec, makeRegion } from './world.ts';
 
 const CALL = { timeoutMs: 5_000 };
@@ -53,7 +53,7 @@ const wireStore = (id: number, address = `127.0.0.1:${20_000 + id}`): WireStore 
   nodeState: 0,
 });
 
-const wireRegion = (spec: RegionSpec): WireRegion => regionToWire(makeRegion(spec));
+const wireRegion = (spec: RegionSpec): WireRegion => toWireRegion(makeRegion(spec));
 
 const report = (clusterId: string, region: WireRegion, leader = 0): RegionReport => ({
   merging: false,

@@ -105,9 +105,8 @@ export class RegionCache {
       }
       if (epochsEqual(region.epoch, same.region.epoch)) {
         same.needsReload = false;
-        if (leader !== undefined) {
-          this.setLeader(same, leader);
-        }
+        // The rotation goes on: the placement service may name the old leader for a long time.
+        same.leader = leader === undefined ? same.leader : findPeer(same.region, leader.id);
         return same;
       }
     }

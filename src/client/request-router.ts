@@ -11,7 +11,7 @@ import { assert, unreachable } from '../base/assert.ts';
 import { EMPTY_BYTES, compareBytes } from '../base/bytes.ts';
 import type { RegionId, StoreId } from '../base/ids.ts';
 import type { TimerId } from '../env/clock.ts';
-import { type Peer, type Region, type Store, isVoterRole } from '../meta/region.ts';
+import { type Peer, type Region, isVoterRole } from '../meta/region.ts';
 import type { RegionError } from '../codec/region-error.ts';
 import { backoffMs } from './backoff.ts';
 import type { Call } from './call.ts';
@@ -185,6 +185,7 @@ export class RequestRouter implements StoreConnOwner {
     call.rotation = entry.rotation;
     call.peer = peer;
     if (peer === undefined) {
+      entry.needsReload = true;
       this.#retryLater(call, this.#noStoreError(entry), 0);
       return;
     }
@@ -318,25 +319,24 @@ export class RequestRouter implements StoreConnOwner {
 
   async addressOf(store: StoreId, refresh: boolean): Promise<string> {
     const known = this.#addresses.get(store);
-    if (known !== undefined && !refresh) {
-      return known;
+    if (known === undefined) {
+      return this.#askAddress(store);
     }
-    let found: Store;
-    try {
-      found = await this.#pd.getStore(store, PD_TRY_TIMEOUT_MS);
-    } catch (cause) {
-      if (known !== undefined) {
-        // An address of yesterday is better than none while the placement service is away.
-        return known;
-      }
-      throw cause;
+    if (refresh) {
+      // The next try uses what comes back; this one does not wait for a placement service that may be away.
+      this.#askAddress(store).catch(() => {});
     }
-    if (found.state === 'tombstone') {
+    return known;
+  }
+
+  async #askAddress(store: StoreId): Promise<string> {
+    const { address, state } = await this.#pd.getStore(store, PD_TRY_TIMEOUT_MS);
+    if (state === 'tombstone') {
       this.#addresses.delete(store);
       throw new UnavailableError(`store ${store} has been removed from the cluster`);
     }
-    this.#addresses.set(store, found.address);
-    return found.address;
+    this.#addresses.set(store, address);
+    return address;
   }
 
   /** Learns the addresses of all stores at once, so that a leader may move while the placement service is away. */
@@ -452,7 +452,9 @@ export class RequestRouter implements StoreConnOwner {
 
   /** Many calls fail together when a leader goes; only the first of them moves on to the next replica. */
   #tryNextReplica(call: Call, entry: CachedRegion, asked: Peer): void {
-    if (call.rotation === entry.rotation && (entry.leader === undefined || entry.leader.id === asked.id)) {
+    const { leader } = entry;
+    const isStillBelieved = leader !== undefined && leader.id !== asked.id && this.#pool.isAvailable(leader.storeId);
+    if (call.rotation === entry.rotation && !isStillBelieved) {
       this.cache.forgetLeader(entry);
     }
   }
@@ -504,7 +506,7 @@ export class RequestRouter implements StoreConnOwner {
     if (free <= 0) {
       return;
     }
-    const candidates = this.#waiting.filter((call) => !this.#lookups.has(call.command));
+    const candidates = this.#waiting.filter((call) => call.phase === 'routing' && !this.#lookups.has(call.command));
     // Spread over the list: neighbours are often answered by the same look-up.
     const step = Math.max(1, Math.floor(candidates.length / free));
     for (let i = 0; i < candidates.length && this.#lookups.size < most; i += step) {

@@ -33,6 +33,9 @@ import { ANY_CLUSTER, BATCH_METHOD, callUnary, decodeReplies, encodeCalls, probe
 /** Calls taken back while queued are swept out once there are more of them than this and than calls still wanted. */
 const RELEASED_MAX = 256;
 
+/** Time by which the transport's deadline of a unary call lies behind the call's own. */
+const UNARY_MARGIN_MS = 100;
+
 export type ClientEnv = Pick<Env, 'clock' | 'rng' | 'net' | 'log'>;
 
 /** Who hears how calls ended. Every call given to `enqueue` comes back exactly once unless it is released before. */
@@ -42,7 +45,7 @@ export interface StoreConnOwner {
   onUnsent(call: Call, cause: unknown): void;
   /** The call was sent and no answer will come. */
   onLost(call: Call, cause: unknown): void;
-  /** `host:port` of the store; `refresh` asks the placement service even if it is known. */
+  /** `host:port` of the store; `refresh` says that the one given last time did not work. */
   addressOf(store: StoreId, refresh: boolean): Promise<string>;
 }
 
@@ -180,7 +183,7 @@ export class StoreConn {
   async #connect(attempt: number): Promise<void> {
     let channel: Channel | undefined;
     try {
-      const address = await this.#owner.addressOf(this.storeId, attempt > 0 || this.#address === undefined);
+      const address = await this.#owner.addressOf(this.storeId, attempt > 0);
       if (this.#isClosed()) {
         return;
       }
@@ -366,7 +369,8 @@ export class StoreConn {
 
   async #sendUnary(channel: Channel, call: Call): Promise<void> {
     const id = call.requestId;
-    const timeoutMs = Math.max(1, Math.ceil(call.dueMs - this.#env.clock.monoMs()));
+    // The call's own deadline comes first and words the error.
+    const timeoutMs = Math.max(0, Math.ceil(call.dueMs - this.#env.clock.monoMs())) + UNARY_MARGIN_MS;
     let reply: Reply | undefined;
     let cause: unknown;
     try {

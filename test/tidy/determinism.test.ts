@@ -3,7 +3,15 @@ import { describe, expect, test } from 'vitest';
 import { findAll, isIn, readSources } from './source-tree.ts';
 
 /** Folders that touch the real world on behalf of everybody else. */
-const WORLD = ['src/env/real', 'src/engine/level', 'src/rpc/grpc', 'src/server', 'src/cli', 'src/dashboard', 'src/testing'] as const;
+const WORLD = [
+  'src/env/real',
+  'src/engine/level',
+  'src/rpc/grpc',
+  'src/server',
+  'src/cli',
+  'src/dashboard',
+  'src/testing',
+] as const;
 
 /** Code that must be a synchronous function of its input. */
 const SYNCHRONOUS = [

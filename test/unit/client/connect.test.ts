@@ -101,8 +101,24 @@ describe('while the placement service is away', () => {
     cluster.net.setReach('pd:1', 'down');
     await cluster.clock.drive(db.put('b', '2'));
     cluster.setLeader('a', 3);
+    const startMs = cluster.clock.monoMs();
     await cluster.clock.drive(db.put('c', '3'));
+    expect(cluster.clock.monoMs() - startMs).toBeLessThanOrEqual(10);
     expect(cluster.keys()).toEqual(['a', 'b', 'c']);
+  });
+
+  test('a restarted store is found again at its old address', async () => {
+    const cluster = new FakeCluster();
+    const db = await open(cluster);
+    await cluster.clock.drive(db.put('a', '1'));
+    cluster.net.setReach('pd:1', 'dark');
+    cluster.stopStore(1);
+    const put = db.put('b', '2');
+    await cluster.clock.advance(300);
+    cluster.startStore(1);
+    const startMs = cluster.clock.monoMs();
+    await cluster.clock.drive(put);
+    expect(cluster.clock.monoMs() - startMs).toBeLessThanOrEqual(1000);
   });
 
   test('a call to an unknown region ends at its deadline and names the endpoints', async () => {

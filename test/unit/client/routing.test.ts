@@ -168,6 +168,36 @@ describe('leader changes', () => {
     expect(ms).toBeLessThanOrEqual(1000);
   });
 
+  test('with the leader down, every other replica is asked although the first one knows nothing', async () => {
+    const cluster = new FakeCluster();
+    const db = await open(cluster);
+    await cluster.clock.drive(db.get('k'));
+    cluster.stopStore(1);
+    cluster.interfere = ({ store }) => (store === 2 ? { regionError: { notLeader: { regionId: 1 } } } : 'serve');
+    cluster.pdView = () => cluster.regions.map(({ region }) => ({ region, leader: region.peers[0] }));
+    const put = db.put('k', 'v');
+    await cluster.clock.advance(300);
+    cluster.setLeader('k', 3);
+    const { ms, error } = await settle(cluster, put);
+    expect(error).toBeUndefined();
+    expect(ms).toBeLessThanOrEqual(1000);
+  });
+
+  test('a region that the placement service showed without replicas is asked for again', async () => {
+    const cluster = new FakeCluster();
+    cluster.pdView = () =>
+      cluster.regions.map(({ region }) => ({ region: { ...region, peers: [] }, leader: undefined }));
+    const db = await open(cluster);
+    const put = db.put('k', 'v');
+    await cluster.clock.advance(200);
+    cluster.pdView = () =>
+      cluster.regions.map(({ region, leader }) => ({
+        region: { ...region, epoch: { ...region.epoch, confVer: 2 } },
+        leader,
+      }));
+    expect((await settle(cluster, put)).error).toBeUndefined();
+  });
+
   test('a leader on a store that the client did not know is found through the placement service', async () => {
     const cluster = new FakeCluster({ stores: 4 });
     const db = await open(cluster);
@@ -431,7 +461,7 @@ describe('deadlines', () => {
     const db = await open(cluster);
     cluster.interfere = () => 'serve-silently';
     const { ms, error } = await settle(cluster, db.put('k', 'v', { ifAbsent: true, timeoutMs: 300 }));
-    expect(error).toMatchObject({ outcome: 'unknown' });
+    expect(error).toMatchObject({ code: 'DeadlineExceeded', outcome: 'unknown' });
     expect(ms).toBeLessThan(310);
   });
 

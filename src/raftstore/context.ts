@@ -26,6 +26,8 @@ export interface Router {
   toStore(msg: StoreMsg): void;
   hasPeer(region: RegionId): boolean;
   hasApply(region: RegionId): boolean;
+  /** See {@link ApplyFsm.conflictIndex}; 0 without an apply FSM. */
+  applyConflict(region: RegionId, keys: readonly Uint8Array[] | undefined): number;
   /** Creates the apply FSM of a region, replacing one that is there. */
   registerApply(registration: ApplyRegistration): void;
   /** Removes the peer FSM; what is left in its mailbox is answered with RegionNotFound. */
@@ -114,6 +116,13 @@ export interface StoreContext {
   readonly snapshots: SnapshotRegistry;
   /** Writes a batch in order with all other writes of the store; `done` runs when it is durable. A failed write stops the process. */
   write(batch: WriteBatch, done: () => void): void;
+  /**
+   * As `write`, but nobody waits for it soon: it joins the next batch that somebody waits for, or leaves by itself after
+   * a few milliseconds. The order with all other writes of the store stays that of the calls.
+   */
+  writeLazily(batch: WriteBatch, done: () => void): void;
+  /** Lets lazy writes leave now. */
+  flushWrites(): void;
   /** Fail-stop. */
   abort(reason: string, cause?: unknown): never;
 }

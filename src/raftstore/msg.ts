@@ -53,6 +53,8 @@ export interface ReadRequest {
   readonly keys: readonly Uint8Array[];
   /** Serve from a follower after a read index. */
   readonly replicaRead: boolean;
+  /** Nothing but `keys` is read. Default false: anything of the region may be. */
+  readonly isPointRead?: boolean;
   /** Called exactly once. */
   readonly respond: (outcome: ReadOutcome) => void;
 }

@@ -89,6 +89,12 @@ export class StoreCluster {
   #network: NetworkConfig;
   #nextId = 1000;
   #stuckAtMs = 0;
+  readonly #transfers: Set<{
+    readonly sender: StoreId;
+    readonly receiver: StoreId;
+    readonly abort: () => void;
+    readonly fail: () => void;
+  }> = new Set();
   #stuckSteps = 0;
   observer: ClusterObserver | undefined;
   /** Messages sent so far. */
@@ -222,6 +228,16 @@ export class StoreCluster {
     machine.engine = undefined;
     machine.clock.kill();
     machine.disk.crash(kind);
+    for (const transfer of this.#transfers) {
+      // The process at the other end sees the connection break.
+      if (transfer.sender === id) {
+        this.#transfers.delete(transfer);
+        transfer.abort();
+      } else if (transfer.receiver === id) {
+        this.#transfers.delete(transfer);
+        transfer.fail();
+      }
+    }
   }
 
   async restart(id: number): Promise<void> {
@@ -341,6 +357,7 @@ export class StoreCluster {
         return false;
       }
       const receiver = store.receiveSnapshot(decodeFrame(encodeFrame([message]))[0] as PeerMessage);
+      this.#transfers.add({ sender: id, receiver: target.id, abort: () => receiver.abort(), fail: () => finish(false) });
       const chunks = new SnapshotSender({ engine, source, chunkBytes: this.config.snapshotChunkBytes });
       for await (const chunk of chunks) {
         await this.sleep(this.#delay());
@@ -360,16 +377,15 @@ export class StoreCluster {
       }
       return false;
     };
-    run().then(
-      (ok) => {
+    let isFinished = false;
+    const finish = (ok: boolean): void => {
+      if (!isFinished) {
+        isFinished = true;
         source.close();
         done(ok);
-      },
-      () => {
-        source.close();
-        done(false);
-      },
-    );
+      }
+    };
+    run().then(finish, () => finish(false));
   }
 
   sleep(ms: number): Promise<void> {

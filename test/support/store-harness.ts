@@ -215,6 +215,10 @@ export class StoreHarness implements Router {
       write: (batch, done) => {
         void this.engine.write(batch).then(done);
       },
+      writeLazily: (batch, done) => {
+        void this.engine.write(batch).then(done);
+      },
+      flushWrites: () => {},
     };
   }
 
@@ -293,6 +297,10 @@ export class StoreHarness implements Router {
 
   hasPeer(region: RegionId): boolean {
     return this.peers.has(region);
+  }
+
+  applyConflict(region: RegionId, keys: readonly Uint8Array[] | undefined): number {
+    return this.applies.get(region)?.fsm.conflictIndex(keys) ?? 0;
   }
 
   hasApply(region: RegionId): boolean {

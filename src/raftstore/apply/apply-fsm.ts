@@ -2,9 +2,11 @@
  * The applier of one region: takes committed entries in log order and turns them into batches of data plus apply
  * state. Dispatch, pausing and resuming live here; what commands do lives in `exec-write.ts` and `exec-admin.ts`.
  *
- * One batch is in flight at a time and nothing is executed meanwhile, so everything the executed commands read is
- * either in the engine or in the pending batch. Tasks wait in order. Answers to proposers and the result for the peer
- * FSM leave only after the batch with their effects is durable. A crash at any point repeats the entries behind the
+ * Batches of plain writes are pipelined: the next entries execute while earlier batches are on their way to the disk,
+ * and read through the buffers of those. The proposer of a plain write is answered when its entry was executed: the
+ * entry is committed, so a majority has it on disk, and its outcome cannot change. Whoever reads meanwhile must ask
+ * `conflictIndex`. Everything else – admin commands, deleted ranges, snapshots, the end of the FSM – waits until all
+ * batches are durable, and so does the result for the peer FSM. A crash at any point repeats the entries behind the
  * durable applied index; nothing of them is on disk, except pages of a delete-range, which are deleted again.
  *
  * Never reads a clock, never draws a random number, never awaits. Reference: TiKV
@@ -46,6 +48,8 @@ const BATCH_BYTES_MAX: number = 4 * MIB;
 const BATCH_ENTRIES_MAX = 4096;
 /** Tasks waiting in one FSM beyond which something is badly wrong; they may never be refused. */
 const TASKS_WARN = 10_000;
+/** Batches of plain writes on their way to the disk at once. */
+const FLIGHTS_MAX = 8;
 /** How long a step held back by a failpoint waits before it is tried again. */
 const PAUSE_RETRY_MS = 10;
 /** Bytes of one page of keys to delete. */
@@ -98,6 +102,8 @@ interface RangeDeletion {
 
 type RunState =
   | { readonly type: 'running' }
+  /** The next step needs every pipelined batch to be durable, or there are too many of them. */
+  | { readonly type: 'draining' }
   /** A failpoint holds the next step back. */
   | { readonly type: 'paused' }
   /** A batch is in flight; `resume` says what its completion continues. */
@@ -138,6 +144,8 @@ export class ApplyFsm {
   /** A conf change removed this replica: nothing behind that entry is applied. */
   #isRemoved = false;
   #state: RunState = RUNNING;
+  /** Pipelined batches of plain writes, oldest first. */
+  readonly #flights: (Flight & { readonly applyState: ApplyState })[] = [];
   #pending: Pending;
   #batchNumber = 0;
   readonly #tasks: BoundedQueue<ApplyTask> = new BoundedQueue(TASKS_WARN);
@@ -222,8 +230,22 @@ export class ApplyFsm {
   /** The store loop has handed over everything of this round: what was collected goes to the engine. */
   endRound(): void {
     if (this.#state.type === 'running' && !this.#isFlushed) {
-      this.#submit(undefined);
+      this.#submitPlain();
     }
+  }
+
+  /**
+   * Index that must be applied durably before the engine may be read for `keys` (undefined: for anything): writes to
+   * them may have been answered although their batch is still on its way. 0 if the engine may be read now.
+   */
+  conflictIndex(keys: readonly Uint8Array[] | undefined): number {
+    let index = 0;
+    for (const { pending, applyState } of this.#flights) {
+      if (keys === undefined || pending.writes.touches(keys)) {
+        index = applyState.appliedIndex;
+      }
+    }
+    return index;
   }
 
   // -------------------------------------------------------------------------------------------------- batches
@@ -231,7 +253,7 @@ export class ApplyFsm {
   #newPending(): Pending {
     return {
       batch: this.#ctx.engine.createBatch(),
-      writes: new WriteBuffer(this.#ctx.engine),
+      writes: new WriteBuffer(this.#ctx.engine, () => this.#flights.map((flight) => flight.pending.writes)),
       outcomes: [],
       results: [],
       cleanTasks: [],
@@ -245,6 +267,37 @@ export class ApplyFsm {
   get #isFlushed(): boolean {
     const { entries, batch, writes, outcomes, results } = this.#pending;
     return entries === 0 && batch.count === 0 && writes.count === 0 && outcomes.length === 0 && results.length === 0;
+  }
+
+  /** Hands plain writes over without waiting for them; anything else in the batch makes it one to wait for. */
+  #submitPlain(): void {
+    const pending = this.#pending;
+    if (pending.results.length > 0 || pending.cleanTasks.length > 0 || pending.batch.count > 0) {
+      this.#submit(undefined);
+      return;
+    }
+    const applyState = this.#applyState;
+    pending.writes.drainTo(pending.batch);
+    pending.batch.put(applyStateKey(this.regionId), encodeApplyState(applyState));
+    const number = ++this.#batchNumber;
+    this.#flights.push({ number, pending, applyState });
+    this.#pending = this.#newPending();
+    const { router } = this.#ctx;
+    this.#ctx.writeLazily(pending.batch, () => {
+      router.toApply(this.regionId, { type: 'batch-written', batchNumber: number });
+    });
+    for (const { proposal, outcome } of pending.outcomes) {
+      proposal.complete(outcome);
+    }
+    if (this.#flights.length >= FLIGHTS_MAX) {
+      this.#drain();
+    }
+  }
+
+  /** Executes nothing more until every pipelined batch is durable. */
+  #drain(): void {
+    this.#state = { type: 'draining' };
+    this.#ctx.flushWrites();
   }
 
   /** Hands the pending batch to the engine. With `deletion` it is a page of keys and moves no index. */
@@ -269,6 +322,16 @@ export class ApplyFsm {
   }
 
   #onBatchWritten(batchNumber: number): void {
+    const [plain] = this.#flights;
+    if (plain !== undefined && plain.number === batchNumber) {
+      this.#flights.shift();
+      this.#durable = plain.applyState;
+      this.#report(this.#earlyHash.splice(0), plain.pending.writes.count, plain.pending.writes.bytes);
+      if (this.#state.type === 'draining' && this.#flights.length === 0) {
+        this.#state = RUNNING;
+      }
+      return;
+    }
     assert(
       this.#state.type === 'writing' && this.#state.flight.number === batchNumber,
       'unexpected end of an apply batch',
@@ -354,13 +417,17 @@ export class ApplyFsm {
     }
   }
 
-  /** Whether everything executed is durable; if not, writes it. */
+  /** Whether everything executed is durable; if not, sees to it, and the state says what is waited for. */
   #flushed(): boolean {
-    if (this.#isFlushed) {
-      return true;
+    if (!this.#isFlushed) {
+      this.#submit(undefined);
+      return false;
     }
-    this.#submit(undefined);
-    return false;
+    if (this.#flights.length > 0) {
+      this.#drain();
+      return false;
+    }
+    return true;
   }
 
   #answerDead(task: ApplyTask): void {
@@ -424,7 +491,9 @@ export class ApplyFsm {
   }
 
   #stop(): void {
-    assert(this.#isFlushed, 'apply FSM stops with unwritten effects', { region: this.regionId });
+    assert(this.#isFlushed && this.#flights.length === 0, 'apply FSM stops with unwritten effects', {
+      region: this.regionId,
+    });
     this.#state = { type: 'stopped' };
     this.#hash?.cancel();
     this.#hash = undefined;
@@ -470,8 +539,10 @@ export class ApplyFsm {
       }
       const { entries, adminBytes, writes } = this.#pending;
       if (entries >= BATCH_ENTRIES_MAX || writes.bytes + adminBytes >= BATCH_BYTES_MAX) {
-        this.#submit(undefined);
-        return false;
+        this.#submitPlain();
+        if (this.#state.type !== 'running') {
+          return false;
+        }
       }
       const entry = task.entries[this.#next] as Entry;
       if (!this.#execute(entry)) {
@@ -649,7 +720,7 @@ export class ApplyFsm {
       applyState: this.#applyState,
       isMerging: this.#isMerging,
       entry,
-      isFlushed: this.#isFlushed,
+      isFlushed: this.#isFlushed && this.#flights.length === 0,
       readySourceId: this.#readySourceId,
       batch: this.#pending.batch,
     };
@@ -715,7 +786,7 @@ export class ApplyFsm {
   #conclude(entry: Entry, execution: AdminExecution): boolean {
     switch (execution.type) {
       case 'flush-first':
-        this.#submit(undefined);
+        assert(!this.#flushed(), 'an admin command asks for a flush that is done', { region: this.regionId });
         return false;
       case 'wait-merge-source':
         this.#waitForSource(execution);

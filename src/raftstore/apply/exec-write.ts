@@ -21,6 +21,8 @@ const DONE: OpResult = Object.freeze({ type: 'done' });
 /** User data written by entries that are executed but not yet in the engine. */
 export class WriteBuffer {
   readonly #engine: Engine;
+  /** Buffers handed over earlier whose batches may not be in the engine yet, oldest first. */
+  readonly #below: () => readonly WriteBuffer[];
   readonly #keys: Uint8Array[] = [];
   /** Stored forms; undefined deletes. */
   readonly #values: (Uint8Array | undefined)[] = [];
@@ -31,8 +33,9 @@ export class WriteBuffer {
   readonly #deletedRanges: KeyRange[] = [];
   #bytes = 0;
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, below: () => readonly WriteBuffer[] = () => []) {
     this.#engine = engine;
+    this.#below = below;
   }
 
   get count(): number {
@@ -76,7 +79,25 @@ export class WriteBuffer {
     if (this.#deletedRanges.some((range) => rangeContains(range, key))) {
       return undefined;
     }
+    const below = this.#below();
+    for (let i = below.length - 1; i >= 0; i--) {
+      const older = (below[i] as WriteBuffer).#newestOf(key);
+      if (older !== undefined) {
+        return older.value;
+      }
+    }
     return this.#engine.getSync(dataKey(key));
+  }
+
+  /** Whether the buffer writes one of the keys. */
+  touches(keys: readonly Uint8Array[]): boolean {
+    const index = this.#index();
+    return keys.some((key) => index.has(key));
+  }
+
+  #newestOf(key: Uint8Array): { readonly value: Uint8Array | undefined } | undefined {
+    const at = this.#index().get(key);
+    return at === undefined ? undefined : { value: this.#values[at] };
   }
 
   #index(): KeyMap<number> {

@@ -41,6 +41,19 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     return;
   }
   if (peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs)) {
+    const waitFor = peer.ctx.router.applyConflict(peer.regionId, request.isPointRead === true ? request.keys : undefined);
+    if (waitFor > peer.appliedIndex) {
+      // Writes of what is read were answered already; the engine shows them in a moment.
+      peer.pendingReads.push({
+        id: peer.nextReadId++,
+        term: peer.node.term,
+        sentAtMs: nowMs,
+        requests: [request],
+        index: waitFor,
+      });
+      peer.ctx.flushWrites();
+      return;
+    }
     peer.flowKeysRead += request.keys.length;
     request.respond({ type: 'ok', region: peer.region });
     maybeRenew(peer, nowMs);

@@ -79,6 +79,8 @@ interface ApplySlot {
   scheduled: boolean;
 }
 
+/** How long a write that nobody waits for is kept back, to join one that somebody waits for. */
+const LAZY_WRITE_MS = 2;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
 const EXPIRE_DEADLINE_MS = 5_000;
 /** How often the merged-away map is trimmed, in entries. */
@@ -96,6 +98,8 @@ export class RaftStore implements Router {
   readonly #applies: Map<RegionId, ApplySlot> = new Map();
   readonly #mergedInto: Map<RegionId, RegionId> = new Map();
   #storeMail: StoreMsg[] = [];
+  #lazyWrites: { readonly batch: WriteBatch; readonly done: () => void }[] = [];
+  #lazyTimer: TimerId | undefined;
   #dirtyPeers: PeerSlot[] = [];
   #dirtyApplies: ApplySlot[] = [];
   #roundScheduled = false;
@@ -144,6 +148,8 @@ export class RaftStore implements Router {
       workers: this.#workers,
       snapshots: this.#workers.snapshots,
       write: (batch, done) => this.#write(batch, done),
+      writeLazily: (batch, done) => this.#writeLazily(batch, done),
+      flushWrites: () => this.#flushWrites(),
       abort: (reason, cause) => this.#abort(reason, cause),
     };
     this.#sweeper = new TtlSweeper(this.#ctx, {
@@ -246,6 +252,7 @@ export class RaftStore implements Router {
       }
       failEverything(slot.fsm.peer, regionNotFound(region));
     }
+    this.#flushWrites();
     await this.#sweeper.stop();
     await this.#workers.stop();
   }
@@ -470,6 +477,10 @@ export class RaftStore implements Router {
     return this.#applies.has(region);
   }
 
+  applyConflict(region: RegionId, keys: readonly Uint8Array[] | undefined): number {
+    return this.#applies.get(region)?.fsm.conflictIndex(keys) ?? 0;
+  }
+
   registerApply(registration: ApplyRegistration): void {
     this.#applies.set(registration.region.id, { fsm: new ApplyFsm(this.#ctx, registration), mailbox: [], scheduled: false });
   }
@@ -645,6 +656,37 @@ export class RaftStore implements Router {
   }
 
   #write(batch: WriteBatch, done: () => void): void {
+    this.#flushWrites();
+    this.#submit(batch, done);
+  }
+
+  #writeLazily(batch: WriteBatch, done: () => void): void {
+    this.#lazyWrites.push({ batch, done });
+    this.#lazyTimer ??= this.#env.clock.setTimer(
+      LAZY_WRITE_MS,
+      () => {
+        this.#lazyTimer = undefined;
+        this.#flushWrites();
+      },
+      'lazy-writes',
+    );
+  }
+
+  #flushWrites(): void {
+    if (this.#lazyTimer !== undefined) {
+      this.#env.clock.clearTimer(this.#lazyTimer);
+      this.#lazyTimer = undefined;
+    }
+    if (this.#lazyWrites.length > 0) {
+      const lazy = this.#lazyWrites;
+      this.#lazyWrites = [];
+      for (const { batch, done } of lazy) {
+        this.#submit(batch, done);
+      }
+    }
+  }
+
+  #submit(batch: WriteBatch, done: () => void): void {
     this.#engine.write(batch).then(
       () => {
         if (!this.#stopped) {

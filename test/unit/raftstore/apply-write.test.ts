@@ -37,19 +37,22 @@ const resultsOf = (outcome: EntryOutcome | undefined): readonly unknown[] =>
   outcome?.type === 'write-applied' ? outcome.results : [outcome];
 
 describe('applying writes', () => {
-  it('answers and reports only after the batch with data and apply state is durable', async () => {
+  it('answers plain writes when they are executed and reports when data and apply state are durable', async () => {
     const s = await store();
     const before = s.writes;
     const outcomes = s.apply(1, [write(6, put('c', '1')), write(7, put('d', '2'))], { index: 9, term: 6 });
     s.round();
-    expect(outcomes).toEqual([]);
-    expect(s.results(1)).toEqual([]);
-    await s.run();
-    expect(s.writes).toBe(before + 1);
     expect(outcomes).toEqual([
       { type: 'write-applied', results: [DONE] },
       { type: 'write-applied', results: [DONE] },
     ]);
+    expect(s.results(1)).toEqual([]);
+    expect(s.applyConflict(regionId(1), [utf8('c')])).toBe(7);
+    expect(s.applyConflict(regionId(1), [utf8('x')])).toBe(0);
+    expect(s.applyConflict(regionId(1), undefined)).toBe(7);
+    await s.run();
+    expect(s.writes).toBe(before + 1);
+    expect(s.applyConflict(regionId(1), undefined)).toBe(0);
     const expected = {
       appliedIndex: 7,
       appliedTerm: 6,
@@ -78,7 +81,7 @@ describe('applying writes', () => {
     expect(s.results(1)).toHaveLength(1);
   });
 
-  it('collects what arrives while a batch is in flight into one next batch, in order', async () => {
+  it('executes what arrives while batches are in flight, and reports in order', async () => {
     const s = await store();
     s.apply(1, [write(6, put('c', '1'))]);
     s.round();
@@ -86,7 +89,7 @@ describe('applying writes', () => {
     s.round();
     s.apply(1, [write(8, put('c', '3'))]);
     await s.run();
-    expect(s.results(1).map((r) => r.applyState.appliedIndex)).toEqual([6, 8]);
+    expect(s.results(1).map((r) => r.applyState.appliedIndex)).toEqual([6, 7, 8]);
     expect(s.valueOf('c')).toBe('3');
   });
 

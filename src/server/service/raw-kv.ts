@@ -184,7 +184,7 @@ export class RawKv {
     if (this.#refuse(context, request.cf, fail)) {
       return;
     }
-    this.#read(context, call, [key], fail, () => {
+    this.#read(context, call, [key], true, fail, () => {
       this.#reads.add(dataKey(key), (stored, failure) => {
         const live = failure === undefined ? this.#live(stored) : failure;
         if (live instanceof Error) {
@@ -203,7 +203,7 @@ export class RawKv {
     if (this.#refuse(context, request.cf, fail)) {
       return;
     }
-    this.#read(context, call, keys, fail, () => {
+    this.#read(context, call, keys, true, fail, () => {
       this.#engine.getMany(keys.map(dataKey)).then(
         (values) => {
           const pairs: KvPair[] = [];
@@ -235,7 +235,7 @@ export class RawKv {
     }
     // The upper bound of a reverse scan may be the region's end, which no key check lets pass.
     const keys = reverse ? [] : [startKey];
-    this.#read(context, call, keys, fail, (region) => {
+    this.#read(context, call, keys, false, fail, (region) => {
       const range = reverse ? reverseRange(startKey, endKey, region) : { start: startKey, end: clampEnd(endKey, region) };
       if (range === undefined) {
         fail(toWireRegionError(keyNotInRegion(startKey, region)), '');
@@ -253,7 +253,7 @@ export class RawKv {
       return;
     }
     const keys = reverse ? [] : ranges.map((range) => range.startKey);
-    this.#read(context, call, keys, fail, (region) => {
+    this.#read(context, call, keys, false, fail, (region) => {
       const works: ScanWork[] = [];
       for (const [i, { startKey, endKey }] of ranges.entries()) {
         const next = ranges[i + 1];
@@ -286,7 +286,7 @@ export class RawKv {
       fail(undefined, `unknown checksum algorithm ${String(algorithm)}, only Crc64_Xor is supported`);
       return;
     }
-    this.#read(context, call, ranges.map((range) => range.startKey), fail, (region) => {
+    this.#read(context, call, ranges.map((range) => range.startKey), false, fail, (region) => {
       for (const { endKey } of ranges) {
         if (compareEnds(endKey, region.range.end) > 0) {
           fail(toWireRegionError(keyNotInRegion(endKey, region)), '');
@@ -627,12 +627,15 @@ export class RawKv {
     context: Context | undefined,
     call: CallInfo,
     keys: readonly Uint8Array[],
+    /** Nothing but the keys is read. */
+    isPointRead: boolean,
     fail: (regionError: WireRegionError | undefined, error: string) => void,
     allowed: (region: Region) => void,
   ): void {
     this.#backend.read({
       header: headerOf(context ?? NO_CONTEXT, call.nowMs, call.timeoutMs),
       keys,
+      isPointRead,
       replicaRead: context?.replicaRead ?? false,
       respond: (outcome) => {
         if (outcome.type === 'ok') {

@@ -27,7 +27,7 @@ export interface StartClusterOptions {
   readonly stores?: number;
   /** Replicas of each region. Default: one per store, at most 3. */
   readonly replicas?: number;
-  /** Where the servers' log lines of this level and worse go: standard error. Default `silent`. */
+  /** Where the servers' log lines of this level and worse go: standard error. Default `error`, so that a store that stops the process says why. */
   readonly logLevel?: LogLevel;
   /** How long the start may take until every region has its replicas, ms. Default 60000. */
   readonly startTimeoutMs?: number;
@@ -206,9 +206,8 @@ export class TestCluster implements AsyncDisposable {
           },
           log,
         },
-        onFatal: (error) => {
-          throw error;
-        },
+        // A store that was removed from the cluster cannot go on; its slot stays, as a stopped store.
+        onFatal: () => void this.stopStore(slot.number),
       });
       slot.running = { process, net };
       slot.address = process.address;
@@ -223,7 +222,7 @@ export class TestCluster implements AsyncDisposable {
     return realEnv({
       net,
       engines: createLevelEngineFactory(),
-      log: createPinoLogger({ level: this.#options.logLevel ?? 'silent' }),
+      log: createPinoLogger({ level: this.#options.logLevel ?? 'error' }),
     });
   }
 

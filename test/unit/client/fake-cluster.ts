@@ -70,6 +70,8 @@ export class FakeCluster {
   readonly data: KeyMap<Stored> = new KeyMap<Stored>();
   readonly stores: Map<number, Store> = new Map<number, Store>();
   readonly received: Received[] = [];
+  /** How often each value was written, for tests with distinct values. */
+  readonly writes: Map<string, number> = new Map<string, number>();
   /** Numbers of commands in each batch message received. */
   readonly batchSizes: number[] = [];
   /** Decides about each command; the default serves all. */
@@ -345,10 +347,7 @@ export class FakeCluster {
           if (request.delete) {
             this.data.delete(request.key);
           } else {
-            this.data.set(new Uint8Array(request.key), {
-              value: new Uint8Array(request.value),
-              ttlSeconds: request.ttl,
-            });
+            this.#store(request.key, request.value, request.ttl);
           }
         }
         if (what === 'serve-and-break') {
@@ -518,6 +517,11 @@ export class FakeCluster {
 
   #set(region: Region, key: Uint8Array, value: Uint8Array, ttlSeconds: number): void {
     requireInside(region, key);
+    this.#store(key, value, ttlSeconds);
+  }
+
+  #store(key: Uint8Array, value: Uint8Array, ttlSeconds: number): void {
+    this.writes.set(text(value), (this.writes.get(text(value)) ?? 0) + 1);
     this.data.set(new Uint8Array(key), { value: new Uint8Array(value), ttlSeconds });
   }
 

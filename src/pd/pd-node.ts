@@ -234,7 +234,11 @@ export class PdNode {
    * its own bootstrap, because it crashed or lost the answer, is told that it succeeded.
    */
   async bootstrap(store: Store, region: Region): Promise<Refusal | undefined> {
-    const record: StoreRecord = { store: { ...store, state: 'up' }, physicallyDestroyed: false, lastHeartbeatWallMs: 0 };
+    const record: StoreRecord = {
+      store: { ...store, state: 'up' },
+      physicallyDestroyed: false,
+      lastHeartbeatWallMs: 0,
+    };
     const result = await this.#propose({
       type: 'bootstrap',
       store: record,
@@ -279,7 +283,11 @@ export class PdNode {
       return planned.value;
     });
     if (refusal === undefined && isNew) {
-      this.placement.event({ type: 'store-joined', message: `store ${store.id} joined at ${store.address}`, storeId: store.id });
+      this.placement.event({
+        type: 'store-joined',
+        message: `store ${store.id} joined at ${store.address}`,
+        storeId: store.id,
+      });
     }
     return refusal;
   }
@@ -302,7 +310,12 @@ export class PdNode {
       return options.dryRun ? undefined : planned.value;
     });
     if (changed) {
-      this.placement.event({ type: 'store-state', message: `store ${id} is to be ${target}`, storeId: id, actor: options.actor });
+      this.placement.event({
+        type: 'store-state',
+        message: `store ${id} is to be ${target}`,
+        storeId: id,
+        actor: options.actor,
+      });
     }
     return refusal;
   }
@@ -364,9 +377,14 @@ export class PdNode {
       return regionNotFound(region.id);
     }
     if (isEpochStale(region.epoch, known.region.epoch)) {
-      return refuse('EpochChanged', `the split of region ${region.id} was asked with an old epoch`, 'look at the region again', {
-        region_id: region.id,
-      });
+      return refuse(
+        'EpochChanged',
+        `the split of region ${region.id} was asked with an old epoch`,
+        'look at the region again',
+        {
+          region_id: region.id,
+        },
+      );
     }
     const running = this.placement.controller.runningOn(region.id);
     if (running !== undefined && (running.isMergeSource || running.isMergeTarget)) {
@@ -383,7 +401,9 @@ export class PdNode {
   /** The first of `count` consecutive ids. */
   async allocIds(count: number): Promise<Result<number>> {
     if (!Number.isSafeInteger(count) || count < 1 || count > IDS_PER_CALL_MAX) {
-      return refused(refuse('InvalidArgument', `${count} ids cannot be given out at once`, `ask for 1 to ${IDS_PER_CALL_MAX}`));
+      return refused(
+        refuse('InvalidArgument', `${count} ids cannot be given out at once`, `ask for 1 to ${IDS_PER_CALL_MAX}`),
+      );
     }
     for (;;) {
       const first = this.#ids.take(count);
@@ -485,7 +505,11 @@ export class PdNode {
   }
 
   /** Registers, moves or (ttl <= 0) drops the safe point of a service; answers the lowest live one. */
-  async updateServiceSafePoint(serviceId: string, ttlSeconds: number, safePoint: bigint): Promise<ServiceSafePoint | undefined> {
+  async updateServiceSafePoint(
+    serviceId: string,
+    ttlSeconds: number,
+    safePoint: bigint,
+  ): Promise<ServiceSafePoint | undefined> {
     const nowSeconds = Math.max(0, Math.floor(this.#env.clock.wallMs() / 1000));
     const lowest = lowestSafePoint(this.#log.state, nowSeconds);
     if (ttlSeconds <= 0) {
@@ -555,7 +579,9 @@ export class PdNode {
 
   /** Lets a write go on alone. It fails only together with the engine, which then stops the process. */
   #background(work: Promise<unknown>): void {
-    work.catch((cause: unknown) => this.#env.log.error({ cause }, 'a background write of the placement service failed'));
+    work.catch((cause: unknown) =>
+      this.#env.log.error({ cause }, 'a background write of the placement service failed'),
+    );
   }
 }
 

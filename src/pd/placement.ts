@@ -270,9 +270,14 @@ export class Placement {
     }
     if (record.physicallyDestroyed) {
       return refused(
-        refuse('PhysicallyDestroyed', `store ${id} is marked as destroyed`, 'start a new store with an empty directory', {
-          store_id: id,
-        }),
+        refuse(
+          'PhysicallyDestroyed',
+          `store ${id} is marked as destroyed`,
+          'start a new store with an empty directory',
+          {
+            store_id: id,
+          },
+        ),
       );
     }
     return ok({ ...record, store: { ...record.store, state: 'up' } });
@@ -330,7 +335,9 @@ export class Placement {
     }
     return this.cluster
       .stores()
-      .filter(({ record }) => record.store.state === 'offline' && this.cluster.tree.ofStore(record.store.id).peers.size === 0)
+      .filter(
+        ({ record }) => record.store.state === 'offline' && this.cluster.tree.ofStore(record.store.id).peers.size === 0,
+      )
       .map(({ record }) => ({ ...record, store: { ...record.store, state: 'tombstone' } }));
   }
 
@@ -355,7 +362,9 @@ export class Placement {
       } else if (reason !== undefined) {
         blockers.push(reason);
       } else if (leader === undefined) {
-        blockers.push(refuse('NoLeader', `region ${region} has no known leader`, 'check its stores', { region_id: region }));
+        blockers.push(
+          refuse('NoLeader', `region ${region} has no known leader`, 'check its stores', { region_id: region }),
+        );
       } else {
         blockers.push(refuse('PeersLeft', `region ${region} has a peer on store ${id}`, 'wait', { region_id: region }));
       }
@@ -409,12 +418,14 @@ export class Placement {
 
   /** Moves a region's replicas to the least used stores that separate them as well. Used by the scatter calls. */
   scatterRegion(id: RegionId, group: string): Result<Submitted> {
-    return this.#request(id, { note: group }, (info) => this.#factory.reshape(info, this.#scattered(info), `scatter region ${id}`, {
-      name: 'scatter-region',
-      kind: 'region',
-      priority: 'high',
-      note: group,
-    }));
+    return this.#request(id, { note: group }, (info) =>
+      this.#factory.reshape(info, this.#scattered(info), `scatter region ${id}`, {
+        name: 'scatter-region',
+        kind: 'region',
+        priority: 'high',
+        note: group,
+      }),
+    );
   }
 
   /** Stops a running or waiting operator and, for a merge, its partner. */
@@ -422,7 +433,9 @@ export class Placement {
     const canceled = this.controller.cancel(operator, {
       code: 'AdminStop',
       text: `stopped by ${actor}`,
-      hint: operator.isCancelable ? '' : 'the merge was already sent to the stores: they commit it or roll it back by themselves',
+      hint: operator.isCancelable
+        ? ''
+        : 'the merge was already sent to the stores: they commit it or roll it back by themselves',
     });
     return canceled
       ? undefined
@@ -435,7 +448,9 @@ export class Placement {
   switchName(name: string): Result<SwitchName> {
     return isSwitchName(name)
       ? ok(name)
-      : refused(refuse('UnknownSwitch', `there is no switch ${name}`, 'list the switches to see their names', { name }));
+      : refused(
+          refuse('UnknownSwitch', `there is no switch ${name}`, 'list the switches to see their names', { name }),
+        );
   }
 
   #request(id: RegionId, options: RequestOptions, make: (info: RegionInfo) => Result<Made>): Result<Submitted> {

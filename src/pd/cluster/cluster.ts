@@ -13,7 +13,13 @@ import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.t
 import { type StoreInfo, type StoreLiveness, type StoreRecord, isUp, livenessOf } from './store-info.ts';
 
 /** Why a region report was dropped without asking the map. */
-export type MalformedReport = 'no-peers' | 'no-leader' | 'leader-not-a-peer' | 'empty-range' | 'store-removed' | 'zero-id';
+export type MalformedReport =
+  | 'no-peers'
+  | 'no-leader'
+  | 'leader-not-a-peer'
+  | 'empty-range'
+  | 'store-removed'
+  | 'zero-id';
 
 export type ReportVerdict =
   | {
@@ -187,4 +193,3 @@ export function storesOfRegion(cluster: Cluster, region: Region): Store[] {
 }
 
 export const hasPeerOn = (region: Region, store: StoreId): boolean => findPeerOnStore(region, store) !== undefined;
-

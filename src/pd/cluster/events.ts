@@ -73,7 +73,11 @@ export function eventsOfReport(
   const events: EventInput[] = [];
   for (const gone of evicted) {
     if (rangeCovers(region.range, gone.region.range)) {
-      events.push({ type: 'merge', message: `region ${gone.region.id} was merged into region ${region.id}`, regionId: region.id });
+      events.push({
+        type: 'merge',
+        message: `region ${gone.region.id} was merged into region ${region.id}`,
+        regionId: region.id,
+      });
     }
   }
   if (previous === undefined) {
@@ -86,8 +90,14 @@ export function eventsOfReport(
     events.push({ type: 'split', message: `region ${region.id} gave its ${side} part away`, regionId: region.id });
   }
   if (before.epoch.confVer !== region.epoch.confVer) {
-    const stores = region.peers.map((peer) => peer.storeId + (peer.role === 'voter' ? '' : ` (${peer.role})`)).join(', ');
-    events.push({ type: 'peers-changed', message: `region ${region.id} now has peers on stores ${stores}`, regionId: region.id });
+    const stores = region.peers
+      .map((peer) => peer.storeId + (peer.role === 'voter' ? '' : ` (${peer.role})`))
+      .join(', ');
+    events.push({
+      type: 'peers-changed',
+      message: `region ${region.id} now has peers on stores ${stores}`,
+      regionId: region.id,
+    });
   }
   if (previous.leader !== undefined && info.leader !== undefined && previous.leader.id !== info.leader.id) {
     events.push({

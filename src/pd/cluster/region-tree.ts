@@ -98,7 +98,8 @@ export class RegionTree {
     const previous = this.#byStart.lower(start)?.[1];
     const next = end.length === 0 ? undefined : this.#byStart.get(end);
     return {
-      previous: previous !== undefined && isLeftNeighbour(previous.region.range, info.region.range) ? previous : undefined,
+      previous:
+        previous !== undefined && isLeftNeighbour(previous.region.range, info.region.range) ? previous : undefined,
       next,
     };
   }
@@ -240,7 +241,9 @@ export class RegionTree {
 
   #unlink(info: RegionInfo): void {
     const { region } = info;
-    assert(this.#byStart.get(region.range.start) === info, 'index by key and index by id disagree', { region: region.id });
+    assert(this.#byStart.get(region.range.start) === info, 'index by key and index by id disagree', {
+      region: region.id,
+    });
     this.#byStart.delete(region.range.start);
     this.#byId.delete(region.id);
     if (info.reportedAtMs !== undefined) {

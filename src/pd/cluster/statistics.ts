@@ -34,7 +34,11 @@ export type RegionFilter =
   | 'with-operator';
 
 /** Whether a region belongs into a filtered list; `with-operator` is answered by the caller. */
-export function matchesFilter(info: RegionInfo, filter: Exclude<RegionFilter, 'with-operator'>, maxReplicas: number): boolean {
+export function matchesFilter(
+  info: RegionInfo,
+  filter: Exclude<RegionFilter, 'with-operator'>,
+  maxReplicas: number,
+): boolean {
   switch (filter) {
     case 'all':
       return true;
@@ -189,6 +193,13 @@ function problemsOfStore(store: StoreInfo, cluster: Cluster, nowMs: number): Pro
     ];
   }
   return isLowOnSpace(store, cluster.config)
-    ? [{ code: 'StoreLowOnSpace', message: `store ${storeId} is low on space`, hint: 'add a store or free space', storeId }]
+    ? [
+        {
+          code: 'StoreLowOnSpace',
+          message: `store ${storeId} is low on space`,
+          hint: 'add a store or free space',
+          storeId,
+        },
+      ]
     : [];
 }

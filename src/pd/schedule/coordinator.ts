@@ -143,7 +143,8 @@ export class Coordinator {
     const { config, tree } = this.#cluster;
     const batch = tree.scan({ start: this.#cursor, end: new Uint8Array(0) }, config.patrolBatchMax);
     const last = batch.at(-1);
-    this.#cursor = batch.length < config.patrolBatchMax || last === undefined ? new Uint8Array(0) : last.region.range.end;
+    this.#cursor =
+      batch.length < config.patrolBatchMax || last === undefined ? new Uint8Array(0) : last.region.range.end;
     const context: CheckerContext = {
       cluster: this.#cluster,
       factory: this.#factory,
@@ -151,7 +152,8 @@ export class Coordinator {
       merge: this.mergeContext(),
     };
     for (const info of batch) {
-      const isBusy = info.leader === undefined || info.merging || this.#controller.runningOn(info.region.id) !== undefined;
+      const isBusy =
+        info.leader === undefined || info.merging || this.#controller.runningOn(info.region.id) !== undefined;
       if (!isBusy && context.nowMs >= (this.#blocked.get(info.region.id)?.retryAtMs ?? 0)) {
         this.#checkRegion(info, active, context);
       }

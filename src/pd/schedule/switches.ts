@@ -34,7 +34,8 @@ export const SWITCHES: readonly SwitchInfo[] = [
   {
     name: 'replica-checker',
     enabledByDefault: true,
-    description: 'Adds missing replicas, replaces those on lost stores, removes surplus ones, separates them by location.',
+    description:
+      'Adds missing replicas, replaces those on lost stores, removes surplus ones, separates them by location.',
   },
   { name: 'merge-checker', enabledByDefault: false, description: 'Merges small regions into a neighbor.' },
   { name: 'balance-leader', enabledByDefault: true, description: 'Spreads leaders evenly over the stores.' },

@@ -83,7 +83,9 @@ export function refuse(
 }
 
 /** Success with a value, or a refusal. */
-export type Result<T> = { readonly type: 'ok'; readonly value: T } | { readonly type: 'refused'; readonly refusal: Refusal };
+export type Result<T> =
+  | { readonly type: 'ok'; readonly value: T }
+  | { readonly type: 'refused'; readonly refusal: Refusal };
 
 export const ok = <T>(value: T): Result<T> => ({ type: 'ok', value });
 

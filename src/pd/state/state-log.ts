@@ -58,7 +58,7 @@ export class LocalStateLog implements StateLog {
   /** Region descriptors to write; undefined = delete. Coalesced: only the last one per id is written. */
   readonly #regions = new Map<RegionId, Region | undefined>();
   #running: Promise<void> | undefined;
-  #failure: unknown;
+  #failure: Error | undefined;
 
   constructor(engine: Engine, state: PdState) {
     this.#engine = engine;
@@ -113,7 +113,7 @@ export class LocalStateLog implements StateLog {
       try {
         await this.#engine.write(batch);
       } catch (cause) {
-        this.#failure = cause;
+        this.#failure = cause instanceof Error ? cause : new Error(String(cause));
         for (const waiting of [...commands, ...this.#waiting.splice(0)]) {
           waiting.reject(cause);
         }
@@ -203,7 +203,11 @@ export interface LoadedState {
 export async function loadState(engine: Engine): Promise<LoadedState> {
   const meta = await engine.get(META_KEY);
   if (meta === undefined) {
-    const page = await engine.scan({ range: { start: new Uint8Array(0), end: new Uint8Array(0) }, limit: 1, keysOnly: true });
+    const page = await engine.scan({
+      range: { start: new Uint8Array(0), end: new Uint8Array(0) },
+      limit: 1,
+      keysOnly: true,
+    });
     if (page.entries.length > 0) {
       throw new EngineOpenError(
         'the data directory holds a database that is not one of the placement service',

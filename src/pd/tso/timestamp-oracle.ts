@@ -22,7 +22,8 @@ export type ServeVerdict =
   | { readonly type: 'wait' };
 
 /** The 64-bit form used on the wire and in commit timestamps. */
-export const composeTimestamp = (ts: Timestamp): bigint => (BigInt(ts.physical) << BigInt(LOGICAL_BITS)) | BigInt(ts.logical);
+export const composeTimestamp = (ts: Timestamp): bigint =>
+  (BigInt(ts.physical) << BigInt(LOGICAL_BITS)) | BigInt(ts.logical);
 
 export function splitTimestamp(ts: bigint): Timestamp {
   return { physical: Number(ts >> BigInt(LOGICAL_BITS)), logical: Number(ts & BigInt(LOGICAL_MAX)) };
@@ -64,7 +65,10 @@ export class TimestampOracle {
 
   /** The planned reservation is durable. */
   start(planned: { readonly physical: number; readonly save: number }): void {
-    assert(planned.save > planned.physical && planned.physical > this.#saved, 'planned timestamps must lie above all old ones');
+    assert(
+      planned.save > planned.physical && planned.physical > this.#saved,
+      'planned timestamps must lie above all old ones',
+    );
     this.#saved = planned.save;
     this.#physical = planned.physical;
     this.#logical = 0;
@@ -100,7 +104,9 @@ export class TimestampOracle {
 
   /** Takes `count` timestamps, 1 to {@link LOGICAL_MAX}. */
   serve(count: number): ServeVerdict {
-    assert(Number.isSafeInteger(count) && count >= 1 && count <= LOGICAL_MAX, 'timestamp count out of range', { count });
+    assert(Number.isSafeInteger(count) && count >= 1 && count <= LOGICAL_MAX, 'timestamp count out of range', {
+      count,
+    });
     if (!this.#serving) {
       return { type: 'wait' };
     }

@@ -73,7 +73,12 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
       clusterId: String(node.clusterId),
       bootstrapped: node.isBootstrapped,
       members: [
-        { name: context.member.name, id: Number(context.member.memberId), clientUrls: context.member.clientUrls, isLeader: true },
+        {
+          name: context.member.name,
+          id: Number(context.member.memberId),
+          clientUrls: context.member.clientUrls,
+          isLeader: true,
+        },
       ],
       stores: storesSummary(placement, nowMs),
       regions: {
@@ -136,7 +141,9 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
       const target = TARGETS.get(request.target);
       if (target === undefined) {
         return {
-          refusal: refusalToWire(refuse('InvalidArgument', 'no target state was given', 'give up, removing or removed')),
+          refusal: refusalToWire(
+            refuse('InvalidArgument', 'no target state was given', 'give up, removing or removed'),
+          ),
           store: undefined,
         };
       }
@@ -178,7 +185,12 @@ function addRegionCalls(builder: ServiceBuilder, context: ServiceContext): void 
       context.check(request.header, call);
       const info = findRegion(placement, request.which);
       if (info === undefined) {
-        return { refusal: refusalToWire(regionMissing(request.which)), region: undefined, previous: undefined, next: undefined };
+        return {
+          refusal: refusalToWire(regionMissing(request.which)),
+          region: undefined,
+          previous: undefined,
+          next: undefined,
+        };
       }
       const nowMs = context.clock.monoMs();
       const { previous, next } = tree.neighbours(info);
@@ -191,7 +203,10 @@ function addRegionCalls(builder: ServiceBuilder, context: ServiceContext): void 
     });
 }
 
-type Which = { readonly $case: 'id'; readonly value: number } | { readonly $case: 'key'; readonly value: Uint8Array } | undefined;
+type Which =
+  | { readonly $case: 'id'; readonly value: number }
+  | { readonly $case: 'key'; readonly value: Uint8Array }
+  | undefined;
 
 function findRegion(placement: Placement, which: Which): RegionInfo | undefined {
   const { tree } = placement.cluster;
@@ -262,13 +277,21 @@ function addChangeCalls(builder: ServiceBuilder, context: ServiceContext): void 
     const options = optionsOf(request.header, request.options);
     const result = context.node.isBootstrapped
       ? context.node.act((placement) => start(placement, options))
-      : ({ type: 'refused', refusal: refuse('NotBootstrapped', 'the cluster has no store yet', 'start a store') } as const);
+      : ({
+          type: 'refused',
+          refusal: refuse('NotBootstrapped', 'the cluster has no store yet', 'start a store'),
+        } as const);
     return submitted(context, result, options.dryRun === true);
   };
   builder
     .unary(adminMethods.moveRegion, (request, call) =>
       submit(request, call, (placement, options) =>
-        placement.moveRegion(id(regionId, request.regionId), id(storeId, request.fromStore), id(storeId, request.toStore), options),
+        placement.moveRegion(
+          id(regionId, request.regionId),
+          id(storeId, request.fromStore),
+          id(storeId, request.toStore),
+          options,
+        ),
       ),
     )
     .unary(adminMethods.mergeRegion, (request, call) =>
@@ -280,7 +303,10 @@ function addChangeCalls(builder: ServiceBuilder, context: ServiceContext): void 
       submit(request, call, (placement, options) => {
         const region = id(regionId, request.regionId);
         if (request.policy === SplitPolicy.SPLIT_POLICY_USE_KEYS && request.keys.length === 0) {
-          return { type: 'refused', refusal: refuse('NoSplitKeys', 'no split keys were given', 'give keys, or split in the middle') };
+          return {
+            type: 'refused',
+            refusal: refuse('NoSplitKeys', 'no split keys were given', 'give keys, or split in the middle'),
+          };
         }
         const keys = request.policy === SplitPolicy.SPLIT_POLICY_USE_KEYS ? request.keys.map(copyBytes) : [];
         return placement.splitRegion(region, keys, options);
@@ -342,10 +368,17 @@ function findOperator(placement: Placement, which: WhichOperator): Operator | un
 
 const operatorMissing = (which: WhichOperator): Refusal =>
   which?.$case === 'regionId'
-    ? refuse('OperatorNotFound', `region ${which.value} has no operator`, 'list the operators', { region_id: which.value })
-    : refuse('OperatorNotFound', `operator ${which?.value ?? 0} is not known`, 'only the latest operators are remembered', {
-        operator_id: which?.value ?? 0,
-      });
+    ? refuse('OperatorNotFound', `region ${which.value} has no operator`, 'list the operators', {
+        region_id: which.value,
+      })
+    : refuse(
+        'OperatorNotFound',
+        `operator ${which?.value ?? 0} is not known`,
+        'only the latest operators are remembered',
+        {
+          operator_id: which?.value ?? 0,
+        },
+      );
 
 function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): void {
   const { node } = context;
@@ -357,7 +390,9 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
       context.check(request.header, call);
       const operators = [...controller.running(), ...(request.includeWaiting ? controller.waiting() : [])];
       return {
-        operators: operators.filter((operator) => request.kind === '' || operator.kinds.some((kind) => kind === request.kind)).map(toWire),
+        operators: operators
+          .filter((operator) => request.kind === '' || operator.kinds.some((kind) => kind === request.kind))
+          .map(toWire),
       };
     })
     .unary(adminMethods.getOperator, async (request, call) => {
@@ -375,7 +410,8 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
         .history()
         .filter(
           (operator) =>
-            (request.regionId === 0 || operator.regionId === request.regionId) && operator.finishedWallMs >= request.sinceUnixMs,
+            (request.regionId === 0 || operator.regionId === request.regionId) &&
+            operator.finishedWallMs >= request.sinceUnixMs,
         );
       return { operators: (request.limit === 0 ? found : found.slice(0, request.limit)).map(toWire) };
     })
@@ -398,7 +434,9 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
         allowed,
         checks: checks.map(checkToWire),
         steps:
-          plan?.type === 'ok' && plan.value.operator !== undefined ? stepsToWire(plan.value.operator, cluster.config) : [],
+          plan?.type === 'ok' && plan.value.operator !== undefined
+            ? stepsToWire(plan.value.operator, cluster.config)
+            : [],
       };
     });
 }

@@ -26,7 +26,12 @@ import type { PlacementConfig } from '../../pd/defaults.ts';
 import type { Placement } from '../../pd/placement.ts';
 import type { Check } from '../../pd/schedule/checker/merge-checks.ts';
 import type { Operator, Priority } from '../../pd/schedule/operator/operator.ts';
-import { type ProgressState, type StepProgress, phaseProgress, stepProgress } from '../../pd/schedule/operator/progress.ts';
+import {
+  type ProgressState,
+  type StepProgress,
+  phaseProgress,
+  stepProgress,
+} from '../../pd/schedule/operator/progress.ts';
 import type { OperatorStatus as DomainStatus } from '../../pd/schedule/operator/status.ts';
 import type { Refusal } from '../../pd/schedule/verdict.ts';
 

@@ -63,7 +63,9 @@ export function pdConfig(input: PdConfigInput): PdConfig {
   };
   const problem =
     checkPlacementConfig(config.cluster) ??
-    (Number.isSafeInteger(config.memberId) && config.memberId > 0 ? undefined : 'memberId must be a positive integer') ??
+    (Number.isSafeInteger(config.memberId) && config.memberId > 0
+      ? undefined
+      : 'memberId must be a positive integer') ??
     (config.dataDir === '' ? 'dataDir must not be empty' : undefined) ??
     (config.clusterId === undefined || (config.clusterId > 0n && config.clusterId < 2n ** 53n)
       ? undefined

@@ -15,7 +15,9 @@ import type { ServiceContext } from './context.ts';
 const STREAM_BUFFER_MAX_BYTES = 1024 * 1024;
 
 export function addHeartbeatStreams(builder: ServiceBuilder, context: ServiceContext): void {
-  builder.stream(pdMethods.regionHeartbeat, (stream, call) => serve(context, stream, call, (request) => [request, false]));
+  builder.stream(pdMethods.regionHeartbeat, (stream, call) =>
+    serve(context, stream, call, (request) => [request, false]),
+  );
   builder.stream(placementMethods.regionReports, (stream, call) =>
     serve(context, stream, call, (report: RegionReport) => [report.heartbeat, report.merging]),
   );
@@ -86,7 +88,10 @@ function report(
     case 'accepted':
       return undefined;
     case 'stale':
-      context.log.debug({ regionId: request.region?.id, reason: verdict.reason }, 'an outdated region report was dropped');
+      context.log.debug(
+        { regionId: request.region?.id, reason: verdict.reason },
+        'an outdated region report was dropped',
+      );
       return undefined;
     case 'malformed':
       return verdict.reason === 'store-removed'

@@ -9,6 +9,11 @@ import type { ServiceContext } from './context.ts';
 export function addMetaStorageService(builder: ServiceBuilder, context: ServiceContext): void {
   builder.unary(metaStorageMethods.get, (request, call) => {
     context.check(request.header, call);
-    return { header: { clusterId: context.header().clusterId, error: undefined, revision: 1 }, kvs: [], more: false, count: 0 };
+    return {
+      header: { clusterId: context.header().clusterId, error: undefined, revision: 1 },
+      kvs: [],
+      more: false,
+      count: 0,
+    };
   });
 }

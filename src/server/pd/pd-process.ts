@@ -28,10 +28,14 @@ export interface PdProcess {
 /** The listen address cannot be used. */
 export class PdListenError extends AppError {
   constructor(address: string, cause: unknown) {
-    super('Listen', `the placement service cannot listen on ${address}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      hint: 'choose another address, or stop the process that uses it',
-      cause,
-    });
+    super(
+      'Listen',
+      `the placement service cannot listen on ${address}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        hint: 'choose another address, or stop the process that uses it',
+        cause,
+      },
+    );
   }
 }
 

@@ -51,12 +51,18 @@ export function addRoutingCalls(builder: ServiceBuilder, context: ServiceContext
         return { header: missing, regions: [] };
       }
       if (!areSorted(ranges)) {
-        return { header: context.errorHeader(ErrorType.UNKNOWN, 'the ranges must be sorted and must not overlap'), regions: [] };
+        return {
+          header: context.errorHeader(ErrorType.UNKNOWN, 'the ranges must be sorted and must not overlap'),
+          regions: [],
+        };
       }
       const scanned = scanRanges(context, ranges, limit);
       if (request.containAllKeyRange && scanned.hole) {
         return {
-          header: context.errorHeader(ErrorType.REGIONS_NOT_CONTAIN_ALL_KEY_RANGE, 'some keys are in no known region at the moment'),
+          header: context.errorHeader(
+            ErrorType.REGIONS_NOT_CONTAIN_ALL_KEY_RANGE,
+            'some keys are in no known region at the moment',
+          ),
           regions: [],
         };
       }
@@ -120,7 +126,9 @@ function hasHole(range: KeyRange, found: readonly RegionInfo[], cut: boolean): b
   if (cut && found.length > 0) {
     return false;
   }
-  return found.length === 0 || (isBeforeEnd(at, range.end) && compareEnds(at, range.end) < 0 && !equalBytes(at, range.end));
+  return (
+    found.length === 0 || (isBeforeEnd(at, range.end) && compareEnds(at, range.end) < 0 && !equalBytes(at, range.end))
+  );
 }
 
 /** One batch: exactly one entry per key, 0 for a miss; regions by id, each once. */

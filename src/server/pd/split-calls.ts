@@ -29,7 +29,9 @@ export async function splitRegions(
     const operators = startSplits(context, missing);
     const leftMs = deadlineMs - clock.monoMs();
     if (operators.length === 0) {
-      await new Promise<void>((resolve) => clock.setTimer(Math.min(RETRY_MS, Math.max(1, leftMs)), resolve, 'pd-split-retry'));
+      await new Promise<void>((resolve) =>
+        clock.setTimer(Math.min(RETRY_MS, Math.max(1, leftMs)), resolve, 'pd-split-retry'),
+      );
     } else {
       await Promise.all(operators.map((operator) => node.waitForOperator(operator, Math.max(1, leftMs))));
     }

@@ -62,4 +62,5 @@ export const regionReply = (header: ResponseHeader, info: RegionInfo | undefined
 const NO_PEER: WirePeer = { id: 0, storeId: 0, role: WirePeerRole.Voter, isWitness: false };
 
 /** The old form of a scan wants a leader for every region, an empty one where none is known. */
-export const leaderOrNone = (info: RegionInfo): WirePeer => (info.leader === undefined ? NO_PEER : toWirePeer(info.leader));
+export const leaderOrNone = (info: RegionInfo): WirePeer =>
+  info.leader === undefined ? NO_PEER : toWirePeer(info.leader);

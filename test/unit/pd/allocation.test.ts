@@ -1,6 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { IdAllocator } from '../../../src/pd/ids/id-allocator.ts';
-import { LOGICAL_MAX, TimestampOracle, composeTimestamp, splitTimestamp } from '../../../src/pd/tso/timestamp-oracle.ts';
+import {
+  LOGICAL_MAX,
+  TimestampOracle,
+  composeTimestamp,
+  splitTimestamp,
+} from '../../../src/pd/tso/timestamp-oracle.ts';
 
 describe('IdAllocator', () => {
   test('gives nothing before a window is durable, then exactly the window', () => {

@@ -109,7 +109,9 @@ describe('with joint steps', () => {
   });
 
   test('among new voters the store with the fewest leaders leads', () => {
-    expect(plan(['1', '2', '3'], ['4', '5', '6'], { leaders: { 4: 3, 5: 1, 6: 2 } })).toContain('transfer leader to store 5');
+    expect(plan(['1', '2', '3'], ['4', '5', '6'], { leaders: { 4: 3, 5: 1, 6: 2 } })).toContain(
+      'transfer leader to store 5',
+    );
   });
 
   test('a wished leader that was a voter all along gets the lead first', () => {

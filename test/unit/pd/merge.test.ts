@@ -6,7 +6,11 @@ import { MIB } from '../../../src/base/units.ts';
 import { R, S, World, accepted, key, refusedWith, stepsOf } from './world.ts';
 
 /** Region 1 = [-inf, m) and region 2 = [m, +inf). */
-function mergeWorld(source: readonly string[], target: readonly string[], config: Partial<PlacementConfig> = {}): World {
+function mergeWorld(
+  source: readonly string[],
+  target: readonly string[],
+  config: Partial<PlacementConfig> = {},
+): World {
   const world = new World(config, [1, 2, 3, 4, 5, 6]);
   world.region({ id: 1, start: '', end: 'm', on: source });
   world.region({ id: 2, start: 'm', end: '', on: target });
@@ -27,7 +31,13 @@ describe('alignment moves only the source', () => {
       'one replaced, the leader leaves',
       ['1', '2'],
       ['2', '3'],
-      ['add learner on store 3', 'transfer leader to store 2', 'enter joint state (+3 -1)', 'leave joint state', 'remove peer on store 1'],
+      [
+        'add learner on store 3',
+        'transfer leader to store 2',
+        'enter joint state (+3 -1)',
+        'leave joint state',
+        'remove peer on store 1',
+      ],
     ],
     [
       'one replaced, the leader stays',
@@ -373,7 +383,9 @@ describe('refusals change nothing', () => {
     world.beatAll();
     world.placement.coordinator.noteSplit([R(1)]);
     const failed = world.placement.explainMerge(R(1), R(2), true).filter((check) => check.refusal !== undefined);
-    expect(failed.map((check) => [check.name, check.refusal?.code])).toEqual([['source-not-recently-split', 'RecentlySplit']]);
+    expect(failed.map((check) => [check.name, check.refusal?.code])).toEqual([
+      ['source-not-recently-split', 'RecentlySplit'],
+    ]);
     expect(world.placement.explainMerge(R(1), R(2), false).every((check) => check.refusal === undefined)).toBe(true);
     accepted(world.placement.mergeRegions(R(1), R(2)));
   });

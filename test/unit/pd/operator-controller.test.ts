@@ -44,7 +44,12 @@ describe('a move', () => {
     world.report(1);
     expect(world.take()).toEqual([]);
     const [step] = stepProgress(operator, world.placement.cluster.config);
-    expect(step).toMatchObject({ state: 'running', current: true, sends: 1, detail: 'snapshot or log on its way to store 4' });
+    expect(step).toMatchObject({
+      state: 'running',
+      current: true,
+      sends: 1,
+      detail: 'snapshot or log on its way to store 4',
+    });
     world.truth(1).pending.clear();
     world.report(1);
     expect(operator.currentIndex).toBe(1);
@@ -60,7 +65,8 @@ describe('a move', () => {
 
   test('is refused when it makes no sense', () => {
     const world = moveWorld();
-    const move = (region: number, from: number, to: number) => refusedWith(world.placement.moveRegion(R(region), S(from), S(to), ADMIN));
+    const move = (region: number, from: number, to: number) =>
+      refusedWith(world.placement.moveRegion(R(region), S(from), S(to), ADMIN));
     expect(move(9, 1, 4)).toBe('RegionNotFound');
     expect(move(1, 4, 3)).toBe('PeerNotFound');
     expect(move(1, 1, 2)).toBe('PeerExists');
@@ -112,7 +118,11 @@ describe('progress', () => {
     world.report(1);
     expect(operator.status).toBe('started');
     const peers = truth.region.peers.filter((peer) => peer.storeId !== 3);
-    truth.region = { ...truth.region, peers, epoch: { ...truth.region.epoch, confVer: truth.region.epoch.confVer + 1 } };
+    truth.region = {
+      ...truth.region,
+      peers,
+      epoch: { ...truth.region.epoch, confVer: truth.region.epoch.confVer + 1 },
+    };
     world.report(1);
     expect([operator.status, operator.reason?.code]).toEqual(['canceled', 'EpochNotMatch']);
   });
@@ -274,6 +284,9 @@ describe('ends', () => {
   });
 
   test('peers are listed with the ids the tests expect', () => {
-    expect(peersOf(3, ['1', '2L'])).toMatchObject([{ id: 301, role: 'voter' }, { id: 302, role: 'learner' }]);
+    expect(peersOf(3, ['1', '2L'])).toMatchObject([
+      { id: 301, role: 'voter' },
+      { id: 302, role: 'learner' },
+    ]);
   });
 });

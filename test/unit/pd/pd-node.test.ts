@@ -40,7 +40,9 @@ class Machine {
   readonly disk: MemoryDisk = new MemoryDisk(createRng(3));
   readonly aborts: string[] = [];
 
-  async start(options: { readonly clusterId?: bigint; readonly config?: Partial<PlacementConfig> } = {}): Promise<PdNode> {
+  async start(
+    options: { readonly clusterId?: bigint; readonly config?: Partial<PlacementConfig> } = {},
+  ): Promise<PdNode> {
     const engines = createMemoryEngineFactory(this.disk, this.clock);
     const env: Env = {
       clock: this.clock,
@@ -121,7 +123,10 @@ describe('cluster identity', () => {
     machine.crash();
     const refused = machine.start({ clusterId: 6n });
     await expect(refused).rejects.toThrow(EngineOpenError);
-    await expect(refused).rejects.toMatchObject({ code: 'EngineOpen', hint: expect.stringContaining('data directory') });
+    await expect(refused).rejects.toMatchObject({
+      code: 'EngineOpen',
+      hint: expect.stringContaining('data directory'),
+    });
   });
 });
 
@@ -213,7 +218,11 @@ describe('bootstrap and stores', () => {
     const machine = new Machine();
     const node = await machine.bootstrapped();
     const results = await machine.settle(
-      Promise.all([node.putStore(store(2, 'same:1')), node.putStore(store(3, 'same:1')), node.putStore(store(2, 'same:1'))]),
+      Promise.all([
+        node.putStore(store(2, 'same:1')),
+        node.putStore(store(3, 'same:1')),
+        node.putStore(store(2, 'same:1')),
+      ]),
     );
     expect(results.map((refusal) => refusal?.code)).toEqual([undefined, 'DuplicateAddress', undefined]);
   });
@@ -231,7 +240,11 @@ describe('bootstrap and stores', () => {
     const options = { physicallyDestroyed: false, dryRun: false, actor: 'test' };
     expect(await machine.settle(node.setStoreState(S(2), 'removing', options))).toBeUndefined();
     await machine.settle(node.putStore({ ...store(2, 'moved:2'), labels: [{ key: 'host', value: 'b' }] }));
-    expect(node.placement.cluster.store(S(2))?.record.store).toMatchObject({ state: 'offline', address: 'moved:2', labels: [{ value: 'b' }] });
+    expect(node.placement.cluster.store(S(2))?.record.store).toMatchObject({
+      state: 'offline',
+      address: 'moved:2',
+      labels: [{ value: 'b' }],
+    });
     machine.crash();
     const reborn = await machine.start();
     expect(reborn.placement.cluster.store(S(2))?.record.store).toMatchObject({ state: 'offline', address: 'moved:2' });
@@ -319,7 +332,9 @@ describe('the region map', () => {
     expect(new Set(all).size).toBe(8);
     const stale = { ...region, epoch: { confVer: 1, version: 3 } };
     expect(await machine.settle(node.askBatchSplit(stale, 1))).toMatchObject({ refusal: { code: 'EpochChanged' } });
-    expect(await machine.settle(node.askBatchSplit({ ...region, id: R(99) }, 1))).toMatchObject({ refusal: { code: 'RegionNotFound' } });
+    expect(await machine.settle(node.askBatchSplit({ ...region, id: R(99) }, 1))).toMatchObject({
+      refusal: { code: 'RegionNotFound' },
+    });
     expect(await machine.settle(node.askBatchSplit(region, 0))).toMatchObject({ refusal: { code: 'InvalidArgument' } });
   });
 });
@@ -374,7 +389,9 @@ describe('operators', () => {
     expect((await machine.settle(node.setMaxReplicas(0)))?.code).toBe('InvalidArgument');
     machine.crash();
     const reborn = await machine.start();
-    expect([reborn.placement.switches.isOn('merge-checker'), reborn.placement.switches.isOn('balance-leader')]).toEqual([true, false]);
+    expect([reborn.placement.switches.isOn('merge-checker'), reborn.placement.switches.isOn('balance-leader')]).toEqual(
+      [true, false],
+    );
     expect(reborn.placement.cluster.config.maxReplicas).toBe(5);
   });
 });
@@ -403,7 +420,13 @@ describe('faults', () => {
     expect(await machine.settle(node.advanceGcSafePoint(10n))).toBe(10n);
     expect(await machine.settle(node.advanceGcSafePoint(4n))).toBe(10n);
     await machine.settle(node.updateServiceSafePoint('slow', 100, 20n));
-    expect(await machine.settle(node.updateServiceSafePoint('fast', 100, 30n))).toMatchObject({ serviceId: 'slow', safePoint: 20n });
-    expect(await machine.settle(node.updateServiceSafePoint('slow', 0, 0n))).toMatchObject({ serviceId: 'fast', safePoint: 30n });
+    expect(await machine.settle(node.updateServiceSafePoint('fast', 100, 30n))).toMatchObject({
+      serviceId: 'slow',
+      safePoint: 20n,
+    });
+    expect(await machine.settle(node.updateServiceSafePoint('slow', 0, 0n))).toMatchObject({
+      serviceId: 'fast',
+      safePoint: 30n,
+    });
   });
 });

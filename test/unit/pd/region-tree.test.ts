@@ -72,7 +72,11 @@ describe('look-ups', () => {
   test('holes are listed', () => {
     expect(tree.holes(10).map(formatRange)).toEqual(['[d, f)']);
     expect(new RegionTree().holes(10).map(formatRange)).toEqual([formatRange(FULL_RANGE)]);
-    expect(treeOf({ id: 1, start: 'a', end: 'b', on: ['1'] }).holes(10).map(formatRange)).toEqual(['[-inf, a)', '[b, +inf)']);
+    expect(
+      treeOf({ id: 1, start: 'a', end: 'b', on: ['1'] })
+        .holes(10)
+        .map(formatRange),
+    ).toEqual(['[-inf, a)', '[b, +inf)']);
   });
 });
 
@@ -88,14 +92,20 @@ describe('staleness', () => {
   });
 
   test('a late report of the parent with its old range is refused after its child was seen', () => {
-    const tree = treeOf({ id: 1, start: 'm', end: '', on: ['1'], version: 4 }, { id: 2, start: '', end: 'm', on: ['1'], version: 4 });
+    const tree = treeOf(
+      { id: 1, start: 'm', end: '', on: ['1'], version: 4 },
+      { id: 2, start: '', end: 'm', on: ['1'], version: 4 },
+    );
     const verdict = tree.offer(info({ id: 1, on: ['1'], version: 3 }));
     expect(verdict).toMatchObject({ type: 'stale', reason: 'overlap-version' });
     expect(ids(tree)).toEqual([2, 1]);
   });
 
   test('the report of a merge target evicts the source, and a late report of the source is refused', () => {
-    const tree = treeOf({ id: 1, start: '', end: 'm', on: ['1'], version: 6 }, { id: 2, start: 'm', end: '', on: ['1'], version: 5 });
+    const tree = treeOf(
+      { id: 1, start: '', end: 'm', on: ['1'], version: 6 },
+      { id: 2, start: 'm', end: '', on: ['1'], version: 5 },
+    );
     expect(tree.offer(info({ id: 2, start: '', end: '', on: ['1'], version: 7 }))).toMatchObject({ type: 'accepted' });
     expect(ids(tree)).toEqual([2]);
     expect(tree.offer(info({ id: 1, start: '', end: 'm', on: ['1'], version: 6 }))).toMatchObject({
@@ -137,7 +147,10 @@ describe('staleness', () => {
   });
 
   test('one newer overlapping region is enough to refuse a report', () => {
-    const tree = treeOf({ id: 1, start: '', end: 'm', on: ['1'], version: 3 }, { id: 2, start: 'm', end: '', on: ['1'], version: 9 });
+    const tree = treeOf(
+      { id: 1, start: '', end: 'm', on: ['1'], version: 3 },
+      { id: 2, start: 'm', end: '', on: ['1'], version: 9 },
+    );
     expect(tree.offer(info({ id: 3, start: 'a', end: 'z', on: ['1'], version: 5 }))).toMatchObject({ type: 'stale' });
     expect(ids(tree)).toEqual([1, 2]);
   });
@@ -156,9 +169,13 @@ describe('sets per store', () => {
     expect([sets(1).leaders.size, sets(2).peers.size, sets(3).learners.size]).toEqual([1, 1, 1]);
     const moved = info({ id: 1, start: '', end: 'm', on: ['2', '4'], confVer: 4 });
     tree.offer({ ...moved, sizeBytes: 30, pendingPeers: moved.region.peers.slice(1) });
-    expect([sets(1).peers.size, sets(1).leaders.size, sets(2).leaders.size, sets(4).pending.size]).toEqual([0, 0, 1, 1]);
+    expect([sets(1).peers.size, sets(1).leaders.size, sets(2).leaders.size, sets(4).pending.size]).toEqual([
+      0, 0, 1, 1,
+    ]);
     expect([tree.sizeOfStoreBytes(storeId(1)), tree.sizeOfStoreBytes(storeId(4))]).toEqual([0, 30]);
     tree.remove(regionId(1));
-    expect([sets(2).peers.size, sets(4).pending.size, tree.sizeOfStoreBytes(storeId(4)), tree.reportedCount]).toEqual([0, 0, 0, 0]);
+    expect([sets(2).peers.size, sets(4).pending.size, tree.sizeOfStoreBytes(storeId(4)), tree.reportedCount]).toEqual([
+      0, 0, 0, 0,
+    ]);
   });
 });

@@ -30,7 +30,9 @@ class Disk {
   readonly disk: MemoryDisk = new MemoryDisk(createRng(7));
 
   open(): Promise<Engine> {
-    return this.clock.settle(createMemoryEngineFactory(this.disk, this.clock).open({ path: 'pd', createIfMissing: true }));
+    return this.clock.settle(
+      createMemoryEngineFactory(this.disk, this.clock).open({ path: 'pd', createIfMissing: true }),
+    );
   }
 
   async openLog(): Promise<{ log: LocalStateLog; engine: Engine; regions: readonly { readonly id: number }[] }> {
@@ -53,7 +55,13 @@ describe('state machine', () => {
   test('a cluster is founded once, and bootstrapped once', async () => {
     const disk = new Disk();
     const { log } = await disk.openLog();
-    expect(await disk.propose(log, BOOTSTRAP, INIT, INIT, BOOTSTRAP, BOOTSTRAP)).toEqual(['exists', 'done', 'exists', 'done', 'exists']);
+    expect(await disk.propose(log, BOOTSTRAP, INIT, INIT, BOOTSTRAP, BOOTSTRAP)).toEqual([
+      'exists',
+      'done',
+      'exists',
+      'done',
+      'exists',
+    ]);
     expect(log.state.meta).toMatchObject({ bootstrapped: true, clusterId: 2n ** 52n + 1n, firstRegion: { id: 2 } });
   });
 
@@ -90,9 +98,18 @@ describe('state machine', () => {
     const disk = new Disk();
     const { log } = await disk.openLog();
     expect(
-      await disk.propose(log, { type: 'extend-tso', savedMs: 10 }, { type: 'extend-tso', savedMs: 10 }, { type: 'extend-tso', savedMs: 11 }),
+      await disk.propose(
+        log,
+        { type: 'extend-tso', savedMs: 10 },
+        { type: 'extend-tso', savedMs: 10 },
+        { type: 'extend-tso', savedMs: 11 },
+      ),
     ).toEqual(['done', 'not-current', 'done']);
-    await disk.propose(log, { type: 'advance-gc-safe-point', safePoint: 9n }, { type: 'advance-gc-safe-point', safePoint: 4n });
+    await disk.propose(
+      log,
+      { type: 'advance-gc-safe-point', safePoint: 9n },
+      { type: 'advance-gc-safe-point', safePoint: 4n },
+    );
     expect(log.state.gcSafePoint).toBe(9n);
   });
 });
@@ -111,7 +128,10 @@ describe('persistence', () => {
       { type: 'set-switch', name: 'merge-checker', enabled: true },
       { type: 'set-max-replicas', maxReplicas: 5 },
       { type: 'advance-gc-safe-point', safePoint: 2n ** 60n },
-      { type: 'put-service-safe-point', point: { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER } },
+      {
+        type: 'put-service-safe-point',
+        point: { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER },
+      },
     );
     log.saveRegion(makeRegion({ id: 3, start: 'm', on: ['1'] }));
     log.saveRegion(makeRegion({ id: 4, start: 'x', on: ['1'] }));
@@ -154,7 +174,10 @@ describe('persistence', () => {
     };
     await disk.propose(
       log,
-      ...Array.from({ length: 50 }, (_unused, i): PdCommand => ({ type: 'extend-ids', expected: i * 10, limit: i * 10 + 10 })),
+      ...Array.from(
+        { length: 50 },
+        (_unused, i): PdCommand => ({ type: 'extend-ids', expected: i * 10, limit: i * 10 + 10 }),
+      ),
     );
     expect(writes).toBe(1);
     expect(log.state.idLimit).toBe(500);
@@ -186,5 +209,4 @@ describe('persistence', () => {
   });
 });
 
-const GOLDEN_STORE =
-  '9a0102ab3132372e302e302e313a32a0019192a4686f7374a26832a3312e30ce6553f100c3cb4278bcfe5687b000';
+const GOLDEN_STORE = '9a0102ab3132372e302e302e313a32a0019192a4686f7374a26832a3312e30ce6553f100c3cb4278bcfe5687b000';

@@ -71,7 +71,8 @@ describe('finished', () => {
     const source = makeRegion({ id: 1, start: '', end: 'm', on: ['1'] });
     const target = makeRegion({ id: 2, start: 'm', end: 'z', on: ['1'] });
     const passive: Step = { type: 'merge-region-passive', source, target };
-    const seen = (start: string, end: string): RegionInfo => unreportedRegion(makeRegion({ id: 2, start, end, on: ['1'] }));
+    const seen = (start: string, end: string): RegionInfo =>
+      unreportedRegion(makeRegion({ id: 2, start, end, on: ['1'] }));
     expect(isFinished(passive, seen('m', 'z'))).toBe(false);
     expect(isFinished(passive, seen('p', 'z'))).toBe(false);
     expect(isFinished(passive, seen('', 'z'))).toBe(true);
@@ -112,7 +113,9 @@ describe('staleness', () => {
     expect(checkStep(addLearner, info(['1', '3']), view())?.code).toBe('StepStale');
     expect(checkStep(addLearner, info(['1']), view({ 3: 60_001 }))?.code).toBe('StoreDisconnected');
     expect(checkStep(addLearner, info(['1']), view({ 3: 60_000 }))).toBeUndefined();
-    expect(checkStep({ type: 'add-learner', storeId: storeId(10), peerId: peerId(1) }, info(['1']), view())?.code).toBe('StepStale');
+    expect(checkStep({ type: 'add-learner', storeId: storeId(10), peerId: peerId(1) }, info(['1']), view())?.code).toBe(
+      'StepStale',
+    );
   });
 
   test('a peer that leads cannot be removed', () => {
@@ -126,7 +129,9 @@ describe('staleness', () => {
     expect(checkStep(transfer, info(['1', '2']), view({ 2: 90_000 }))?.code).toBe('StoreDisconnected');
     const down = info(['1', '2']);
     const peer = down.region.peers[1];
-    expect(checkStep(transfer, { ...down, downPeers: peer === undefined ? [] : [{ peer, downSeconds: 1 }] }, view())?.code).toBe('StepStale');
+    expect(
+      checkStep(transfer, { ...down, downPeers: peer === undefined ? [] : [{ peer, downSeconds: 1 }] }, view())?.code,
+    ).toBe('StepStale');
     expect(checkStep({ ...transfer, candidates: [storeId(3)] }, info(['1', '2L', '3']), view())).toBeUndefined();
   });
 
@@ -147,7 +152,10 @@ describe('staleness', () => {
 
 describe('commands', () => {
   test('nothing is sent while the new learner is on its way', () => {
-    expect(commandOf(addLearner, info(['1', '2']))).toMatchObject({ type: 'change-peer', change: { type: 'add-learner' } });
+    expect(commandOf(addLearner, info(['1', '2']))).toMatchObject({
+      type: 'change-peer',
+      change: { type: 'add-learner' },
+    });
     expect(commandOf(addLearner, info(['1', '2', '3L']))).toBeUndefined();
   });
 

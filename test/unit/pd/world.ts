@@ -38,6 +38,8 @@ export interface TrueRegion {
   sizeBytes: number;
   keys: number;
   merging: boolean;
+  /** The target as it was when PrepareMerge was applied. */
+  mergeTarget?: Region;
 }
 
 export interface RegionSpec {
@@ -78,25 +80,42 @@ export function makeRegion(spec: RegionSpec): Region {
 
 export class World {
   readonly time: ManualTime = new ManualTime();
-  readonly placement: Placement;
+  placement: Placement;
   readonly regions: Map<RegionId, TrueRegion> = new Map();
   readonly ended: Operator[] = [];
   /** Every command the placement logic sent, in order. */
   readonly sent: RegionHeartbeatReply[] = [];
   #nextId = 100_000;
+  readonly #config: PlacementConfig;
 
   constructor(config: Partial<PlacementConfig> = {}, stores: readonly number[] = [1, 2, 3]) {
-    this.placement = new Placement({
-      config: { ...DEFAULT_PLACEMENT_CONFIG, ...config },
+    this.#config = { ...DEFAULT_PLACEMENT_CONFIG, ...config };
+    this.placement = this.#newPlacement();
+    for (const id of stores) {
+      this.addStore(id);
+    }
+    this.placement.cluster.markBootstrapped();
+  }
+
+  #newPlacement(): Placement {
+    return new Placement({
+      config: this.#config,
       clock: this.time,
       rng: createRng(1),
       takeId: () => this.#nextId++,
       onOperatorEnd: (operator) => this.ended.push(operator),
     });
-    for (const id of stores) {
-      this.addStore(id);
-    }
-    this.placement.cluster.markBootstrapped();
+  }
+
+  /** A new placement service takes over with what was persisted: stores, and descriptors as they were last accepted. */
+  restart(): void {
+    const old = this.placement.cluster;
+    this.placement = this.#newPlacement();
+    this.placement.load(
+      old.stores().map((info) => info.record),
+      [...old.tree.values()].map((info) => info.region),
+      true,
+    );
   }
 
   addStore(id: number, labels: readonly StoreLabel[] = []): void {
@@ -177,7 +196,9 @@ export class World {
       region: truth.region,
       leader: truth.region.peers.find((peer) => peer.id === truth.leader.id) ?? truth.leader,
       term: term(truth.term),
-      downPeers: truth.region.peers.filter((p) => truth.down.has(p.storeId)).map((peer) => ({ peer, downSeconds: 600 })),
+      downPeers: truth.region.peers
+        .filter((p) => truth.down.has(p.storeId))
+        .map((peer) => ({ peer, downSeconds: 600 })),
       pendingPeers: truth.region.peers.filter((p) => truth.pending.has(p.storeId)),
       approximateSizeBytes: truth.sizeBytes,
       approximateKeys: truth.keys,
@@ -272,9 +293,17 @@ export class World {
         peers = peers.filter((p) => p.id !== peer.id);
       } else {
         const role: PeerRole =
-          type === 'add-voter' ? (joint ? 'incoming-voter' : 'voter') : joint && present !== undefined ? 'demoting-voter' : 'learner';
+          type === 'add-voter'
+            ? joint
+              ? 'incoming-voter'
+              : 'voter'
+            : joint && present !== undefined
+              ? 'demoting-voter'
+              : 'learner';
         peers =
-          present === undefined ? [...peers, { ...peer, role }] : peers.map((p) => (p.id === present.id ? { ...p, role } : p));
+          present === undefined
+            ? [...peers, { ...peer, role }]
+            : peers.map((p) => (p.id === present.id ? { ...p, role } : p));
       }
     }
     truth.region = {
@@ -352,7 +381,20 @@ export class World {
     const { epoch } = truth.region;
     truth.region = { ...truth.region, epoch: { confVer: epoch.confVer + 1, version: epoch.version + 1 } };
     truth.merging = true;
+    truth.mergeTarget = target;
     return true;
+  }
+
+  /** What the stores do with a prepared merge in the end: commit if the target is still the one it was, else roll back. */
+  finishMerge(sourceId: number): 'committed' | 'rolled-back' {
+    const target = this.truth(sourceId).mergeTarget;
+    const now = target === undefined ? undefined : this.regions.get(target.id);
+    if (target !== undefined && now !== undefined && !now.merging && epochsEqual(now.region.epoch, target.epoch)) {
+      this.commitMerge(sourceId, target.id);
+      return 'committed';
+    }
+    this.rollbackMerge(sourceId);
+    return 'rolled-back';
   }
 
   /** The target applies CommitMerge: it takes the source's range over, the source is gone. Nothing is reported. */
@@ -383,7 +425,12 @@ export class World {
 
   /** Stores and roles of a true region, e.g. `1 2 3L`, in order of store ids. */
   shape(id: number): string {
-    const marks: Readonly<Record<PeerRole, string>> = { voter: '', learner: 'L', 'incoming-voter': '+', 'demoting-voter': '-' };
+    const marks: Readonly<Record<PeerRole, string>> = {
+      voter: '',
+      learner: 'L',
+      'incoming-voter': '+',
+      'demoting-voter': '-',
+    };
     return [...this.truth(id).region.peers]
       .sort((a, b) => a.storeId - b.storeId)
       .map((peer) => `${peer.storeId}${marks[peer.role]}`)

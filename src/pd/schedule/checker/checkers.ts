@@ -104,7 +104,9 @@ export const replicaChecker: Checker = {
 /** Whether the peer's store is gone: down for long, being emptied, removed or unknown. */
 function isLost(peer: Peer, { cluster, nowMs }: CheckerContext): boolean {
   const store = cluster.store(peer.storeId);
-  return store === undefined || store.record.store.state !== 'up' || livenessOf(store, cluster.config, nowMs) === 'down';
+  return (
+    store === undefined || store.record.store.state !== 'up' || livenessOf(store, cluster.config, nowMs) === 'down'
+  );
 }
 
 /** A surplus or non-voting replica is simply removed; any other one only together with its replacement. */

@@ -125,12 +125,22 @@ function checkNeighbors(source: RegionInfo, target: RegionInfo): Refusal | undef
 function checkLeader(info: RegionInfo): Refusal | undefined {
   return info.leader !== undefined
     ? undefined
-    : refuse('NoLeader', `region ${info.region.id} has no known leader`, 'wait until its leader has reported', about(info));
+    : refuse(
+        'NoLeader',
+        `region ${info.region.id} has no known leader`,
+        'wait until its leader has reported',
+        about(info),
+      );
 }
 
 function checkJoint(info: RegionInfo): Refusal | undefined {
   return isInJointState(info.region)
-    ? refuse('JointState', `region ${info.region.id} is between two memberships`, 'wait until it has left the joint state', about(info))
+    ? refuse(
+        'JointState',
+        `region ${info.region.id} is between two memberships`,
+        'wait until it has left the joint state',
+        about(info),
+      )
     : undefined;
 }
 
@@ -160,7 +170,12 @@ function checkPending(info: RegionInfo): Refusal | undefined {
 
 function checkMerging(info: RegionInfo): Refusal | undefined {
   return info.merging
-    ? refuse('MergeInProgress', `region ${info.region.id} is being merged already`, 'wait until that merge ended', about(info))
+    ? refuse(
+        'MergeInProgress',
+        `region ${info.region.id} is being merged already`,
+        'wait until that merge ended',
+        about(info),
+      )
     : undefined;
 }
 

@@ -18,14 +18,24 @@ export function checkUsable(cluster: Cluster, id: StoreId, nowMs: number): Refus
     case 'tombstone':
       return refuse('StoreRemoved', `store ${id} was removed`, 'choose another store', details);
     case 'offline':
-      return refuse('StoreRemoving', `store ${id} is being emptied`, 'choose another store or take the removal back', details);
+      return refuse(
+        'StoreRemoving',
+        `store ${id} is being emptied`,
+        'choose another store or take the removal back',
+        details,
+      );
     case 'up':
       break;
   }
   const liveness = livenessOf(info, cluster.config, nowMs);
   return liveness === 'up'
     ? undefined
-    : refuse('StoreDisconnected', `store ${id} is ${liveness}`, `start store ${id} again or choose another one`, details);
+    : refuse(
+        'StoreDisconnected',
+        `store ${id} is ${liveness}`,
+        `start store ${id} again or choose another one`,
+        details,
+      );
 }
 
 /** Temporary conditions that only automatic changes respect. */
@@ -33,7 +43,9 @@ export function checkRoom(cluster: Cluster, id: StoreId): Refusal | undefined {
   const info = cluster.store(id);
   const stats = info?.stats;
   if (info === undefined || stats === undefined) {
-    return refuse('StoreBusy', `store ${id} has not reported its load yet`, 'wait for its next heartbeat', { store_id: id });
+    return refuse('StoreBusy', `store ${id} has not reported its load yet`, 'wait for its next heartbeat', {
+      store_id: id,
+    });
   }
   if (isLowOnSpace(info, cluster.config)) {
     return refuse('StoreLowOnSpace', `store ${id} is low on space`, 'add a store or free space', { store_id: id });
@@ -64,4 +76,3 @@ export function checkLeaderTarget(cluster: Cluster, id: StoreId, nowMs: number):
     ? refuse('StoreBusy', `store ${id} is stopping`, 'choose another store', { store_id: id })
     : undefined;
 }
-

@@ -1,7 +1,8 @@
 /**
  * Plans the steps that bring a region from its peers to any other set of peers (tikv/pd
- * pkg/schedule/operator/builder.go). Every intermediate membership keeps a quorum of the old or of the new voters, the
- * number of voters never falls below the smaller of both, and the leader is always a voter. Pure: nothing is started.
+ * pkg/schedule/operator/builder.go). The number of voters never falls below the smaller of the old and the new number,
+ * and the leader is always a voter. With a joint step every intermediate membership keeps a quorum of the old or of the
+ * new voters; one by one, each step changes a single voter. Pure: nothing is started.
  */
 import { assert } from '../../../base/assert.ts';
 import type { PeerId, StoreId } from '../../../base/ids.ts';
@@ -97,9 +98,14 @@ function plan(request: BuildRequest, view: BuilderView): Result<Plan> {
   const finalLeader = request.leader ?? chooseLeader(request, view, originLeader);
   if (finalLeader === undefined || request.wanted.get(finalLeader) !== 'voter') {
     return refused(
-      refuse('NoLeaderCandidate', `no store could lead region ${region.id} afterwards`, 'check that the stores are up', {
-        region_id: region.id,
-      }),
+      refuse(
+        'NoLeaderCandidate',
+        `no store could lead region ${region.id} afterwards`,
+        'check that the stores are up',
+        {
+          region_id: region.id,
+        },
+      ),
     );
   }
   return ok({ adds, removes, promotes, demotes, originLeader, finalLeader });
@@ -224,24 +230,27 @@ class SingleStepWriter {
   }
 }
 
+type Add = Plan['adds'][number];
+
+/**
+ * First everything that adds voters, then replacements, each adding before it removes, then what takes voters away.
+ * The final leader becomes a voter before anyone leaves, so that leadership can go there whenever it has to.
+ */
 function singleSteps(p: Plan, view: BuilderView): Step[] {
   const out = new SingleStepWriter(p.originLeader);
-  // The final leader becomes a voter first, so that leadership can go there whenever the present leader has to leave.
-  const isFinal = (ref: { readonly storeId: StoreId }): boolean => ref.storeId === p.finalLeader;
-  for (const ref of p.promotes.filter(isFinal)) {
+  const { pairs, adds, removes } = pairUp(p, view);
+  const isFinal = (store: StoreId): number => (store === p.finalLeader ? 0 : 1);
+  for (const ref of p.promotes) {
     out.steps.push({ type: 'promote-learner', ...ref });
   }
-  const adds = [...p.adds].sort((a, b) => Number(isFinal(b.ref)) - Number(isFinal(a.ref)) || byStore(a.ref, b.ref));
-  const removes = [...p.removes];
-  for (const add of adds) {
+  for (const add of adds.sort((a, b) => isFinal(a.ref.storeId) - isFinal(b.ref.storeId) || byStore(a.ref, b.ref))) {
     out.add(add);
-    const removed = takeNearest(removes, add, view);
-    if (removed !== undefined) {
-      out.remove(removed, p.finalLeader);
-    }
   }
-  for (const ref of p.promotes.filter((r) => !isFinal(r))) {
-    out.steps.push({ type: 'promote-learner', ...ref });
+  for (const pair of pairs.sort(
+    (a, b) => isFinal(a.add.ref.storeId) - isFinal(b.add.ref.storeId) || byStore(a.add.ref, b.add.ref),
+  )) {
+    out.add(pair.add);
+    out.remove(pair.removed, p.finalLeader);
   }
   for (const ref of p.demotes) {
     if (out.leader === ref.storeId) {
@@ -256,13 +265,24 @@ function singleSteps(p: Plan, view: BuilderView): Step[] {
   return out.steps;
 }
 
-/** Takes the peer of the same role that is nearest to the added one out of `removes`. */
-function takeNearest(removes: Peer[], add: Plan['adds'][number], view: BuilderView): Peer | undefined {
-  const [nearest] = removes
-    .filter((peer) => peer.role === add.role)
-    .sort((a, b) => view.distance(a.storeId, add.ref.storeId) - view.distance(b.storeId, add.ref.storeId));
-  if (nearest !== undefined) {
-    removes.splice(removes.indexOf(nearest), 1);
+/** Pairs every removed peer with the nearest added one of its role; answers the rest, too. */
+function pairUp(
+  p: Plan,
+  view: BuilderView,
+): { readonly pairs: { readonly add: Add; readonly removed: Peer }[]; readonly adds: Add[]; readonly removes: Peer[] } {
+  const pairs: { readonly add: Add; readonly removed: Peer }[] = [];
+  const adds = [...p.adds];
+  const removes: Peer[] = [];
+  for (const removed of p.removes) {
+    const [nearest] = adds
+      .filter((add) => add.role === removed.role)
+      .sort((a, b) => view.distance(removed.storeId, a.ref.storeId) - view.distance(removed.storeId, b.ref.storeId));
+    if (nearest === undefined) {
+      removes.push(removed);
+    } else {
+      adds.splice(adds.indexOf(nearest), 1);
+      pairs.push({ add: nearest, removed });
+    }
   }
-  return nearest;
+  return { pairs, adds, removes };
 }

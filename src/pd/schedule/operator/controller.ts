@@ -157,7 +157,10 @@ export class OperatorController {
   /** Starts operators of checkers and schedulers, now or when the limits allow it. */
   offer(group: OperatorGroup): Refusal | undefined {
     const refusal =
-      this.#admit(group) ?? this.#admitTotal(group.length) ?? this.#admitStores(group) ?? this.#admitWaiting(group[0].maker);
+      this.#admit(group) ??
+      this.#admitTotal(group.length) ??
+      this.#admitStores(group) ??
+      this.#admitWaiting(group[0].maker);
     if (refusal === undefined) {
       this.#waiting.push(group);
       this.#promote();
@@ -292,7 +295,11 @@ export class OperatorController {
   #admitWaiting(maker: string): Refusal | undefined {
     return this.#waiting.countOf(maker) < this.#config.waitingPerMakerMax
       ? undefined
-      : refuse('TooManyWaiting', `${maker} has enough waiting operators`, 'raise the schedule limits if this happens often');
+      : refuse(
+          'TooManyWaiting',
+          `${maker} has enough waiting operators`,
+          'raise the schedule limits if this happens often',
+        );
   }
 
   #uses(group: OperatorGroup): LimitUse[] {
@@ -328,7 +335,9 @@ export class OperatorController {
 
   #promote(): void {
     for (let i = 0; i < PROMOTIONS_MAX; i++) {
-      const group = this.#waiting.take(([first, second]) => this.hasRoomFor(first.limitKind, second === undefined ? 1 : 2));
+      const group = this.#waiting.take(([first, second]) =>
+        this.hasRoomFor(first.limitKind, second === undefined ? 1 : 2),
+      );
       if (group === undefined) {
         return;
       }
@@ -523,7 +532,10 @@ export class OperatorController {
   #watchTarget(operator: Operator, info: RegionInfo): boolean {
     const source = operator.related;
     const step = operator.currentStep;
-    assert(source !== undefined && step?.type === 'merge-region-passive', 'a target operator has one step and a source');
+    assert(
+      source !== undefined && step?.type === 'merge-region-passive',
+      'a target operator has one step and a source',
+    );
     const now = this.#now();
     if (operator.advance(info, now)) {
       const progress = source.mergeProgress;
@@ -598,7 +610,11 @@ export class OperatorController {
 
   #endOne(operator: Operator, status: EndStatus, reason: EndReason | undefined, now: Times): void {
     const final = operator.status === 'created' && status !== 'expired' ? 'canceled' : status;
-    assert(operator.end(final, reason, now), 'an operator ends once', { operator: operator.id, from: operator.status, to: final });
+    assert(operator.end(final, reason, now), 'an operator ends once', {
+      operator: operator.id,
+      from: operator.status,
+      to: final,
+    });
     if (this.#running.get(operator.regionId) === operator) {
       this.#running.delete(operator.regionId);
     }

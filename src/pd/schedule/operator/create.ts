@@ -142,9 +142,14 @@ export class OperatorFactory {
     for (const key of distinct) {
       if (!rangeContains(region.range, key) || equalBytes(key, region.range.start) || key.length === 0) {
         return refused(
-          refuse('KeyNotInRegion', `a split key does not lie inside region ${region.id}`, 'locate the key to find its region', {
-            region_id: region.id,
-          }),
+          refuse(
+            'KeyNotInRegion',
+            `a split key does not lie inside region ${region.id}`,
+            'locate the key to find its region',
+            {
+              region_id: region.id,
+            },
+          ),
         );
       }
     }
@@ -206,9 +211,10 @@ export class OperatorFactory {
     }
     const brief = `merge region ${source.region.id} into region ${target.region.id}`;
     const ends = { source: source.region, target: target.region };
-    const sourceOperator = this.#make(
-      { ...plan(source, maker, brief, [...kinds]), steps: [...align, { type: 'merge-region', ...ends }] },
-    );
+    const sourceOperator = this.#make({
+      ...plan(source, maker, brief, [...kinds]),
+      steps: [...align, { type: 'merge-region', ...ends }],
+    });
     const targetOperator = this.#make({
       ...plan(target, maker, brief, [...kinds]),
       steps: [{ type: 'merge-region-passive', ...ends }],
@@ -226,7 +232,9 @@ export class OperatorFactory {
     if (built.type === 'refused') {
       return built;
     }
-    return built.value.length === 0 ? ok(undefined) : this.#single(info, built.value, kindsOf(built.value), brief, maker);
+    return built.value.length === 0
+      ? ok(undefined)
+      : this.#single(info, built.value, kindsOf(built.value), brief, maker);
   }
 
   #build(info: RegionInfo, wanted: ReadonlyMap<StoreId, WantedRole>): Result<Step[]> {
@@ -270,7 +278,12 @@ export class OperatorFactory {
   }
 }
 
-function plan(info: RegionInfo, maker: Maker, brief: string, kinds: readonly OperatorKind[]): Omit<OperatorPlan, 'steps'> {
+function plan(
+  info: RegionInfo,
+  maker: Maker,
+  brief: string,
+  kinds: readonly OperatorKind[],
+): Omit<OperatorPlan, 'steps'> {
   return {
     region: info,
     maker: maker.name,
@@ -307,7 +320,9 @@ const peerExists = (region: Region, store: StoreId): Refusal =>
   });
 
 const noLeader = (region: Region): Refusal =>
-  refuse('NoLeader', `region ${region.id} has no known leader`, 'wait until its leader has reported', { region_id: region.id });
+  refuse('NoLeader', `region ${region.id} has no known leader`, 'wait until its leader has reported', {
+    region_id: region.id,
+  });
 
 const jointState = (region: Region): Refusal =>
   refuse('JointState', `region ${region.id} is between two memberships`, 'wait until it has left the joint state', {

@@ -73,7 +73,10 @@ export function checkReadiness(
   for (const info of [source, target]) {
     const [pending] = info.pendingPeers;
     if (pending !== undefined) {
-      return { type: 'wait', why: `peer ${pending.id} of region ${info.region.id} on store ${pending.storeId} is catching up` };
+      return {
+        type: 'wait',
+        why: `peer ${pending.id} of region ${info.region.id} on store ${pending.storeId} is catching up`,
+      };
     }
     if (info.leader === undefined) {
       return { type: 'wait', why: `region ${info.region.id} has no leader` };

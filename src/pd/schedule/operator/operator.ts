@@ -95,7 +95,13 @@ export class Operator {
     this.created = now;
     this.sizeBytes = plan.region.sizeBytes;
     this.timeoutMs = plan.steps.reduce((sum, step) => sum + timeoutMsOf(step, plan.region.sizeBytes, config), 0);
-    this.stepTimes = plan.steps.map(() => ({ startedWallMs: 0, finishedWallMs: 0, startedMs: 0, sends: 0, detail: '' }));
+    this.stepTimes = plan.steps.map(() => ({
+      startedWallMs: 0,
+      finishedWallMs: 0,
+      startedMs: 0,
+      sends: 0,
+      detail: '',
+    }));
   }
 
   get status(): OperatorStatus {
@@ -160,7 +166,9 @@ export class Operator {
 
   /** Ends the operator; false if it had ended before or may not end this way. */
   end(status: EndStatus, reason: EndReason | undefined, now: Times): boolean {
-    assert(status === 'success' || reason !== undefined, 'an end without success needs a reason', { operator: this.id });
+    assert(status === 'success' || reason !== undefined, 'an end without success needs a reason', {
+      operator: this.id,
+    });
     if (!this.#become(status)) {
       return false;
     }
@@ -183,7 +191,9 @@ export class Operator {
 
   /** Marks the last step of a merge source as done: its proof is in the report of the target. */
   finishMerge(now: Times): void {
-    assert(this.isMergeSource && this.#current === this.steps.length - 1, 'not in its merge step', { operator: this.id });
+    assert(this.isMergeSource && this.#current === this.steps.length - 1, 'not in its merge step', {
+      operator: this.id,
+    });
     this.#leave(now);
   }
 

@@ -62,12 +62,18 @@ export function phaseProgress(operator: Operator, config: PlacementConfig): Phas
 
 function plainPhases(steps: readonly StepProgress[]): PhaseProgress[] {
   const names = [...new Set(steps.map((step) => step.phase))];
-  return names.map((name) => summarize(name, steps.filter((step) => step.phase === name)));
+  return names.map((name) =>
+    summarize(
+      name,
+      steps.filter((step) => step.phase === name),
+    ),
+  );
 }
 
 function summarize(name: string, steps: readonly StepProgress[]): PhaseProgress {
   const states = steps.map((step) => step.state);
-  const worst = (['failed', 'running', 'waiting', 'skipped'] as const).find((state) => states.includes(state)) ?? 'done';
+  const worst =
+    (['failed', 'running', 'waiting', 'skipped'] as const).find((state) => states.includes(state)) ?? 'done';
   // A phase that has begun and whose next step waits for another phase's step is still running.
   const state = worst === 'waiting' && states.includes('done') ? 'running' : worst;
   const finished = steps.map((step) => step.finishedWallMs);
@@ -88,7 +94,13 @@ function mergePhases(operator: Operator, config: PlacementConfig): PhaseProgress
   const align: PhaseProgress =
     aligning.length > 0
       ? summarize('align', aligning)
-      : { name: 'align', state: 'done', startedWallMs: operator.startedWallMs, finishedWallMs: operator.startedWallMs, detail: '' };
+      : {
+          name: 'align',
+          state: 'done',
+          startedWallMs: operator.startedWallMs,
+          finishedWallMs: operator.startedWallMs,
+          detail: '',
+        };
   const started = merge?.startedWallMs ?? 0;
   const ended = operator.hasEnded;
   const detail = merge?.detail ?? '';
@@ -112,7 +124,12 @@ function mergePhases(operator: Operator, config: PlacementConfig): PhaseProgress
       ];
     }
     case 'sent':
-      return [align, phase('prepare', open, started, 0, detail), phase('catch-up', later, 0, 0), phase('commit', later, 0, 0)];
+      return [
+        align,
+        phase('prepare', open, started, 0, detail),
+        phase('catch-up', later, 0, 0),
+        phase('commit', later, 0, 0),
+      ];
     case 'prepared':
       return [
         align,

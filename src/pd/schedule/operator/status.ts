@@ -1,13 +1,6 @@
 /** Life of an operator. Every transition that is not listed is refused and changes nothing; end states are final. */
 
-export type OperatorStatus =
-  | 'created'
-  | 'started'
-  | 'success'
-  | 'canceled'
-  | 'replaced'
-  | 'expired'
-  | 'timeout';
+export type OperatorStatus = 'created' | 'started' | 'success' | 'canceled' | 'replaced' | 'expired' | 'timeout';
 
 export type EndStatus = Exclude<OperatorStatus, 'created' | 'started'>;
 

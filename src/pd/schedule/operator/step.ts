@@ -213,7 +213,10 @@ function checkTransfer(
 }
 
 /** All listed peers must have changed, or none, and no other peer may be between two memberships. */
-function checkJoint(step: Extract<Step, { type: 'enter-joint' | 'leave-joint' }>, info: RegionInfo): EndReason | undefined {
+function checkJoint(
+  step: Extract<Step, { type: 'enter-joint' | 'leave-joint' }>,
+  info: RegionInfo,
+): EndReason | undefined {
   const entering = step.type === 'enter-joint';
   let before = false;
   let inside = false;
@@ -222,7 +225,11 @@ function checkJoint(step: Extract<Step, { type: 'enter-joint' | 'leave-joint' }>
     if (peer?.id !== ref.peerId) {
       return stale(`peer ${ref.peerId} is not on store ${ref.storeId}`);
     }
-    if (peer.role === 'demoting-voter' || (entering && peer.role === 'voter') || (!entering && peer.role === 'learner')) {
+    if (
+      peer.role === 'demoting-voter' ||
+      (entering && peer.role === 'voter') ||
+      (!entering && peer.role === 'learner')
+    ) {
       return stale(`peer ${peer.id} is unexpectedly a ${peer.role}`);
     }
     before ||= peer.role !== 'incoming-voter';
@@ -233,7 +240,11 @@ function checkJoint(step: Extract<Step, { type: 'enter-joint' | 'leave-joint' }>
     if (peer?.id !== ref.peerId) {
       return stale(`peer ${ref.peerId} is not on store ${ref.storeId}`);
     }
-    if (peer.role === 'incoming-voter' || (entering && peer.role === 'learner') || (!entering && peer.role === 'voter')) {
+    if (
+      peer.role === 'incoming-voter' ||
+      (entering && peer.role === 'learner') ||
+      (!entering && peer.role === 'voter')
+    ) {
       return stale(`peer ${peer.id} is unexpectedly a ${peer.role}`);
     }
     before ||= peer.role !== 'demoting-voter';

@@ -61,7 +61,11 @@ function moveOneReplica(context: SchedulerContext, source: StoreLoad, target: St
     if (info === undefined || !fits(context, info, source, target)) {
       continue;
     }
-    const made = factory.move(info, source.storeId, target.storeId, { name: 'balance-region', kind: 'region', priority: 'low' });
+    const made = factory.move(info, source.storeId, target.storeId, {
+      name: 'balance-region',
+      kind: 'region',
+      priority: 'low',
+    });
     if (made.type === 'ok' && made.value !== undefined) {
       return made.value;
     }

@@ -54,7 +54,9 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
   command.addHelpText('after', `\nExamples:\n${spec.examples.map((example) => `  ${example}`).join('\n')}`);
   command.action(async (...given: unknown[]) => {
     // Commander hands over the arguments, then the options, then the command.
-    const args = given.slice(0, command.registeredArguments.length).flatMap((arg) => (arg === undefined ? [] : (arg as string | string[])));
+    const args = given
+      .slice(0, command.registeredArguments.length)
+      .flatMap((arg) => (arg === undefined ? [] : (arg as string | string[])));
     const options = command.opts<Options & CommonOptions>();
     const timeoutSource = command.getOptionValueSource('timeout');
     const code = await execute(app, options, timeoutSource !== 'default', spec.task(args), (session) =>

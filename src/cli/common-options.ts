@@ -28,13 +28,18 @@ export interface CommonOptions {
 
 /** The environment twin of a long flag: `--key-format` is `BRAID_KEY_FORMAT`. */
 export const envTwin = (flag: string): string =>
-  `BRAID_${flag.replace(/^--(?:no-)?/, '').replaceAll('-', '_').toUpperCase()}`;
+  `BRAID_${flag
+    .replace(/^--(?:no-)?/, '')
+    .replaceAll('-', '_')
+    .toUpperCase()}`;
 
 /** An option with its environment twin. `--no-x` has the twin `BRAID_NO_X`. */
 export function flag(flags: string, description: string): Option {
   const long = /--[a-z-]+/.exec(flags)?.[0] ?? '';
   const option = new Option(flags, description);
-  return option.env(long.startsWith('--no-') ? `BRAID_${long.slice(2).replaceAll('-', '_').toUpperCase()}` : envTwin(long));
+  return option.env(
+    long.startsWith('--no-') ? `BRAID_${long.slice(2).replaceAll('-', '_').toUpperCase()}` : envTwin(long),
+  );
 }
 
 /** A parser that accepts the given words and suggests the nearest one otherwise. */
@@ -90,7 +95,9 @@ const GROUP = 'Common options:';
 export function addCommonOptions(command: Command, modes: readonly OutputMode[], mode: OutputMode): void {
   const common = [
     flag('--pd <endpoints>', 'placement endpoints as host:port, separated by commas').default(PD_DEFAULT),
-    flag('-o, --output <mode>', `how data is printed: ${modes.join(', ')}`).default(mode).argParser(choice(modes)),
+    flag('-o, --output <mode>', `how data is printed: ${modes.join(', ')}`)
+      .default(mode)
+      .argParser(choice(modes)),
     flag('--timeout <duration>', 'deadline of the command').default(TIMEOUT_MS_DEFAULT, '10s').argParser(duration),
     flag('--key-format <format>', `how keys are read and printed: ${KEY_FORMATS.join(', ')}`)
       .default('escaped')

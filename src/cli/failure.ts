@@ -2,6 +2,7 @@
  * Errors of the command line and their three lines on stderr: what failed with its object, why with the stable code,
  * and what to do next. Never prints to stdout, never shows a stack unless asked.
  */
+import { inspect } from 'node:util';
 import { AppError, type AppErrorOptions } from '../base/app-error.ts';
 
 /** The command as typed makes no sense; nothing was sent. */
@@ -46,7 +47,10 @@ export function formatFailure(task: string, error: unknown, debug: boolean): str
   const reason: unknown = error instanceof AppError && 'reason' in error ? error.reason : undefined;
   const message = error instanceof Error ? error.message : String(error);
   const words = typeof reason === 'string' ? `${code}: ${reason}` : code;
-  const hint = (error instanceof AppError ? error.hint : undefined) ?? NEXT_STEPS[code] ?? 'run the command again with --debug and report it';
+  const hint =
+    (error instanceof AppError ? error.hint : undefined) ??
+    NEXT_STEPS[code] ??
+    'run the command again with --debug and report it';
   let text = `error: cannot ${shorten(oneLine(task))}\n`;
   text += `why:   ${oneLine(message)} (${words})\n`;
   text += `next:  ${oneLine(hint)}\n`;
@@ -65,7 +69,7 @@ function stacks(error: unknown): string {
   let text = '';
   let current: unknown = error;
   for (let depth = 0; depth < CAUSES_MAX && current !== undefined; depth++) {
-    text += `${depth === 0 ? '' : 'caused by: '}${current instanceof Error ? (current.stack ?? current.message) : String(current)}\n`;
+    text += `${depth === 0 ? '' : 'caused by: '}${current instanceof Error ? (current.stack ?? current.message) : inspect(current)}\n`;
     current = current instanceof Error ? current.cause : undefined;
   }
   return text;

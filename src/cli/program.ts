@@ -1,5 +1,5 @@
 /** The command tree, and how words that are not understood are answered. */
-import { Command, CommanderError } from 'commander';
+import { Command, type CommanderError } from 'commander';
 import { AppError } from '../base/app-error.ts';
 import { type App, addCommand } from './command.ts';
 import { hoistLeadingFlags } from './common-options.ts';
@@ -94,7 +94,10 @@ async function explain(error: unknown, io: CliIo, help: string, usageError: stri
     return EXIT_FAILURE;
   }
   const [first = '', ...rest] = error.error.message.replace(/^error: /, '').split('\n');
-  const suggestion = rest.join(' ').replace(/^\(|\)$/g, '').trim();
+  const suggestion = rest
+    .join(' ')
+    .replace(/^\(|\)$/g, '')
+    .trim();
   const seeHelp = `see "${fullName(error.command)} --help"`;
   await io.stderr.write(formatUsageFailure(first, suggestion === '' ? seeHelp : `${suggestion} Otherwise ${seeHelp}`));
   return EXIT_FAILURE;

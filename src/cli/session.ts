@@ -98,4 +98,3 @@ export class Session implements AsyncDisposable {
     return this.options.pd.split(',').map((endpoint) => endpoint.trim());
   }
 }
-

@@ -17,7 +17,8 @@ export const START_OF_KEYS = '-inf';
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-const toBase64 = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64');
+const toBase64 = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64');
 
 export function formatKey(key: Uint8Array, format: KeyFormat): string {
   switch (format) {
@@ -54,13 +55,19 @@ export function parseKey(text: string, format: KeyFormat): Uint8Array {
     case 'hex': {
       const key = fromHex(text);
       if (key === undefined) {
-        throw new UsageError(`the key ${JSON.stringify(text)} is not hexadecimal`, 'write two digits per byte, or use --key-format escaped');
+        throw new UsageError(
+          `the key ${JSON.stringify(text)} is not hexadecimal`,
+          'write two digits per byte, or use --key-format escaped',
+        );
       }
       return key;
     }
     case 'base64':
       if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(text)) {
-        throw new UsageError(`the key ${JSON.stringify(text)} is not base64`, 'write it with padding, or use --key-format escaped');
+        throw new UsageError(
+          `the key ${JSON.stringify(text)} is not base64`,
+          'write it with padding, or use --key-format escaped',
+        );
       }
       return new Uint8Array(Buffer.from(text, 'base64'));
   }
@@ -96,7 +103,10 @@ export function showValue(value: Uint8Array, format: ValueFormat): ShownValue {
 export function parseId(text: string, what: string): number {
   const id = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(id) || id < 1) {
-    throw new UsageError(`${JSON.stringify(text)} is not a ${what} id`, `ids are whole numbers from 1; list them with "braid ctl ${what} list"`);
+    throw new UsageError(
+      `${JSON.stringify(text)} is not a ${what} id`,
+      `ids are whole numbers from 1; list them with "braid ctl ${what} list"`,
+    );
   }
   return id;
 }

@@ -45,13 +45,19 @@ export const planFlags = (roundsDefault: number): Option[] => [
   flag('--clients <counts>', 'numbers of clients, separated by commas')
     .default(CLIENTS_DEFAULT, CLIENTS_DEFAULT.join(','))
     .argParser((text) => words(text).map(count(1, CLIENTS_MAX))),
-  flag('--value-size <size>', 'bytes per value').default(VALUE_BYTES_DEFAULT).argParser((text) => boundedSize(text)),
+  flag('--value-size <size>', 'bytes per value')
+    .default(VALUE_BYTES_DEFAULT)
+    .argParser((text) => boundedSize(text)),
   flag('--keys <count>', 'keys in the data set').default(KEYS_DEFAULT).argParser(count(1, KEYS_MAX)),
   flag('--scan-limit <count>', 'entries per scan').default(SCAN_LIMIT_DEFAULT).argParser(count(1, 10_000)),
   flag('--duration <duration>', 'measured time per run').default(DURATION_MS_DEFAULT, '10s').argParser(duration),
-  flag('--warmup <duration>', 'time before it that does not count').default(WARMUP_MS_DEFAULT, '2s').argParser(duration),
+  flag('--warmup <duration>', 'time before it that does not count')
+    .default(WARMUP_MS_DEFAULT, '2s')
+    .argParser(duration),
   flag('--rounds <count>', 'repetitions; the median is shown').default(roundsDefault).argParser(count(1, ROUNDS_MAX)),
-  flag('--seed <number>', 'of keys and values').default(1).argParser(count(0, 2 ** 31)),
+  flag('--seed <number>', 'of keys and values')
+    .default(1)
+    .argParser(count(0, 2 ** 31)),
 ];
 
 function boundedSize(text: string): number {
@@ -108,10 +114,14 @@ export function registerBenchCommands(program: Command, app: App): void {
             onStart: (text) => void session.printer.note(text).catch(() => {}),
             onResult: (result) =>
               void session.printer
-                .note(`  ${formatCount(result.perSecond)} ops/s, p50 ${formatUs(result.latency.p50Us)} ms, p99 ${formatUs(result.latency.p99Us)} ms`)
+                .note(
+                  `  ${formatCount(result.perSecond)} ops/s, p50 ${formatUs(result.latency.p50Us)} ms, p99 ${formatUs(result.latency.p99Us)} ms`,
+                )
                 .catch(() => {}),
             onError: (code, error) =>
-              void session.printer.note(`  first ${code}: ${error instanceof Error ? error.message : String(error)}`).catch(() => {}),
+              void session.printer
+                .note(`  first ${code}: ${error instanceof Error ? error.message : String(error)}`)
+                .catch(() => {}),
           });
           runs.push(...results);
         }
@@ -132,7 +142,11 @@ export function registerBenchCommands(program: Command, app: App): void {
         await session.printer.note(`saved as ${flags.save}`);
       }
       const cells = cellsOf(report);
-      await session.printer.list(CELL_SHAPE, cells, { commit: report.commit, machine: report.machine, settings: report.settings });
+      await session.printer.list(CELL_SHAPE, cells, {
+        commit: report.commit,
+        machine: report.machine,
+        settings: report.settings,
+      });
       return cells.some((cell) => cell.errors > 0) ? EXIT_PARTLY : EXIT_DONE;
     },
   });
@@ -141,7 +155,10 @@ export function registerBenchCommands(program: Command, app: App): void {
     summary: 'Compare two saved results',
     details: 'Throughput above 1x is more, latency below 1x is sooner.',
     arguments: { before: 'file of the earlier result', after: 'file of the later one' },
-    examples: ['braid bench compare before.json after.json', 'braid bench compare main.json branch.json --fail-below 0.9'],
+    examples: [
+      'braid bench compare before.json after.json',
+      'braid bench compare main.json branch.json --fail-below 0.9',
+    ],
     modes: COMMON_MODES,
     mode: 'table',
     options: [
@@ -162,7 +179,10 @@ export function registerBenchCommands(program: Command, app: App): void {
       }
       const ratios = ratiosBetween(before, after);
       if (ratios.length === 0) {
-        throw new InputFileError('the files have no run in common', 'measure the same workloads with the same numbers of clients');
+        throw new InputFileError(
+          'the files have no run in common',
+          'measure the same workloads with the same numbers of clients',
+        );
       }
       await session.printer.list(ratioShape('before', 'after'), ratios, { before: before.commit, after: after.commit });
       const worst = Math.min(...ratios.map((ratio) => ratio.throughput));
@@ -179,7 +199,11 @@ export async function saveReport(report: BenchReport, file: string): Promise<voi
   try {
     await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
   } catch (error) {
-    throw new InputFileError(`${file} cannot be written: ${(error as NodeJS.ErrnoException).code ?? String(error)}`, 'name another file', { cause: error });
+    throw new InputFileError(
+      `${file} cannot be written: ${(error as NodeJS.ErrnoException).code ?? String(error)}`,
+      'name another file',
+      { cause: error },
+    );
   }
 }
 
@@ -189,7 +213,11 @@ export async function loadReport(file: string): Promise<BenchReport> {
     text = await readFile(file, 'utf8');
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw new InputFileError(`${file} cannot be read: ${code === 'ENOENT' ? 'there is no such file' : code}`, 'check the path', { cause: error });
+    throw new InputFileError(
+      `${file} cannot be read: ${code === 'ENOENT' ? 'there is no such file' : code}`,
+      'check the path',
+      { cause: error },
+    );
   }
   return parseReport(text, file);
 }

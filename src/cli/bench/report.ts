@@ -13,6 +13,8 @@ export interface MachineInfo {
   readonly memoryBytes: number;
   readonly os: string;
   readonly node: string;
+  /** Under the data directories, when the benchmark made them. */
+  readonly fileSystem?: string;
 }
 
 export interface TargetInfo {
@@ -30,7 +32,11 @@ export interface BenchReport {
   readonly commit: string;
   readonly machine: MachineInfo;
   readonly targets: readonly TargetInfo[];
-  readonly settings: WorkloadSettings & { readonly warmupMs: number; readonly durationMs: number; readonly rounds: number };
+  readonly settings: WorkloadSettings & {
+    readonly warmupMs: number;
+    readonly durationMs: number;
+    readonly rounds: number;
+  };
   readonly runs: readonly RunResult[];
 }
 
@@ -60,7 +66,9 @@ export function median(values: readonly number[]): number {
   if (sorted.length === 0) {
     return 0;
   }
-  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+  return sorted.length % 2 === 1
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
 /** In the order in which the runs first appear. */
@@ -102,7 +110,8 @@ export function cellsOf(report: BenchReport): Cell[] {
   });
 }
 
-const cellName = (run: { target: string; workload: string; clients: number }): string => `${run.target} ${run.workload} ${run.clients}`;
+const cellName = (run: { target: string; workload: string; clients: number }): string =>
+  `${run.target} ${run.workload} ${run.clients}`;
 
 /** Throughput and latency of one cell as multiples of another one's. */
 export interface Ratio {
@@ -170,7 +179,10 @@ export function differences(before: BenchReport, after: BenchReport): string[] {
 /** Reads a result file; refuses anything else with the field that is wrong. */
 export function parseReport(text: string, file: string): BenchReport {
   const refuse = (what: string): never => {
-    throw new InputFileError(`${file} is no benchmark result: ${what}`, 'give a file that "braid bench run --save FILE" wrote');
+    throw new InputFileError(
+      `${file} is no benchmark result: ${what}`,
+      'give a file that "braid bench run --save FILE" wrote',
+    );
   };
   let value: unknown;
   try {

@@ -29,7 +29,9 @@ export async function measureRound(
   events: SuiteEvents,
 ): Promise<readonly RunResult[]> {
   const data = new DataSet(plan.data);
-  events.onStart(`${target.name}, round ${round} of ${plan.rounds}: writing ${plan.data.keys} keys of ${plan.data.valueBytes} bytes`);
+  events.onStart(
+    `${target.name}, round ${round} of ${plan.rounds}: writing ${plan.data.keys} keys of ${plan.data.valueBytes} bytes`,
+  );
   await preload(target, data, signal);
   const results: RunResult[] = [];
   for (const workload of plan.workloads) {

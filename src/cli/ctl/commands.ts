@@ -37,11 +37,26 @@ export function registerCtlCommands(program: Command, app: App): void {
     .helpGroup('Cluster:');
   statusCommand(ctl, app);
   storeCommands(ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.'), app);
-  regionCommands(ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'), app);
-  operatorCommands(ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'), app);
+  regionCommands(
+    ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'),
+    app,
+  );
+  operatorCommands(
+    ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'),
+    app,
+  );
   eventsCommand(ctl, app);
-  switchCommands(ctl.command('switch').summary('checkers and schedulers').description('Checkers and schedulers, which can be switched off.'), app);
-  explainCommands(ctl.command('explain').summary('reasons').description('Why something is refused, and what a code means.'), app);
+  switchCommands(
+    ctl
+      .command('switch')
+      .summary('checkers and schedulers')
+      .description('Checkers and schedulers, which can be switched off.'),
+    app,
+  );
+  explainCommands(
+    ctl.command('explain').summary('reasons').description('Why something is refused, and what a code means.'),
+    app,
+  );
 }
 
 // ---------------------------------------------------------------------------------------------------------- status
@@ -87,7 +102,11 @@ function statusCommand(ctl: Command, app: App): void {
           { name: 'cluster', value: String(status.clusterId) },
           {
             name: 'health',
-            value: isHealthy ? 'ok' : status.bootstrapped ? `${status.problems.length} problems` : 'not bootstrapped: no store has joined yet',
+            value: isHealthy
+              ? 'ok'
+              : status.bootstrapped
+                ? `${status.problems.length} problems`
+                : 'not bootstrapped: no store has joined yet',
           },
           {
             name: 'placement',
@@ -96,7 +115,9 @@ function statusCommand(ctl: Command, app: App): void {
           { name: 'uptime', value: formatAge(status.uptimeMs) },
           {
             name: 'scheduling',
-            value: warmup.done ? 'on' : `warming up: ${warmup.reportedRegions} of ${warmup.knownRegions} regions reported`,
+            value: warmup.done
+              ? 'on'
+              : `warming up: ${warmup.reportedRegions} of ${warmup.knownRegions} regions reported`,
           },
           {
             name: 'regions',
@@ -105,10 +126,20 @@ function statusCommand(ctl: Command, app: App): void {
           { name: 'operators', value: `${status.runningOperators} running` },
         ],
         sections: [
-          section('Stores', STORE_SHAPE.columns.filter((column) => session.printer.mode === 'wide' || column.isWide !== true), stores),
+          section(
+            'Stores',
+            STORE_SHAPE.columns.filter((column) => session.printer.mode === 'wide' || column.isWide !== true),
+            stores,
+          ),
           ...(operators.length === 0
             ? []
-            : [section('Operators', operatorShape(Date.now()).columns.filter((column) => column.isWide !== true), operators)]),
+            : [
+                section(
+                  'Operators',
+                  operatorShape(Date.now()).columns.filter((column) => column.isWide !== true),
+                  operators,
+                ),
+              ]),
           ...(status.problems.length === 0 ? [] : [problemSection('Problems', status.problems)]),
         ],
       });
@@ -130,7 +161,10 @@ function storeCommands(store: Command, app: App): void {
     task: () => 'list stores',
     run: async (session, _, options) => {
       const admin = await session.admin();
-      await session.printer.list(STORE_SHAPE, await admin.stores({ ...session.limits(), includeRemoved: options.all ?? false }));
+      await session.printer.list(
+        STORE_SHAPE,
+        await admin.stores({ ...session.limits(), includeRemoved: options.all ?? false }),
+      );
       return EXIT_DONE;
     },
   });
@@ -190,7 +224,12 @@ function requestOptions(session: Session, flags: OperatorFlags): OperatorRequest
 }
 
 /** Reports what became of a change, waiting for its end if that is wanted. */
-async function finish(session: Session, admin: AdminClient, submission: Submission, flags: OperatorFlags): Promise<ExitCode> {
+async function finish(
+  session: Session,
+  admin: AdminClient,
+  submission: Submission,
+  flags: OperatorFlags,
+): Promise<ExitCode> {
   if (submission.type === 'nothing-to-do') {
     await session.printer.note('nothing to do: it is as you want it already');
     if (isMachineMode(session.printer.mode)) {
@@ -236,7 +275,11 @@ function regionCommands(region: Command, app: App): void {
     summary: 'List regions in key order',
     details: 'Gaps in the key space are reported as well.',
     arguments: { start: 'a key of the first region', end: 'key after the last region' },
-    examples: ['braid ctl region list', 'braid ctl region list --store 2 --filter pending-peer', 'braid ctl region list --sort-by -keys -o wide'],
+    examples: [
+      'braid ctl region list',
+      'braid ctl region list --store 2 --filter pending-peer',
+      'braid ctl region list --sort-by -keys -o wide',
+    ],
     modes: LIST_MODES,
     mode: 'table',
     options: [
@@ -283,7 +326,9 @@ function regionCommands(region: Command, app: App): void {
     run: async (session, [id]) => {
       const regionId = parseId(id as string, 'region');
       const admin = await session.admin();
-      await session.printer.single(regionSingle(await admin.region(regionId, session.limits()), session.options.keyFormat));
+      await session.printer.single(
+        regionSingle(await admin.region(regionId, session.limits()), session.options.keyFormat),
+      );
       return EXIT_DONE;
     },
   });
@@ -299,7 +344,9 @@ function regionCommands(region: Command, app: App): void {
     run: async (session, [text]) => {
       const key = parseKey(text as string, session.options.keyFormat);
       const admin = await session.admin();
-      await session.printer.single(regionSingle(await admin.region({ key }, session.limits()), session.options.keyFormat));
+      await session.printer.single(
+        regionSingle(await admin.region({ key }, session.limits()), session.options.keyFormat),
+      );
       return EXIT_DONE;
     },
   });
@@ -327,7 +374,8 @@ function regionCommands(region: Command, app: App): void {
   addCommand<OperatorFlags>(region, app, {
     usage: 'merge <source> <target>',
     summary: 'Merge a region into a neighbour',
-    details: 'The target keeps its id and takes over the range of the source. Phases: align, prepare, catch-up, commit or rollback.',
+    details:
+      'The target keeps its id and takes over the range of the source. Phases: align, prepare, catch-up, commit or rollback.',
     arguments: { source: 'id of the region that ends', target: 'id of the touching region that grows' },
     examples: ['braid ctl region merge 4 2', 'braid ctl region merge 4 2 --dry-run'],
     modes: LIST_MODES,
@@ -335,7 +383,10 @@ function regionCommands(region: Command, app: App): void {
     options: operatorFlags(),
     task: ([source, target]) => `merge region ${source} into ${target}`,
     run: async (session, [sourceText, targetText], options) => {
-      const merge = { source: parseId(sourceText as string, 'region'), target: parseId(targetText as string, 'region') };
+      const merge = {
+        source: parseId(sourceText as string, 'region'),
+        target: parseId(targetText as string, 'region'),
+      };
       const request = requestOptions(session, options);
       const admin = await session.admin();
       return finish(session, admin, await admin.mergeRegions(merge, request), options);
@@ -415,7 +466,11 @@ function operatorCommands(operator: Command, app: App): void {
             })
           : await admin.operators(session.limits());
       const shown = found
-        .filter((one) => (options.kind === undefined || one.kinds.includes(options.kind)) && (regionId === undefined || one.regionId === regionId))
+        .filter(
+          (one) =>
+            (options.kind === undefined || one.kinds.includes(options.kind)) &&
+            (regionId === undefined || one.regionId === regionId),
+        )
         .slice(0, options.limit);
       await session.printer.list(operatorShape(Date.now()), shown);
       if (shown.length === 0) {
@@ -438,7 +493,9 @@ function operatorCommands(operator: Command, app: App): void {
       const operatorId = parseId(id as string, 'operator');
       const admin = await session.admin();
       const found =
-        options.watch === true ? await watchOperator(session, admin, operatorId) : await admin.operator(operatorId, session.limits());
+        options.watch === true
+          ? await watchOperator(session, admin, operatorId)
+          : await admin.operator(operatorId, session.limits());
       await session.printer.single(operatorSingle(found, Date.now()));
       return EXIT_DONE;
     },
@@ -567,7 +624,10 @@ function explainCommands(group: Command, app: App): void {
     options: [flag('--automatic', 'also the checks that only automatic merges must pass')],
     task: ([source, target]) => `explain the merge of ${source} into ${target}`,
     run: async (session, [sourceText, targetText], options) => {
-      const merge = { source: parseId(sourceText as string, 'region'), target: parseId(targetText as string, 'region') };
+      const merge = {
+        source: parseId(sourceText as string, 'region'),
+        target: parseId(targetText as string, 'region'),
+      };
       const admin = await session.admin();
       const { allowed, checks, steps } = await admin.explainMerge(merge, {
         ...session.limits(),
@@ -589,7 +649,9 @@ function explainCommands(group: Command, app: App): void {
         { ...merge, allowed, steps },
       );
       await session.printer.note(
-        allowed ? `region ${merge.source} can be merged into ${merge.target}` : `region ${merge.source} cannot be merged into ${merge.target}`,
+        allowed
+          ? `region ${merge.source} can be merged into ${merge.target}`
+          : `region ${merge.source} cannot be merged into ${merge.target}`,
       );
       return allowed ? EXIT_DONE : EXIT_NO;
     },
@@ -605,9 +667,15 @@ function explainCommands(group: Command, app: App): void {
     isQuestion: true,
     task: ([code]) => (code === undefined ? 'list error codes' : `explain the code ${code}`),
     run: async (session, [code]) => {
-      const found = code === undefined ? ERROR_CODES : ERROR_CODES.filter((entry) => entry.code.toLowerCase() === code.toLowerCase());
+      const found =
+        code === undefined
+          ? ERROR_CODES
+          : ERROR_CODES.filter((entry) => entry.code.toLowerCase() === code.toLowerCase());
       if (found.length === 0) {
-        const closest = closestName(code as string, ERROR_CODES.map((entry) => entry.code));
+        const closest = closestName(
+          code as string,
+          ERROR_CODES.map((entry) => entry.code),
+        );
         throw new UsageError(
           `there is no error code ${JSON.stringify(code)}`,
           closest === undefined ? 'list them with "braid ctl explain code"' : `did you mean ${closest}?`,

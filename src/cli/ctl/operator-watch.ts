@@ -26,7 +26,10 @@ function stagesOf(operator: OperatorInfo): readonly Stage[] {
 }
 
 function stageLine(stage: Stage, nowUnixMs: number, nameWidth: number): string {
-  const ms = stage.startedUnixMs === undefined ? undefined : Math.max(0, (stage.finishedUnixMs ?? nowUnixMs) - stage.startedUnixMs);
+  const ms =
+    stage.startedUnixMs === undefined
+      ? undefined
+      : Math.max(0, (stage.finishedUnixMs ?? nowUnixMs) - stage.startedUnixMs);
   const time = ms === undefined ? '' : formatAge(ms);
   return `  ${MARKS[stage.state] ?? '?'} ${stage.name.padEnd(nameWidth)}  ${stage.state.padEnd(7)}  ${time.padStart(6)}  ${stage.detail}`.trimEnd();
 }
@@ -35,7 +38,10 @@ function stageLine(stage: Stage, nowUnixMs: number, nameWidth: number): string {
 export function operatorPicture(operator: OperatorInfo, nowUnixMs: number): string[] {
   const stages = stagesOf(operator);
   const nameWidth = Math.max(0, ...stages.map((stage) => stage.name.length));
-  return [`operator ${operator.id}: ${operator.brief}`, ...stages.map((stage) => stageLine(stage, nowUnixMs, nameWidth))];
+  return [
+    `operator ${operator.id}: ${operator.brief}`,
+    ...stages.map((stage) => stageLine(stage, nowUnixMs, nameWidth)),
+  ];
 }
 
 export class OperatorDisplay {

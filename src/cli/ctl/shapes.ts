@@ -15,7 +15,8 @@ import type { ListShape, Section, Single } from '../output/printer.ts';
 import { section } from '../output/printer.ts';
 import { type KeyFormat, formatAge, formatCount, formatEnd, formatKey, formatStart } from '../text-form.ts';
 
-const timeText = (unixMs: number | undefined): string | undefined => (unixMs === undefined ? undefined : new Date(unixMs).toISOString());
+const timeText = (unixMs: number | undefined): string | undefined =>
+  unixMs === undefined ? undefined : new Date(unixMs).toISOString();
 const ageText = (ms: number | undefined): string => (ms === undefined ? 'never' : formatAge(ms));
 
 /** Time between two moments of an operator or step; undefined while one of them has not come. */
@@ -65,10 +66,19 @@ export function storeSingle(store: StoreInfo): Single {
       { name: 'version', value: store.version },
       { name: 'labels', value: labelText(store) },
       { name: 'last heartbeat', value: ageText(store.lastHeartbeatAgeMs) },
-      { name: 'regions', value: `${store.regionCount} (${store.leaderCount} leaders, ${store.learnerCount} learners, ${store.pendingPeerCount} pending)` },
+      {
+        name: 'regions',
+        value: `${store.regionCount} (${store.leaderCount} leaders, ${store.learnerCount} learners, ${store.pendingPeerCount} pending)`,
+      },
       { name: 'region size', value: formatBytes(store.regionSizeBytes) },
-      { name: 'disk', value: `${formatBytes(store.usedBytes)} used, ${formatBytes(store.availableBytes)} available of ${formatBytes(store.capacityBytes)}` },
-      { name: 'snapshots', value: `${store.sendingSnapshots} sending, ${store.receivingSnapshots} receiving, ${store.applyingSnapshots} applying` },
+      {
+        name: 'disk',
+        value: `${formatBytes(store.usedBytes)} used, ${formatBytes(store.availableBytes)} available of ${formatBytes(store.capacityBytes)}`,
+      },
+      {
+        name: 'snapshots',
+        value: `${store.sendingSnapshots} sending, ${store.receivingSnapshots} receiving, ${store.applyingSnapshots} applying`,
+      },
     ],
     sections: store.blockers.length === 0 ? [] : [problemSection('Not removed yet because', store.blockers)],
   };
@@ -80,7 +90,8 @@ const PROBLEM_COLUMNS: readonly Column<Problem>[] = [
   { head: 'next step', cell: (problem) => problem.hint },
 ];
 
-export const problemSection = (title: string, problems: readonly Problem[]): Section => section(title, PROBLEM_COLUMNS, problems);
+export const problemSection = (title: string, problems: readonly Problem[]): Section =>
+  section(title, PROBLEM_COLUMNS, problems);
 
 // -------------------------------------------------------------------------------------------------------- regions
 
@@ -200,10 +211,22 @@ export function regionSingle({ region, previous, next }: RegionView, format: Key
       { name: 'start', value: formatStart(region.range.start, format) },
       { name: 'end', value: formatEnd(region.range.end, format) },
       { name: 'epoch', value: `conf_ver ${region.epoch.confVer}, version ${region.epoch.version}` },
-      { name: 'leader', value: region.leader === undefined ? 'none' : `peer ${region.leader.id} on store ${region.leader.storeId}, term ${region.term}` },
+      {
+        name: 'leader',
+        value:
+          region.leader === undefined
+            ? 'none'
+            : `peer ${region.leader.id} on store ${region.leader.storeId}, term ${region.term}`,
+      },
       { name: 'size', value: `${formatBytes(region.sizeBytes)}, ${formatCount(region.keys)} keys` },
-      { name: 'traffic', value: `${formatBytes(region.bytesWrittenPerSecond)}/s written, ${formatBytes(region.bytesReadPerSecond)}/s read` },
-      { name: 'merging', value: region.merging ? 'yes, writes wait until the merge is committed or rolled back' : 'no' },
+      {
+        name: 'traffic',
+        value: `${formatBytes(region.bytesWrittenPerSecond)}/s written, ${formatBytes(region.bytesReadPerSecond)}/s read`,
+      },
+      {
+        name: 'merging',
+        value: region.merging ? 'yes, writes wait until the merge is committed or rolled back' : 'no',
+      },
       { name: 'operator', value: region.operatorId ?? 'none' },
       { name: 'reported', value: ageText(region.lastReportAgeMs) },
       { name: 'left of it', value: neighbour(previous) },
@@ -217,7 +240,10 @@ export function regionSingle({ region, previous, next }: RegionView, format: Key
 
 /** Name of the phase or step under way; the last finished one of an ended operator. */
 export function currentPhase(operator: OperatorInfo): string {
-  const phases = operator.phases.length > 0 ? operator.phases : operator.steps.map((step) => ({ name: step.type, state: step.state }));
+  const phases =
+    operator.phases.length > 0
+      ? operator.phases
+      : operator.steps.map((step) => ({ name: step.type, state: step.state }));
   const current = phases.find((phase) => phase.state === 'running' || phase.state === 'failed');
   return (current ?? phases.findLast((phase) => phase.state === 'done') ?? phases[0])?.name ?? '';
 }
@@ -303,7 +329,11 @@ export function operatorSingle(operator: OperatorInfo, nowUnixMs: number): Singl
           [
             { head: 'phase', cell: (phase: OperatorInfo['phases'][number]) => phase.name },
             { head: 'state', cell: (phase) => phase.state },
-            { head: 'time', cell: (phase) => textOr(spanMs(phase.startedUnixMs, phase.finishedUnixMs)), align: 'right' },
+            {
+              head: 'time',
+              cell: (phase) => textOr(spanMs(phase.startedUnixMs, phase.finishedUnixMs)),
+              align: 'right',
+            },
             { head: 'detail', cell: (phase) => phase.detail },
           ],
           operator.phases,
@@ -318,7 +348,13 @@ export function operatorSingle(operator: OperatorInfo, nowUnixMs: number): Singl
     fields: [
       { name: 'id', value: operator.id },
       { name: 'what', value: operator.brief },
-      { name: 'region', value: operator.relatedRegionId === undefined ? operator.regionId : `${operator.regionId}, with ${operator.relatedRegionId}` },
+      {
+        name: 'region',
+        value:
+          operator.relatedRegionId === undefined
+            ? operator.regionId
+            : `${operator.regionId}, with ${operator.relatedRegionId}`,
+      },
       { name: 'made by', value: operator.desc },
       { name: 'status', value: operator.status },
       { name: 'reason', value: reasonText(operator) },

@@ -76,23 +76,36 @@ export function registerImportCommand(program: Command, app: App): void {
     modes: COMMON_MODES,
     mode: 'table',
     options: [
-      flag('--format <format>', `${IMPORT_FORMATS.join(', ')}; by default what the file name ends in`).argParser(choice(IMPORT_FORMATS)),
-      flag('--key-column <column>', 'name or number (from 1) of the column with the key; the field of a JSON object').makeOptionMandatory(),
+      flag('--format <format>', `${IMPORT_FORMATS.join(', ')}; by default what the file name ends in`).argParser(
+        choice(IMPORT_FORMATS),
+      ),
+      flag(
+        '--key-column <column>',
+        'name or number (from 1) of the column with the key; the field of a JSON object',
+      ).makeOptionMandatory(),
       flag('--key-prefix <text>', 'put before every key').default(''),
       flag('--value-columns <columns>', 'columns of the value, separated by commas; by default all').argParser(words),
-      flag('--value-as <form>', 'json: an object of the columns; raw: the text of the only value column, or the row as it is')
+      flag(
+        '--value-as <form>',
+        'json: an object of the columns; raw: the text of the only value column, or the row as it is',
+      )
         .default('json')
         .argParser(choice(['json', 'raw'] as const)),
       flag('--delimiter <text>', 'between columns; by default a tab for tsv and a comma for csv'),
       flag('--header', 'the first line has the names of the columns; by default it is looked at'),
       flag('--no-header', 'the first line is a row'),
       // Without an environment twin: BRAID_COLUMNS means the columns of tables.
-      new Option('--columns <names>', 'names of the columns of a file without a header line, separated by commas').argParser(words),
+      new Option(
+        '--columns <names>',
+        'names of the columns of a file without a header line, separated by commas',
+      ).argParser(words),
       flag('--on-duplicate <policy>', 'last: a later row replaces an earlier one; refuse: it is refused')
         .default('last')
         .argParser(choice(['last', 'refuse'] as const)),
       flag('--batch <rows>', 'rows per request').default(BATCH_ROWS_DEFAULT).argParser(count(1, BATCH_ROWS_MAX)),
-      flag('--concurrency <requests>', 'requests under way').default(CONCURRENCY_DEFAULT).argParser(count(1, CONCURRENCY_MAX)),
+      flag('--concurrency <requests>', 'requests under way')
+        .default(CONCURRENCY_DEFAULT)
+        .argParser(count(1, CONCURRENCY_MAX)),
       flag('--rejects <file>', 'write every refused row there, as JSON lines'),
       flag('--dry-run', 'check every row and store nothing'),
     ],
@@ -107,9 +120,15 @@ export function formatOf(file: string, given: ImportFormat | undefined): ImportF
     return given;
   }
   const ending = extname(file.replace(/\.gz$/, '')).replace('.', '').toLowerCase();
-  const found = IMPORT_FORMATS.find((format) => format === ending || (format === 'jsonl' && ending === 'ndjson') || (format === 'tsv' && ending === 'tab'));
+  const found = IMPORT_FORMATS.find(
+    (format) =>
+      format === ending || (format === 'jsonl' && ending === 'ndjson') || (format === 'tsv' && ending === 'tab'),
+  );
   if (found === undefined) {
-    throw new UsageError(`the format of ${file} is not known from its name`, `say --format ${IMPORT_FORMATS.join(', ')}`);
+    throw new UsageError(
+      `the format of ${file} is not known from its name`,
+      `say --format ${IMPORT_FORMATS.join(', ')}`,
+    );
   }
   return found;
 }
@@ -123,7 +142,10 @@ function delimiterOf(format: ImportFormat, given: string | undefined): string {
   }
   const delimiter = given.replaceAll(String.raw`\t`, '\t');
   if (delimiter === '' || /["\r\n]/.test(delimiter)) {
-    throw new UsageError('the delimiter is empty, a quote or a line break', String.raw`for example --delimiter ";" or --delimiter "\t"`);
+    throw new UsageError(
+      'the delimiter is empty, a quote or a line break',
+      String.raw`for example --delimiter ";" or --delimiter "\t"`,
+    );
   }
   return delimiter;
 }
@@ -162,7 +184,11 @@ async function openInput(session: Session, file: string): Promise<Input> {
       throw error;
     }
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw new InputFileError(`${file} cannot be read: ${code === 'ENOENT' ? 'there is no such file' : code}`, 'check the path', { cause: error });
+    throw new InputFileError(
+      `${file} cannot be read: ${code === 'ENOENT' ? 'there is no such file' : code}`,
+      'check the path',
+      { cause: error },
+    );
   }
   const raw = counted(source);
   // A failure ends the iteration over the result; the callback has nothing to add.
@@ -317,7 +343,11 @@ async function* wrapReadErrors(source: AsyncIterable<Uint8Array>): AsyncGenerato
     yield* source;
   } catch (error) {
     const code = error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : String(error);
-    throw new InputFileError(`the file cannot be read to its end: ${code}`, 'check the file; a .gz file must be whole', { cause: error });
+    throw new InputFileError(
+      `the file cannot be read to its end: ${code}`,
+      'check the file; a .gz file must be whole',
+      { cause: error },
+    );
   }
 }
 
@@ -377,7 +407,9 @@ async function printSummary(
         ? []
         : [
             section(
-              tally.rejected > shown.length ? `Refused rows, the first ${shown.length} (all of them with --rejects FILE)` : 'Refused rows',
+              tally.rejected > shown.length
+                ? `Refused rows, the first ${shown.length} (all of them with --rejects FILE)`
+                : 'Refused rows',
               [
                 { head: 'line', cell: (reject: Reject) => reject.line, align: 'right' },
                 { head: 'code', cell: (reject: Reject) => reject.code },
@@ -403,9 +435,13 @@ class RejectFile {
     try {
       return new RejectFile(await open(path, 'w'));
     } catch (error) {
-      throw new InputFileError(`${path} cannot be written: ${(error as NodeJS.ErrnoException).code ?? String(error)}`, 'name another file with --rejects', {
-        cause: error,
-      });
+      throw new InputFileError(
+        `${path} cannot be written: ${(error as NodeJS.ErrnoException).code ?? String(error)}`,
+        'name another file with --rejects',
+        {
+          cause: error,
+        },
+      );
     }
   }
 

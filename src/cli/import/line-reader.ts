@@ -36,7 +36,9 @@ export async function* readLines(
     const isMarked = isFirst && BOM.every((byte, i) => whole[i] === byte);
     isFirst = false;
     const text = isMarked ? whole.subarray(BOM.length) : whole;
-    return isUtf8(text) ? { type: 'line', line, text: text.toString('utf8') } : { type: 'bad', line, problem: 'not-utf8' };
+    return isUtf8(text)
+      ? { type: 'line', line, text: text.toString('utf8') }
+      : { type: 'bad', line, problem: 'not-utf8' };
   };
 
   for await (const part of source) {

@@ -35,7 +35,14 @@ export class LoadStoppedError extends Error {
 const FAILED_BATCHES_MAX = 3;
 
 /** Errors that say nothing about the row itself. */
-const CLUSTER_CODES: ReadonlySet<string> = new Set(['Unavailable', 'DeadlineExceeded', 'UndeterminedResult', 'ClientClosed', 'ClusterMismatch', 'Aborted']);
+const CLUSTER_CODES: ReadonlySet<string> = new Set([
+  'Unavailable',
+  'DeadlineExceeded',
+  'UndeterminedResult',
+  'ClientClosed',
+  'ClusterMismatch',
+  'Aborted',
+]);
 
 export class Loader {
   readonly #options: LoaderOptions;
@@ -60,7 +67,10 @@ export class Loader {
     if (this.#options.onDuplicate === 'refuse') {
       const firstLine = this.#firstLines.get(id);
       if (firstLine !== undefined) {
-        this.#options.onReject({ line: row.line, code: 'DuplicateKey', reason: `the key was already in line ${firstLine}` }, row);
+        this.#options.onReject(
+          { line: row.line, code: 'DuplicateKey', reason: `the key was already in line ${firstLine}` },
+          row,
+        );
         return;
       }
       this.#firstLines.set(id, row.line);

@@ -35,7 +35,12 @@ export interface Reject {
 
 export type SourceRecord =
   | { readonly type: 'fields'; readonly line: number; readonly fields: readonly string[]; readonly raw: string }
-  | { readonly type: 'object'; readonly line: number; readonly object: Readonly<Record<string, unknown>>; readonly raw: string }
+  | {
+      readonly type: 'object';
+      readonly line: number;
+      readonly object: Readonly<Record<string, unknown>>;
+      readonly raw: string;
+    }
   | { readonly type: 'reject'; readonly reject: Reject };
 
 /** A quoted field may span so many lines; beyond that its opening quote is taken for a mistake. */
@@ -229,7 +234,12 @@ class CsvSplitter {
     if (rows.length !== records.length) {
       return records.map((record) => this.#parseOne(record));
     }
-    return rows.map((fields, i) => ({ type: 'fields', line: (records[i] as CsvRecord).line, fields, raw: raws[i] as string }));
+    return rows.map((fields, i) => ({
+      type: 'fields',
+      line: (records[i] as CsvRecord).line,
+      fields,
+      raw: raws[i] as string,
+    }));
   }
 
   #parseOne(record: CsvRecord): SourceRecord {
@@ -257,7 +267,7 @@ class CsvSplitter {
       record_delimiter: '\n',
       relax_column_count: true,
       bom: false,
-    }) as unknown as string[][];
+    });
   }
 }
 

@@ -33,7 +33,9 @@ export interface Row {
   readonly value: Uint8Array;
 }
 
-export type MappedRow = { readonly type: 'row'; readonly row: Row } | { readonly type: 'reject'; readonly reject: Reject };
+export type MappedRow =
+  | { readonly type: 'row'; readonly row: Row }
+  | { readonly type: 'reject'; readonly reject: Reject };
 
 /** What the columns are, found from the first record. */
 export interface Layout {
@@ -95,7 +97,12 @@ export function resolveLayout(first: readonly string[], options: MapperOptions):
   );
 }
 
-function layoutOf(names: readonly string[], options: MapperOptions, isFirstData: boolean, remark: string | undefined): Layout {
+function layoutOf(
+  names: readonly string[],
+  options: MapperOptions,
+  isFirstData: boolean,
+  remark: string | undefined,
+): Layout {
   const keyAt = columnAt(names, options.keyColumn, '--key-column');
   const valueAt = options.valueColumns?.map((column) => columnAt(names, column, '--value-columns'));
   return { names, keyAt, valueAt, isFirstData, remark };
@@ -165,7 +172,9 @@ export class RowMapper {
       case 'fields': {
         const isFirst = this.#layout === undefined;
         this.#layout ??= resolveLayout(record.fields, this.#options);
-        return isFirst && !this.#layout.isFirstData ? undefined : this.#mapFields(this.#layout, record.line, record.fields, record.raw);
+        return isFirst && !this.#layout.isFirstData
+          ? undefined
+          : this.#mapFields(this.#layout, record.line, record.fields, record.raw);
       }
     }
   }
@@ -203,7 +212,11 @@ export class RowMapper {
       const only = object[valueColumns[0] as string];
       return this.#row(line, String(key), typeof only === 'string' ? only : JSON.stringify(only));
     }
-    return this.#row(line, String(key), JSON.stringify(Object.fromEntries(valueColumns.map((name) => [name, object[name]]))));
+    return this.#row(
+      line,
+      String(key),
+      JSON.stringify(Object.fromEntries(valueColumns.map((name) => [name, object[name]]))),
+    );
   }
 
   #row(line: number, keyText: string, valueText: string): MappedRow {
@@ -217,10 +230,17 @@ export class RowMapper {
     }
     const value = utf8(valueText);
     if (key.length + value.length > entryBytesMax) {
-      return rejected(line, 'ValueTooLarge', `key and value have ${key.length + value.length} bytes, the limit is ${entryBytesMax}`);
+      return rejected(
+        line,
+        'ValueTooLarge',
+        `key and value have ${key.length + value.length} bytes, the limit is ${entryBytesMax}`,
+      );
     }
     return { type: 'row', row: { line, key, value } };
   }
 }
 
-const rejected = (line: number, code: RejectCode, reason: string): MappedRow => ({ type: 'reject', reject: { line, code, reason } });
+const rejected = (line: number, code: RejectCode, reason: string): MappedRow => ({
+  type: 'reject',
+  reject: { line, code, reason },
+});

@@ -37,7 +37,8 @@ function getCommand(program: Command, app: App): Command {
   return addCommand<object>(program, app, {
     usage: 'get <key>',
     summary: 'Print the value of a key',
-    details: 'Linearizable. Prints the bytes as they are unless -o says otherwise; the exit code is 5 if the key has no value.',
+    details:
+      'Linearizable. Prints the bytes as they are unless -o says otherwise; the exit code is 5 if the key has no value.',
     arguments: { key: 'the key, escaped text unless --key-format says otherwise' },
     examples: ['braid get user:1', String.raw`braid get 'id\x00\x01' -o json`],
     modes: DATA_MODES,
@@ -53,7 +54,14 @@ function getCommand(program: Command, app: App): Command {
       }
       const shown = showValue(value, session.options.valueFormat);
       await session.printer.single({
-        document: { kind: 'Value', key: keyText, found: true, value: shown.text, encoding: shown.encoding, sizeBytes: value.length },
+        document: {
+          kind: 'Value',
+          key: keyText,
+          found: true,
+          value: shown.text,
+          encoding: shown.encoding,
+          sizeBytes: value.length,
+        },
         fields: [
           { name: 'key', value: keyText },
           { name: 'value', value: shown.text },
@@ -132,7 +140,9 @@ function casCommand(program: Command, app: App): Command {
     run: async (session, [text, next], options) => {
       if ((options.expect === undefined) === (options.absent === undefined)) {
         throw new UsageError(
-          options.absent === undefined ? 'nothing says what the key must hold' : '--expect and --absent exclude each other',
+          options.absent === undefined
+            ? 'nothing says what the key must hold'
+            : '--expect and --absent exclude each other',
           'give either --expect VALUE or --absent',
         );
       }
@@ -196,7 +206,8 @@ function entryShape(session: Session, keysOnly: boolean): ListShape<Entry> {
       return { key: key(entry), value: shown.text, encoding: shown.encoding };
     },
     name: key,
-    raw: (entry) => (keysOnly ? `${key(entry)}\n` : Buffer.concat([utf8(`${key(entry)}\t`), entry.value ?? utf8(''), utf8('\n')])),
+    raw: (entry) =>
+      keysOnly ? `${key(entry)}\n` : Buffer.concat([utf8(`${key(entry)}\t`), entry.value ?? utf8(''), utf8('\n')]),
   };
 }
 
@@ -207,7 +218,11 @@ function scanCommand(program: Command, app: App): Command {
     details:
       'START is part of the range, END is not; without them the range is open. Every key that is there all the time is printed exactly once. The deadline holds for each page.',
     arguments: { start: 'first key', end: 'key after the last one' },
-    examples: ['braid scan --prefix user: --limit 20', 'braid scan a b --keys-only -o jsonl', 'braid scan --reverse --limit 1'],
+    examples: [
+      'braid scan --prefix user: --limit 20',
+      'braid scan a b --keys-only -o jsonl',
+      'braid scan --reverse --limit 1',
+    ],
     modes: [...DATA_MODES, 'name'],
     mode: 'table',
     options: [
@@ -217,7 +232,8 @@ function scanCommand(program: Command, app: App): Command {
       flag('--reverse', 'from the last key to the first'),
       flag('--page-size <count>', 'entries per request').argParser(count(1, SCAN_PAGE_MAX)),
     ],
-    task: ([start, end]) => `scan ${start === undefined ? 'the range' : `from ${start}${end === undefined ? '' : ` to ${end}`}`}`,
+    task: ([start, end]) =>
+      `scan ${start === undefined ? 'the range' : `from ${start}${end === undefined ? '' : ` to ${end}`}`}`,
     run: async (session, [start, end], options) => {
       const range = rangeArgument(session, start, end, options.prefix);
       const keysOnly = options.keysOnly ?? false;
@@ -266,7 +282,13 @@ function ttlCommand(program: Command, app: App): Command {
       }
       const isEndless = ttlMs === Infinity;
       await session.printer.single({
-        document: { kind: 'TimeToLive', key: keyText, found: true, expires: !isEndless, ...(isEndless ? {} : { ttlMs }) },
+        document: {
+          kind: 'TimeToLive',
+          key: keyText,
+          found: true,
+          expires: !isEndless,
+          ...(isEndless ? {} : { ttlMs }),
+        },
         fields: [
           { name: 'key', value: keyText },
           { name: 'ttl', value: isEndless ? 'never expires' : formatAge(ttlMs) },

@@ -83,7 +83,9 @@ export class YamlListWriter {
   }
 
   row(row: object): string {
-    const text = stringify([plain(row)], { lineWidth: 0 }).trimEnd().replaceAll('\n', '\n  ');
+    const text = stringify([plain(row)], { lineWidth: 0 })
+      .trimEnd()
+      .replaceAll('\n', '\n  ');
     return `${this.#count++ === 0 ? '\n' : ''}  ${text}\n`;
   }
 

@@ -29,7 +29,9 @@ export function formatProgress(state: ProgressState, elapsedMs: number, columns:
   const parts: string[] = [];
   if (share !== undefined) {
     const filled = Math.floor(share * BAR_WIDTH);
-    parts.push(`[${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}] ${String(Math.floor(share * 100)).padStart(3)}%`);
+    parts.push(
+      `[${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}] ${String(Math.floor(share * 100)).padStart(3)}%`,
+    );
   }
   parts.push(`${formatCount(state.count)} ${state.unit}`, `${formatCount(perSecond)}/s`);
   if (share !== undefined && share > 0 && share < 1) {

@@ -18,8 +18,10 @@ const EMPTY_CELL = '-';
 
 /** Control characters would break lines and columns. */
 function cellText(value: string | number): string {
-  // eslint-disable-next-line no-control-regex
-  const text = String(value).replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${(c.codePointAt(0) as number).toString(16).padStart(2, '0')}`);
+  const text = String(value).replace(
+    /[\u0000-\u001f\u007f-\u009f]/g,
+    (c) => `\\x${(c.codePointAt(0) as number).toString(16).padStart(2, '0')}`,
+  );
   return text === '' ? EMPTY_CELL : text;
 }
 
@@ -61,7 +63,10 @@ export class TableLayout<R> {
 
   #line(cells: readonly string[]): string {
     const widths = this.#widths as number[];
-    return `${cells.map((cell, i) => pad(cell, widths[i] as number, this.#columns[i]?.align ?? 'left')).join(GAP).trimEnd()}\n`;
+    return `${cells
+      .map((cell, i) => pad(cell, widths[i] as number, this.#columns[i]?.align ?? 'left'))
+      .join(GAP)
+      .trimEnd()}\n`;
   }
 }
 

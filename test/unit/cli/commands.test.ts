@@ -17,10 +17,18 @@ function lines(outcome: RunOutcome): { error: string; why: string; next: string 
 describe('put, get, del', () => {
   test('a value that was put is printed as it is, without a line feed of its own', async () => {
     const cluster = new FakeCluster();
-    expect(await runOn(cluster, ['put', 'user:1', 'Ada'])).toMatchObject({ code: 0, stdout: '', stderr: 'stored user:1\n' });
+    expect(await runOn(cluster, ['put', 'user:1', 'Ada'])).toMatchObject({
+      code: 0,
+      stdout: '',
+      stderr: 'stored user:1\n',
+    });
     expect(await runOn(cluster, ['get', 'user:1'])).toMatchObject({ code: 0, stdout: 'Ada', stderr: '' });
     expect(await runOn(cluster, ['del', 'user:1'])).toMatchObject({ code: 0, stdout: '' });
-    expect(await runOn(cluster, ['get', 'user:1'])).toMatchObject({ code: 5, stdout: '', stderr: 'absent: user:1 has no value\n' });
+    expect(await runOn(cluster, ['get', 'user:1'])).toMatchObject({
+      code: 5,
+      stdout: '',
+      stderr: 'absent: user:1 has no value\n',
+    });
   });
 
   test('a terminal gets a line feed after the value', async () => {
@@ -116,7 +124,9 @@ describe('scan', () => {
     expect((await runOn(cluster, ['scan', 'b', 'e'])).stdout).toBe('KEY   VALUE\nb     B\nc     C\nd     D\n');
     expect((await runOn(cluster, ['scan', 'b', 'e', '--no-headers'])).stdout).toBe('b   B\nc   C\nd   D\n');
     expect((await runOn(cluster, ['scan', '--reverse', '--limit', '2', '-o', 'raw'])).stdout).toBe('f\tF\ne\tE\n');
-    expect((await runOn(cluster, ['scan', '--prefix', 'd', '--keys-only', '-o', 'jsonl'])).stdout).toBe('{"key":"d"}\n');
+    expect((await runOn(cluster, ['scan', '--prefix', 'd', '--keys-only', '-o', 'jsonl'])).stdout).toBe(
+      '{"key":"d"}\n',
+    );
     expect((await runOn(cluster, ['scan', 'e', '-o', 'name'])).stdout).toBe('e\nf\n');
   });
 
@@ -127,13 +137,19 @@ describe('scan', () => {
       { key: 'f', value: 'F', encoding: 'utf8' },
     ];
     const expected = { apiVersion: 'braid/v1', kind: 'EntryList', items };
-    expect(JSON.parse((await runOn(cluster, ['scan', 'e', '--page-size', '1', '-o', 'json'])).stdout)).toEqual(expected);
+    expect(JSON.parse((await runOn(cluster, ['scan', 'e', '--page-size', '1', '-o', 'json'])).stdout)).toEqual(
+      expected,
+    );
     expect(parse((await runOn(cluster, ['scan', 'e', '--page-size', '1', '-o', 'yaml'])).stdout)).toEqual(expected);
   });
 
   test('an empty result is an empty list and exit code 0', async () => {
     const cluster = new FakeCluster();
-    expect(await runOn(cluster, ['scan'])).toMatchObject({ code: 0, stdout: 'KEY   VALUE\n', stderr: 'no entries in the range\n' });
+    expect(await runOn(cluster, ['scan'])).toMatchObject({
+      code: 0,
+      stdout: 'KEY   VALUE\n',
+      stderr: 'no entries in the range\n',
+    });
     expect(JSON.parse((await runOn(cluster, ['scan', '-o', 'json'])).stdout)).toMatchObject({ items: [] });
   });
 
@@ -282,7 +298,15 @@ describe('flags and environment', () => {
 
   test('common flags may stand before the command', async () => {
     expect(JSON.parse((await runAlone(['-o', 'json', 'version'])).stdout)).toMatchObject({ kind: 'Version' });
-    expect(hoistLeadingFlags(['--pd', 'x:1', '-q', 'put', 'k', '--', '-v'])).toEqual(['put', 'k', '--pd', 'x:1', '-q', '--', '-v']);
+    expect(hoistLeadingFlags(['--pd', 'x:1', '-q', 'put', 'k', '--', '-v'])).toEqual([
+      'put',
+      'k',
+      '--pd',
+      'x:1',
+      '-q',
+      '--',
+      '-v',
+    ]);
     expect(hoistLeadingFlags(['--pd=x:1', 'get', 'k'])).toEqual(['get', 'k', '--pd=x:1']);
     expect(hoistLeadingFlags(['--version'])).toEqual(['--version']);
   });
@@ -299,18 +323,41 @@ describe('help', () => {
   });
 
   test.each([
-    ['get'], ['put'], ['del'], ['cas'], ['scan'], ['ttl'], ['import'], ['version'],
-    ['ctl', 'status'], ['ctl', 'events'], ['ctl', 'store', 'list'], ['ctl', 'store', 'show'],
-    ['ctl', 'region', 'list'], ['ctl', 'region', 'show'], ['ctl', 'region', 'locate'], ['ctl', 'region', 'split'],
-    ['ctl', 'region', 'merge'], ['ctl', 'region', 'move'], ['ctl', 'region', 'transfer-leader'],
-    ['ctl', 'operator', 'list'], ['ctl', 'operator', 'show'], ['ctl', 'operator', 'cancel'],
-    ['ctl', 'explain', 'merge'], ['ctl', 'explain', 'code'], ['ctl', 'switch', 'list'], ['ctl', 'switch', 'on'],
-    ['bench', 'run'], ['bench', 'compare'],
+    ['get'],
+    ['put'],
+    ['del'],
+    ['cas'],
+    ['scan'],
+    ['ttl'],
+    ['import'],
+    ['version'],
+    ['ctl', 'status'],
+    ['ctl', 'events'],
+    ['ctl', 'store', 'list'],
+    ['ctl', 'store', 'show'],
+    ['ctl', 'region', 'list'],
+    ['ctl', 'region', 'show'],
+    ['ctl', 'region', 'locate'],
+    ['ctl', 'region', 'split'],
+    ['ctl', 'region', 'merge'],
+    ['ctl', 'region', 'move'],
+    ['ctl', 'region', 'transfer-leader'],
+    ['ctl', 'operator', 'list'],
+    ['ctl', 'operator', 'show'],
+    ['ctl', 'operator', 'cancel'],
+    ['ctl', 'explain', 'merge'],
+    ['ctl', 'explain', 'code'],
+    ['ctl', 'switch', 'list'],
+    ['ctl', 'switch', 'on'],
+    ['bench', 'run'],
+    ['bench', 'compare'],
   ])('of %s has two examples and every common flag', async (...path) => {
     const { code, stdout } = await runAlone([...path, '--help']);
     expect(code).toBe(0);
     const examples = stdout.split('Examples:\n')[1] ?? '';
-    const shown = examples.split('\n').filter((line) => line.startsWith(`  braid ${path.join(' ')}`) || line.includes(' braid '));
+    const shown = examples
+      .split('\n')
+      .filter((line) => line.startsWith(`  braid ${path.join(' ')}`) || line.includes(' braid '));
     expect(shown.length).toBeGreaterThanOrEqual(2);
     for (const name of ['--pd', '--output', '--timeout', '--key-format', '--no-headers', '--quiet']) {
       expect(stdout).toContain(name);

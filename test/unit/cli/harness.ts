@@ -50,7 +50,11 @@ const NO_CLUSTER: Connector = {
   admin: () => Promise.reject(new Error('this command must not connect')),
 };
 
-export async function runWith(connector: Connector, args: readonly string[], options: RunOptions = {}): Promise<RunOutcome> {
+export async function runWith(
+  connector: Connector,
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<RunOutcome> {
   const stdout = new MemorySink(options.isTerminal ?? false, options.isTerminal === true ? 80 : 0);
   const stderr = new MemorySink(options.isTerminal ?? false, options.isTerminal === true ? 80 : 0);
   const io: CliIo = {
@@ -68,7 +72,8 @@ export async function runWith(connector: Connector, args: readonly string[], opt
 }
 
 /** A command that must end before it connects. */
-export const runAlone = (args: readonly string[], options?: RunOptions): Promise<RunOutcome> => runWith(NO_CLUSTER, args, options);
+export const runAlone = (args: readonly string[], options?: RunOptions): Promise<RunOutcome> =>
+  runWith(NO_CLUSTER, args, options);
 
 export function connectorOf(env: ClientEnv, pd: string): Connector {
   const options = ({ timeoutMs }: { readonly timeoutMs: number }): Parameters<typeof connectWith>[1] => ({

@@ -9,7 +9,12 @@ import { DeadlineExceededError, EntryTooLargeError, UndeterminedResultError } fr
 import { formatOf } from '../../../src/cli/import/command.ts';
 import { type SourceLine, readLines } from '../../../src/cli/import/line-reader.ts';
 import { LoadStoppedError, Loader, type LoaderOptions } from '../../../src/cli/import/loader.ts';
-import { type ImportFormat, type Reject, type SourceRecord, readRecords } from '../../../src/cli/import/record-reader.ts';
+import {
+  type ImportFormat,
+  type Reject,
+  type SourceRecord,
+  readRecords,
+} from '../../../src/cli/import/record-reader.ts';
 import { type MapperOptions, type Row, RowMapper } from '../../../src/cli/import/row-mapper.ts';
 import { FakeCluster } from '../client/fake-cluster.ts';
 import { runAlone, runOn } from './harness.ts';
@@ -28,7 +33,11 @@ async function linesOf(data: string | Uint8Array, size = 7, max = 1000): Promise
   return all;
 }
 
-async function recordsOf(text: string, format: ImportFormat, options: { delimiter?: string; max?: number; chunk?: number } = {}): Promise<SourceRecord[]> {
+async function recordsOf(
+  text: string,
+  format: ImportFormat,
+  options: { delimiter?: string; max?: number; chunk?: number } = {},
+): Promise<SourceRecord[]> {
   const delimiter = options.delimiter ?? (format === 'tsv' ? '\t' : ',');
   const lines = readLines(chunks(Buffer.from(text), options.chunk ?? 5), 1000, () => {});
   const all: SourceRecord[] = [];
@@ -54,14 +63,18 @@ const brief = (records: readonly SourceRecord[]): unknown[] =>
 describe('readLines', () => {
   test('gives the same lines whatever the chunks are', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.string({ unit: fc.constantFrom('a', '\n', '\r', 'é', '"', '\t') }), fc.integer({ min: 1, max: 9 }), async (text, size) => {
-        const found = (await linesOf(text, size)).map((line) => (line.type === 'line' ? line.text : 'bad'));
-        const expected = text.split('\n');
-        if (expected.at(-1) === '') {
-          expected.pop();
-        }
-        expect(found).toEqual(expected);
-      }),
+      fc.asyncProperty(
+        fc.string({ unit: fc.constantFrom('a', '\n', '\r', 'é', '"', '\t') }),
+        fc.integer({ min: 1, max: 9 }),
+        async (text, size) => {
+          const found = (await linesOf(text, size)).map((line) => (line.type === 'line' ? line.text : 'bad'));
+          const expected = text.split('\n');
+          if (expected.at(-1) === '') {
+            expected.pop();
+          }
+          expect(found).toEqual(expected);
+        },
+      ),
     );
   });
 
@@ -100,7 +113,12 @@ describe('readRecords', () => {
   });
 
   test('of csv refuse only the line with the forgotten quote', async () => {
-    expect(brief(await recordsOf('a,1\n"b,2\nc,3\n"d",4\n', 'csv'))).toEqual([[1, 'a', '1'], '2:BadQuoting', [3, 'c', '3'], [4, 'd', '4']]);
+    expect(brief(await recordsOf('a,1\n"b,2\nc,3\n"d",4\n', 'csv'))).toEqual([
+      [1, 'a', '1'],
+      '2:BadQuoting',
+      [3, 'c', '3'],
+      [4, 'd', '4'],
+    ]);
     expect(brief(await recordsOf('a,1\nb"ad,2\nc,3\n"x"y,4\ne,5', 'csv'))).toEqual([
       [1, 'a', '1'],
       '2:BadQuoting',
@@ -108,7 +126,12 @@ describe('readRecords', () => {
       '4:BadQuoting',
       [5, 'e', '5'],
     ]);
-    expect(brief(await recordsOf('"a,1\nb,2\n"c,3\nd,4\n', 'csv'))).toEqual(['1:BadQuoting', [2, 'b', '2'], '3:BadQuoting', [4, 'd', '4']]);
+    expect(brief(await recordsOf('"a,1\nb,2\n"c,3\nd,4\n', 'csv'))).toEqual([
+      '1:BadQuoting',
+      [2, 'b', '2'],
+      '3:BadQuoting',
+      [4, 'd', '4'],
+    ]);
   });
 
   test('of csv give up a quoted field beyond its limit and read its lines again', async () => {
@@ -121,11 +144,15 @@ describe('readRecords', () => {
   test('of csv come back for every table that was written correctly', async () => {
     const cell = fc.string({ unit: fc.constantFrom('a', ',', '"', '\n', 'é', ' '), minLength: 1 });
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.array(cell, { minLength: 2, maxLength: 3 }), { minLength: 1, maxLength: 8 }), fc.integer({ min: 1, max: 16 }), async (table, chunk) => {
-        const text = table.map((row) => row.map((c) => `"${c.replaceAll('"', '""')}"`).join(',')).join('\n');
-        const records = await recordsOf(text, 'csv', { max: 100_000, chunk });
-        expect(records.map((record) => (record.type === 'fields' ? record.fields : record))).toEqual(table);
-      }),
+      fc.asyncProperty(
+        fc.array(fc.array(cell, { minLength: 2, maxLength: 3 }), { minLength: 1, maxLength: 8 }),
+        fc.integer({ min: 1, max: 16 }),
+        async (table, chunk) => {
+          const text = table.map((row) => row.map((c) => `"${c.replaceAll('"', '""')}"`).join(',')).join('\n');
+          const records = await recordsOf(text, 'csv', { max: 100_000, chunk });
+          expect(records.map((record) => (record.type === 'fields' ? record.fields : record))).toEqual(table);
+        },
+      ),
     );
   });
 
@@ -153,7 +180,10 @@ const OPTIONS: MapperOptions = {
 };
 
 /** `key=value` of rows, `line:code` of refused ones, in order. */
-function mapped(options: Partial<MapperOptions>, rows: readonly (readonly string[])[]): { out: string[]; mapper: RowMapper } {
+function mapped(
+  options: Partial<MapperOptions>,
+  rows: readonly (readonly string[])[],
+): { out: string[]; mapper: RowMapper } {
   const mapper = new RowMapper({ ...OPTIONS, ...options });
   const out: string[] = [];
   rows.forEach((fields, i) => {
@@ -169,13 +199,23 @@ function mapped(options: Partial<MapperOptions>, rows: readonly (readonly string
 
 describe('RowMapper', () => {
   test('takes names from a header line that contains the key column', () => {
-    expect(mapped({}, [['name', 'id'], ['Ada', '1']]).out).toEqual(['1={"name":"Ada","id":"1"}']);
+    expect(
+      mapped({}, [
+        ['name', 'id'],
+        ['Ada', '1'],
+      ]).out,
+    ).toEqual(['1={"name":"Ada","id":"1"}']);
   });
 
   test('takes names from --columns, and skips a header line only if told', () => {
     const columns = ['id', 'name'];
     expect(mapped({ columns }, [['1', 'Ada']]).out).toEqual(['1={"id":"1","name":"Ada"}']);
-    expect(mapped({ columns, header: true }, [['x', 'y'], ['1', 'Ada']]).out).toEqual(['1={"id":"1","name":"Ada"}']);
+    expect(
+      mapped({ columns, header: true }, [
+        ['x', 'y'],
+        ['1', 'Ada'],
+      ]).out,
+    ).toEqual(['1={"id":"1","name":"Ada"}']);
   });
 
   test('takes the first column as the key when the first line can be no header, and says so', () => {
@@ -186,19 +226,32 @@ describe('RowMapper', () => {
 
   test('guesses nothing when the first line may be a header', () => {
     expect(() => mapped({ keyColumn: 'packge' }, [['package', 'version']])).toThrow(
-      expect.objectContaining({ code: 'Usage', hint: expect.stringContaining('did you mean --key-column package?') as string }),
+      expect.objectContaining({
+        code: 'Usage',
+        hint: expect.stringContaining('did you mean --key-column package?') as string,
+      }),
     );
     expect(() => mapped({ keyColumn: '1' }, [['package', 'version']])).toThrow(/may be a header or a row/);
   });
 
   test('takes columns by number', () => {
-    expect(mapped({ keyColumn: '2', header: false, valueColumns: ['1'], valueAs: 'raw' }, [['v', 'k']]).out).toEqual(['k=v']);
-    expect(mapped({ keyColumn: '2', header: true }, [['a', 'b'], ['v', 'k']]).out).toEqual(['k={"a":"v","b":"k"}']);
+    expect(mapped({ keyColumn: '2', header: false, valueColumns: ['1'], valueAs: 'raw' }, [['v', 'k']]).out).toEqual([
+      'k=v',
+    ]);
+    expect(
+      mapped({ keyColumn: '2', header: true }, [
+        ['a', 'b'],
+        ['v', 'k'],
+      ]).out,
+    ).toEqual(['k={"a":"v","b":"k"}']);
     expect(() => mapped({ keyColumn: '3', header: true }, [['a', 'b']])).toThrow(/names no column/);
   });
 
   test('makes the value that is asked for', () => {
-    const rows = [['id', 'a', 'b'], ['1', 'x', 'y']];
+    const rows = [
+      ['id', 'a', 'b'],
+      ['1', 'x', 'y'],
+    ];
     expect(mapped({ valueColumns: ['b', 'a'] }, rows).out).toEqual(['1={"b":"y","a":"x"}']);
     expect(mapped({ valueColumns: ['b'], valueAs: 'raw' }, rows).out).toEqual(['1=y']);
     expect(mapped({ valueAs: 'raw' }, rows).out).toEqual(['1=1\tx\ty']);
@@ -207,12 +260,30 @@ describe('RowMapper', () => {
   });
 
   test('refuses bad rows one by one with line and reason', () => {
-    const { out } = mapped({}, [['id', 'v'], ['1'], ['1', '2', '3'], ['', 'x'], ['123456789', 'x'], ['ok', 'x'.repeat(80)], ['ok', 'x']]);
-    expect(out).toEqual(['2:WrongColumnCount', '3:WrongColumnCount', '4:EmptyKey', '5:KeyTooLarge', '6:ValueTooLarge', 'ok={"id":"ok","v":"x"}']);
+    const { out } = mapped({}, [
+      ['id', 'v'],
+      ['1'],
+      ['1', '2', '3'],
+      ['', 'x'],
+      ['123456789', 'x'],
+      ['ok', 'x'.repeat(80)],
+      ['ok', 'x'],
+    ]);
+    expect(out).toEqual([
+      '2:WrongColumnCount',
+      '3:WrongColumnCount',
+      '4:EmptyKey',
+      '5:KeyTooLarge',
+      '6:ValueTooLarge',
+      'ok={"id":"ok","v":"x"}',
+    ]);
   });
 
   test('counts the prefix against the limit of the key, in bytes', () => {
-    expect(mapped({ keyPrefix: 'é:' }, [['id'], ['12345'], ['123456']]).out).toEqual(['é:12345={"id":"12345"}', '3:KeyTooLarge']);
+    expect(mapped({ keyPrefix: 'é:' }, [['id'], ['12345'], ['123456']]).out).toEqual([
+      'é:12345={"id":"12345"}',
+      '3:KeyTooLarge',
+    ]);
   });
 
   test('refuses a header with a name twice', () => {
@@ -223,7 +294,9 @@ describe('RowMapper', () => {
     const mapper = new RowMapper(OPTIONS);
     const map = (raw: string): string => {
       const one = mapper.map({ type: 'object', line: 1, object: JSON.parse(raw) as Record<string, unknown>, raw });
-      return one?.type === 'row' ? `${Buffer.from(one.row.key).toString()}=${Buffer.from(one.row.value).toString()}` : (one?.reject.code ?? '');
+      return one?.type === 'row'
+        ? `${Buffer.from(one.row.key).toString()}=${Buffer.from(one.row.value).toString()}`
+        : (one?.reject.code ?? '');
     };
     expect(map('{"id": 1, "n": 1.50}')).toBe('1={"id": 1, "n": 1.50}');
     expect(map('{"x": 1}')).toBe('NoKeyField');
@@ -237,7 +310,10 @@ const row = (line: number, key: string, value = 'v'): Row => ({ line, key: utf8(
 
 /** A store whose answers the test gives one by one. */
 class SlowStore {
-  readonly batches: { readonly keys: string[]; readonly answer: (outcomes?: readonly (Error | undefined)[]) => void }[] = [];
+  readonly batches: {
+    readonly keys: string[];
+    readonly answer: (outcomes?: readonly (Error | undefined)[]) => void;
+  }[] = [];
   inFlightMax = 0;
   #inFlight = 0;
 
@@ -255,7 +331,10 @@ class SlowStore {
     });
 }
 
-function loaderOf(options: Partial<LoaderOptions> & Pick<LoaderOptions, 'write'>): { loader: Loader; rejects: Reject[] } {
+function loaderOf(options: Partial<LoaderOptions> & Pick<LoaderOptions, 'write'>): {
+  loader: Loader;
+  rejects: Reject[];
+} {
   const rejects: Reject[] = [];
   const loader = new Loader({
     batchRowsMax: 2,
@@ -310,7 +389,10 @@ describe('Loader', () => {
   });
 
   test('refuses later rows with a key that was there when told so', async () => {
-    const { loader, rejects } = loaderOf({ write: (rows) => Promise.resolve(rows.map(() => undefined)), onDuplicate: 'refuse' });
+    const { loader, rejects } = loaderOf({
+      write: (rows) => Promise.resolve(rows.map(() => undefined)),
+      onDuplicate: 'refuse',
+    });
     await loader.add(row(1, 'a'));
     await loader.add(row(2, 'b'));
     await loader.add(row(3, 'a'));
@@ -378,7 +460,9 @@ describe('braid import', () => {
 
   test('stores the good rows, refuses the bad ones with their lines, and ends with 2', async () => {
     const cluster = new FakeCluster({ splits: ['3'] });
-    const outcome = await runOn(cluster, ['import', '-', '--format', 'tsv', '--key-column', 'id', '-o', 'json'], { stdin: BAD_ROWS });
+    const outcome = await runOn(cluster, ['import', '-', '--format', 'tsv', '--key-column', 'id', '-o', 'json'], {
+      stdin: BAD_ROWS,
+    });
     expect(outcome.code).toBe(2);
     expect(cluster.get('1')).toBe('{"id":"1","name":"Ada"}');
     expect(cluster.get('5')).toBe('{"id":"5","name":"Alan"}');
@@ -399,10 +483,14 @@ describe('braid import', () => {
   });
 
   test('shows the refused rows in the table as well', async () => {
-    const outcome = await runAlone(['import', '-', '--format', 'tsv', '--key-column', 'id', '--dry-run'], { stdin: BAD_ROWS });
+    const outcome = await runAlone(['import', '-', '--format', 'tsv', '--key-column', 'id', '--dry-run'], {
+      stdin: BAD_ROWS,
+    });
     expect(outcome.code).toBe(2);
     expect(outcome.stdout).toContain('would store       2\n');
-    expect(outcome.stdout).toContain('LINE   CODE               REASON\n   3   WrongColumnCount   1 columns instead of 2\n');
+    expect(outcome.stdout).toContain(
+      'LINE   CODE               REASON\n   3   WrongColumnCount   1 columns instead of 2\n',
+    );
   });
 
   test('ends with 0 when every row went in', async () => {
@@ -431,9 +519,15 @@ describe('braid import', () => {
   });
 
   test('a directory and flags that make no sense are refused', async () => {
-    expect((await runAlone(['import', dir, '--format', 'tsv', '--key-column', 'id', '--dry-run'])).stderr).toContain('is a directory');
-    expect((await runAlone(['import', '-', '--format', 'jsonl', '--key-column', 'id', '--columns', 'a'])).stderr).toContain('name their fields');
-    expect((await runAlone(['import', '-', '--format', 'jsonl', '--key-column', 'id', '--delimiter', ';'])).stderr).toContain('no delimiter');
+    expect((await runAlone(['import', dir, '--format', 'tsv', '--key-column', 'id', '--dry-run'])).stderr).toContain(
+      'is a directory',
+    );
+    expect(
+      (await runAlone(['import', '-', '--format', 'jsonl', '--key-column', 'id', '--columns', 'a'])).stderr,
+    ).toContain('name their fields');
+    expect(
+      (await runAlone(['import', '-', '--format', 'jsonl', '--key-column', 'id', '--delimiter', ';'])).stderr,
+    ).toContain('no delimiter');
   });
 
   test('a cluster that stops taking rows ends the import with what was stored', async () => {
@@ -441,7 +535,20 @@ describe('braid import', () => {
     let served = 0;
     cluster.interfere = () => (served++ < 2 ? 'serve' : 'ignore');
     const stdin = `id\n${Array.from({ length: 200 }, (_, i) => String(i)).join('\n')}\n`;
-    const args = ['import', '-', '--format', 'tsv', '--key-column', 'id', '--batch', '5', '--concurrency', '1', '--timeout', '500ms'];
+    const args = [
+      'import',
+      '-',
+      '--format',
+      'tsv',
+      '--key-column',
+      'id',
+      '--batch',
+      '5',
+      '--concurrency',
+      '1',
+      '--timeout',
+      '500ms',
+    ];
     const outcome = await runOn(cluster, args, { stdin });
     expect(outcome.code).toBe(2);
     expect(outcome.stdout).toContain('stored            10\n');

@@ -30,11 +30,22 @@ const SHAPE: ListShape<Row> = {
   raw: (row) => `${row.name};`,
 };
 
-function printerOf(options: Partial<PrinterOptions> = {}): { printer: Printer; stdout: MemorySink; stderr: MemorySink } {
+function printerOf(options: Partial<PrinterOptions> = {}): {
+  printer: Printer;
+  stdout: MemorySink;
+  stderr: MemorySink;
+} {
   const stdout = new MemorySink();
   const stderr = new MemorySink();
   const io = { stdout, stderr } as unknown as CliIo;
-  const printer = new Printer(io, { mode: 'table', hasHead: true, columns: undefined, sortBy: undefined, isQuiet: false, ...options });
+  const printer = new Printer(io, {
+    mode: 'table',
+    hasHead: true,
+    columns: undefined,
+    sortBy: undefined,
+    isQuiet: false,
+    ...options,
+  });
   return { printer, stdout, stderr };
 }
 
@@ -62,7 +73,10 @@ describe('tables', () => {
   });
 
   test('suggest the nearest column', async () => {
-    await expect(listed({ columns: ['nmae'] })).rejects.toMatchObject({ code: 'Usage', hint: expect.stringContaining('did you mean name?') as string });
+    await expect(listed({ columns: ['nmae'] })).rejects.toMatchObject({
+      code: 'Usage',
+      hint: expect.stringContaining('did you mean name?') as string,
+    });
   });
 
   test('are sorted by number where cells are numbers, and reversed by a minus', async () => {
@@ -76,7 +90,9 @@ describe('tables', () => {
       { head: 'a', cell: (row) => row },
       { head: 'b', cell: () => 'x' },
     ];
-    expect(formatTable(columns, ['line\nbreak\u001B[31m'], true)).toBe('A                       B\nline\\x0abreak\\x1b[31m   x\n');
+    expect(formatTable(columns, ['line\nbreak\u001B[31m'], true)).toBe(
+      'A                       B\nline\\x0abreak\\x1b[31m   x\n',
+    );
     expect(formatTable(columns, ['y'.repeat(500)], false)).toContain('y'.repeat(500));
   });
 
@@ -91,7 +107,14 @@ describe('tables', () => {
 });
 
 describe('documents', () => {
-  const document = { kind: 'Thing', id: 7, ts: 2n ** 60n, absent: undefined, list: [{ x: undefined, y: 1n }], none: null };
+  const document = {
+    kind: 'Thing',
+    id: 7,
+    ts: 2n ** 60n,
+    absent: undefined,
+    list: [{ x: undefined, y: 1n }],
+    none: null,
+  };
 
   test('name their version and kind, and 64-bit values are text', () => {
     expect(toJson(document)).toBe(
@@ -109,17 +132,23 @@ describe('documents', () => {
     expect(toJsonLine({ key: 'a', value: 'x\ny' })).toBe('{"key":"a","value":"x\\ny"}\n');
   });
 
-  test.each([[[]], [[{ a: 1 }]], [[{ a: 1, text: 'x\n  y: z\n' }, { b: [1, 2], c: { d: '' } }]]])(
-    'a list written row by row is the text of the whole document: %j',
-    (rows) => {
-      const json = new JsonListWriter('RowList');
-      const text = json.head() + rows.map((row) => json.row(row)).join('') + json.end();
-      expect(text).toBe(toJson({ kind: 'RowList', items: rows }));
-      const yaml = new YamlListWriter('RowList');
-      const yamlText = yaml.head() + rows.map((row) => yaml.row(row)).join('') + yaml.end();
-      expect(parse(yamlText)).toEqual({ apiVersion: 'braid/v1', kind: 'RowList', items: rows });
-    },
-  );
+  test.each([
+    [[]],
+    [[{ a: 1 }]],
+    [
+      [
+        { a: 1, text: 'x\n  y: z\n' },
+        { b: [1, 2], c: { d: '' } },
+      ],
+    ],
+  ])('a list written row by row is the text of the whole document: %j', (rows) => {
+    const json = new JsonListWriter('RowList');
+    const text = json.head() + rows.map((row) => json.row(row)).join('') + json.end();
+    expect(text).toBe(toJson({ kind: 'RowList', items: rows }));
+    const yaml = new YamlListWriter('RowList');
+    const yamlText = yaml.head() + rows.map((row) => yaml.row(row)).join('') + yaml.end();
+    expect(parse(yamlText)).toEqual({ apiVersion: 'braid/v1', kind: 'RowList', items: rows });
+  });
 
   test('fields after the items are part of the document', () => {
     const json = new JsonListWriter('RowList');
@@ -134,7 +163,11 @@ describe('documents', () => {
 
 describe('modes', () => {
   test('a list can be JSON, JSON lines, YAML, names or raw', async () => {
-    expect(JSON.parse(await listed({ mode: 'json' }))).toEqual({ apiVersion: 'braid/v1', kind: 'RowList', items: ROWS });
+    expect(JSON.parse(await listed({ mode: 'json' }))).toEqual({
+      apiVersion: 'braid/v1',
+      kind: 'RowList',
+      items: ROWS,
+    });
     expect(await listed({ mode: 'jsonl' })).toBe('{"id":2,"name":"beta","size":10}\n{"id":11,"name":"","size":9}\n');
     expect(parse(await listed({ mode: 'yaml' }))).toEqual({ apiVersion: 'braid/v1', kind: 'RowList', items: ROWS });
     expect(await listed({ mode: 'name' })).toBe('2\n11\n');
@@ -192,7 +225,9 @@ describe('progress', () => {
   const state = { done: 25, total: 100, unit: 'rows', count: 5000, remark: '3 refused' };
 
   test('shows a bar, the speed and the time left when the total is known', () => {
-    expect(formatProgress(state, 2000, 0)).toBe('[######..................]  25%  5,000 rows  2,500/s  6.0s left  3 refused');
+    expect(formatProgress(state, 2000, 0)).toBe(
+      '[######..................]  25%  5,000 rows  2,500/s  6.0s left  3 refused',
+    );
   });
 
   test('invents no share when the total is unknown', () => {

@@ -57,6 +57,8 @@ interface Machine {
   incarnation: number;
   /** Speed of its monotonic clock; survives restarts. */
   rate: number;
+  /** A start under way. */
+  booting: Promise<void> | undefined;
 }
 
 /** Sees what a run does; see `invariants.ts`. */
@@ -84,6 +86,8 @@ export class StoreCluster {
   readonly machines: Map<StoreId, Machine> = new Map();
   readonly filters: Set<MessageFilter> = new Set();
   readonly failpoints: Map<string, FailpointAction> = new Map();
+  /** How often the run passed each failpoint. */
+  readonly hits: Map<string, number> = new Map();
   readonly heartbeats: Map<RegionId, RegionHeartbeat> = new Map();
   readonly #netRng: Rng;
   #network: NetworkConfig;
@@ -138,8 +142,9 @@ export class StoreCluster {
         store: undefined,
         incarnation: 0,
         rate: 1,
+        booting: undefined,
       });
-      await cluster.run(cluster.#boot(id, peers.some((p) => p.storeId === id) ? region : undefined));
+      await cluster.run(cluster.#start(id, peers.some((p) => p.storeId === id) ? region : undefined));
     }
     return cluster;
   }
@@ -168,7 +173,7 @@ export class StoreCluster {
       rng: this.rng.fork(`store-${id}-${machine.incarnation}`),
       net: undefined as never,
       engines: factory,
-      failpoints: this.#failpointsOf(),
+      failpoints: this.#failpointsOf(id),
       log: process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
         if (!(kind === 'storage' && this.mayStop.has(id))) {
@@ -221,38 +226,54 @@ export class StoreCluster {
 
   crash(id: number, kind: CrashKind = 'power-loss'): void {
     const machine = this.machine(id);
-    if (machine.store === undefined) {
+    if (machine.store === undefined && machine.booting === undefined) {
       return;
     }
+    machine.booting = undefined;
     machine.store = undefined;
     machine.engine = undefined;
     machine.clock.kill();
     machine.disk.crash(kind);
-    for (const transfer of this.#transfers) {
-      // The process at the other end sees the connection break.
-      if (transfer.sender === id) {
-        this.#transfers.delete(transfer);
-        transfer.abort();
-      } else if (transfer.receiver === id) {
-        this.#transfers.delete(transfer);
-        transfer.fail();
-      }
-    }
   }
 
+  /** Starts a store that is down and waits until it runs. */
   async restart(id: number): Promise<void> {
-    await this.run(this.#boot(storeId(id), undefined));
+    const machine = this.machine(id);
+    await this.run(machine.booting ?? this.#start(storeId(id), undefined));
   }
 
   /** Starts booting a crashed store without waiting for it. */
   reboot(id: number): void {
-    this.#boot(storeId(id), undefined).catch((error: unknown) => {
-      this.failStops.push(`store ${id} did not start: ${String(error)}`);
+    const machine = this.machine(id);
+    if (machine.store !== undefined || machine.booting !== undefined) {
+      return;
+    }
+    this.#start(storeId(id), undefined).catch((error: unknown) => {
+      this.failStops.push(`store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
     });
   }
 
-  #failpointsOf(): Failpoints {
-    return { hit: (name, key) => this.failpoints.get(`${name}#${key}`) ?? this.failpoints.get(name) };
+  #start(id: StoreId, firstRegion: Region | undefined): Promise<void> {
+    const machine = this.machine(id);
+    const boot = this.#boot(id, firstRegion).finally(() => {
+      if (machine.booting === boot) {
+        machine.booting = undefined;
+      }
+    });
+    machine.booting = boot;
+    return boot;
+  }
+
+  /** Active points by `name`, `name#key`, or `store!name` for one store. */
+  #failpointsOf(store: number): Failpoints {
+    return {
+      hit: (name, key) => {
+        this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
+        return this.failpoints.size === 0
+          ? undefined
+          : (this.failpoints.get(`${name}#${key}`) ?? this.failpoints.get(`${store}!${name}`) ?? this.failpoints.get(name));
+      },
+    };
   }
 
   // ------------------------------------------------------------------------------------------ network

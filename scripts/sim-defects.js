@@ -1,0 +1,2 @@
+/** Planted defects; see below. */
+export const DEFECTS = [];

@@ -1,0 +1,247 @@
+/**
+ * What one simulated history consists of, as plain data: a configuration drawn from the seed (swarm: many kinds of
+ * faults and operations are left out of any one history) and an explicit schedule of what the nemesis does. Replaying
+ * and shrinking work on this data, not on the seed.
+ */
+import { createRng, type Rng } from '../../src/env/rng.ts';
+
+export const PROFILES = [
+  'lite',
+  'full',
+  'merge-storm',
+  'move-storm',
+  'disk',
+  'clock',
+  'membership',
+  'overload',
+  'sweep',
+] as const;
+export type ProfileName = (typeof PROFILES)[number];
+
+export const NEMESIS_KINDS = [
+  // Regions
+  'split',
+  'merge',
+  'transfer',
+  'move',
+  'joint',
+  'learner',
+  'leave-joint',
+  'compact',
+  'retarget',
+  // Machines
+  'crash',
+  'crash-all',
+  'stall',
+  'clock-rate',
+  'wall-jump',
+  'disk-slow',
+  'disk-error',
+  // Network
+  'isolate',
+  'one-way',
+  'bisect',
+  'ring',
+  'clog',
+  'drop-class',
+  'old-mail',
+  // Scheduling
+  'hold-apply',
+  'hold-merge',
+  'hold-install',
+] as const;
+export type NemesisKind = (typeof NEMESIS_KINDS)[number];
+
+/** One thing the nemesis does. The numbers choose among what exists at that moment. */
+export interface NemesisAction {
+  readonly atMs: number;
+  readonly kind: NemesisKind;
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+  /** How long a fault lasts. */
+  readonly forMs: number;
+}
+
+export interface SimConfig {
+  readonly world: 'lite' | 'full';
+  readonly stores: number;
+  readonly keys: number;
+  readonly clients: number;
+  readonly durationMs: number;
+  /** Mean pause of a client between two operations. */
+  readonly thinkMs: number;
+  readonly reads: number;
+  readonly lossChance: number;
+  readonly duplicateChance: number;
+  readonly lateChance: number;
+  readonly delayMs: readonly [number, number];
+  readonly writeDelayMs: readonly [number, number];
+  readonly logGcThreshold: number;
+  readonly logGcCountLimit: number;
+  readonly mergeMaxLogGap: number;
+  readonly snapshotChunkBytes: number;
+  readonly proposalBatchOpsMax: number;
+  readonly mailboxLimit: number;
+  readonly leaderLeaseMs: number;
+  readonly regionsMax: number;
+  readonly valueBytes: number;
+  readonly oldMail: number;
+  readonly splitAtStart: number;
+}
+
+export interface SimCase {
+  readonly seed: number;
+  readonly profile: ProfileName;
+  readonly config: SimConfig;
+  readonly schedule: readonly NemesisAction[];
+}
+
+type Weights = Partial<Record<NemesisKind, number>>;
+
+const REGION_WORK: Weights = { split: 6, merge: 7, transfer: 3, move: 4, joint: 1, learner: 2, 'leave-joint': 2, retarget: 1 };
+const MACHINE_FAULTS: Weights = { crash: 3, 'crash-all': 0.5, stall: 1.5, 'disk-slow': 0.7 };
+const NETWORK_FAULTS: Weights = { isolate: 2, 'one-way': 1.5, bisect: 0.7, ring: 0.5, clog: 1, 'drop-class': 2, 'old-mail': 1.5 };
+const SCHEDULING: Weights = { 'hold-apply': 1.5, 'hold-merge': 0.7, 'hold-install': 0.7 };
+
+interface ProfileSpec {
+  readonly weights: Weights;
+  readonly meanActionMs: readonly [number, number];
+  readonly durationMs: number;
+  readonly stores: readonly number[];
+  /** Kinds that swarm selection never leaves out. */
+  readonly always: readonly NemesisKind[];
+}
+
+const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
+  lite: {
+    weights: { ...REGION_WORK, ...MACHINE_FAULTS, ...NETWORK_FAULTS, ...SCHEDULING },
+    meanActionMs: [80, 400],
+    durationMs: 5_000,
+    stores: [3, 3, 3, 4],
+    always: ['split', 'merge', 'crash'],
+  },
+  full: {
+    weights: { ...REGION_WORK, crash: 2, stall: 1, isolate: 2, 'one-way': 1, bisect: 1, clog: 1 },
+    meanActionMs: [500, 2_000],
+    durationMs: 20_000,
+    stores: [3, 3, 4],
+    always: ['split', 'merge', 'crash'],
+  },
+  'merge-storm': {
+    weights: { ...REGION_WORK, ...SCHEDULING, merge: 14, split: 9, retarget: 3, 'hold-merge': 2, crash: 2, isolate: 1.5, 'drop-class': 2, 'old-mail': 1 },
+    meanActionMs: [50, 200],
+    durationMs: 8_000,
+    stores: [3, 4, 4, 5],
+    always: ['split', 'merge', 'retarget'],
+  },
+  'move-storm': {
+    weights: { ...REGION_WORK, ...SCHEDULING, move: 14, learner: 4, split: 4, merge: 3, crash: 2, isolate: 1.5, 'one-way': 1, 'drop-class': 2, 'old-mail': 2, compact: 3 },
+    meanActionMs: [50, 200],
+    durationMs: 8_000,
+    stores: [4, 5, 5, 6],
+    always: ['move', 'split'],
+  },
+  disk: {
+    weights: { ...REGION_WORK, crash: 8, 'crash-all': 3, 'disk-slow': 4, 'disk-error': 2, 'hold-install': 1, isolate: 1 },
+    meanActionMs: [80, 300],
+    durationMs: 7_000,
+    stores: [3, 4],
+    always: ['crash', 'crash-all'],
+  },
+  clock: {
+    weights: { transfer: 6, split: 2, merge: 2, stall: 8, 'clock-rate': 6, 'wall-jump': 3, isolate: 6, 'one-way': 4, crash: 1.5, clog: 2, 'drop-class': 2 },
+    meanActionMs: [100, 400],
+    durationMs: 9_000,
+    stores: [3, 3, 5],
+    always: ['isolate', 'stall', 'clock-rate'],
+  },
+  membership: {
+    weights: { move: 10, joint: 8, learner: 6, 'leave-joint': 5, transfer: 4, split: 3, merge: 3, compact: 2, crash: 2.5, isolate: 2, 'one-way': 1.5, 'drop-class': 2, 'old-mail': 2, 'hold-apply': 1.5 },
+    meanActionMs: [50, 200],
+    durationMs: 8_000,
+    stores: [3, 4, 5, 6],
+    always: ['move', 'joint', 'learner'],
+  },
+  overload: {
+    weights: { split: 3, merge: 4, transfer: 3, 'disk-slow': 4, clog: 3, crash: 1, stall: 3, 'hold-apply': 3 },
+    meanActionMs: [150, 500],
+    durationMs: 5_000,
+    stores: [3, 4],
+    always: ['disk-slow', 'hold-apply', 'split'],
+  },
+};
+
+const between = (rng: Rng, [low, high]: readonly [number, number]): number => low + rng.float() * (high - low);
+
+export function drawCase(profile: Exclude<ProfileName, 'sweep'>, seed: number): SimCase {
+  const spec = SPECS[profile];
+  const rng = createRng(seed).fork(`case-${profile}`);
+  const config = drawConfig(profile, spec, rng.fork('config'));
+  return { seed, profile, config, schedule: drawSchedule(spec, config, rng.fork('nemesis')) };
+}
+
+function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfig {
+  const slowNet = rng.chance(0.2);
+  const logGcCountLimit = rng.pick([12, 20, 40, 500]);
+  const busy = profile === 'overload';
+  return {
+    world: profile === 'full' ? 'full' : 'lite',
+    stores: rng.pick(spec.stores),
+    keys: rng.pick([5, 6, 8, 10, 14]),
+    clients: busy ? 24 : rng.pick([3, 4, 5, 6, 8]),
+    durationMs: spec.durationMs,
+    thinkMs: busy ? 4 : rng.pick([15, 30, 60]),
+    reads: rng.pick([0.25, 0.5, 0.7]),
+    lossChance: rng.pick([0, 0, 0.01, 0.05, 0.15]),
+    duplicateChance: rng.pick([0, 0, 0.02, 0.2]),
+    lateChance: rng.pick([0, 0, 0.005, 0.03]),
+    delayMs: slowNet ? [1, rng.pick([30, 60])] : [0.1, rng.pick([1, 3, 8])],
+    writeDelayMs: rng.pick([[0.1, 1] as const, [0.1, 1] as const, [0.5, 8] as const, [2, 30] as const]),
+    logGcThreshold: rng.pick([3, 5, 20]),
+    logGcCountLimit,
+    mergeMaxLogGap: Math.min(logGcCountLimit - 1, rng.pick([2, 5, 10])),
+    snapshotChunkBytes: rng.pick([64, 256, 4096]),
+    proposalBatchOpsMax: rng.pick([1, 4, 1024]),
+    mailboxLimit: busy ? 40 : 20_000,
+    leaderLeaseMs: rng.pick([90, 450, 800]),
+    regionsMax: rng.pick([2, 4, 6]),
+    valueBytes: rng.pick([0, 0, 0, 200]),
+    oldMail: rng.pick([50, 500]),
+    splitAtStart: rng.below(3),
+  };
+}
+
+function drawSchedule(spec: ProfileSpec, config: SimConfig, rng: Rng): NemesisAction[] {
+  const kinds: (readonly [NemesisKind, number])[] = [];
+  for (const kind of NEMESIS_KINDS) {
+    const weight = spec.weights[kind] ?? 0;
+    const isOn = spec.always.includes(kind) || rng.chance(0.5);
+    if (weight > 0 && isOn) {
+      kinds.push([kind, weight * between(rng, [0.5, 1.5])]);
+    }
+  }
+  const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
+  const meanMs = between(rng, spec.meanActionMs);
+  const out: NemesisAction[] = [];
+  for (let atMs = 200 + rng.float() * meanMs; atMs < config.durationMs; atMs += rng.float() * 2 * meanMs) {
+    let draw = rng.float() * total;
+    let kind = (kinds[0] as (typeof kinds)[number])[0];
+    for (const [name, weight] of kinds) {
+      draw -= weight;
+      if (draw < 0) {
+        kind = name;
+        break;
+      }
+    }
+    out.push({
+      atMs: Math.round(atMs * 10) / 10,
+      kind,
+      a: rng.u32(),
+      b: rng.u32(),
+      c: rng.u32(),
+      forMs: Math.round(rng.pick([30, 150, 600, 1_500, 3_000]) * (0.5 + rng.float())),
+    });
+  }
+  return out;
+}

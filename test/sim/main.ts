@@ -1,0 +1,90 @@
+/**
+ * The program behind `npm run sim`: runs cases in this process and prints one JSON line for each, for the front end in
+ * `scripts/sim.js` to count and show. Reads its orders as JSON from the command line.
+ */
+import { writeFileSync } from 'node:fs';
+import { toJsonl } from '../../jepsen-lite/history.ts';
+import { drawCase, type ProfileName, type SimCase } from './case.ts';
+import { runLite } from './lite-world.ts';
+import type { RunResult } from './run-result.ts';
+import { shrinkCase } from './shrink.ts';
+import { runSweep } from './sweep.ts';
+import { FailStop } from './store-cluster.ts';
+import { tracePage } from './trace-page.ts';
+
+export type Order =
+  | { readonly type: 'seeds'; readonly profile: ProfileName; readonly first: number; readonly step: number; readonly count: number; readonly stopMs: number }
+  | { readonly type: 'draw'; readonly profile: Exclude<ProfileName, 'sweep'>; readonly seed: number }
+  | { readonly type: 'case'; readonly case: SimCase; readonly history?: string; readonly trace?: string }
+  | { readonly type: 'shrink'; readonly case: SimCase; readonly budgetMs: number };
+
+// A store that stops itself throws through whatever called it; inside a promise nobody is left to catch that.
+process.on('unhandledRejection', (error) => {
+  if (!(error instanceof FailStop)) {
+    throw error;
+  }
+});
+
+const print = (value: unknown): void => {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+};
+
+export function runCase(simCase: SimCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
+  return runLite(simCase, options);
+}
+
+function summary(result: RunResult, wallMs: number): unknown {
+  const { case: simCase, failure, stats, traceHash } = result;
+  return {
+    type: 'result',
+    seed: simCase.seed,
+    profile: simCase.profile,
+    traceHash,
+    stats,
+    wallMs: Math.round(wallMs),
+    ...(failure === undefined ? {} : { failure, case: simCase }),
+  };
+}
+
+async function main(): Promise<void> {
+  const order = JSON.parse(process.argv[2] ?? '') as Order;
+  switch (order.type) {
+    case 'seeds': {
+      const startMs = performance.now();
+      for (let i = 0; i < order.count; i++) {
+        const seed = order.first + i * order.step;
+        if (performance.now() - startMs > order.stopMs) {
+          break;
+        }
+        const fromMs = performance.now();
+        if (order.profile === 'sweep') {
+          print(await runSweep(seed));
+        } else {
+          print(summary(await runCase(drawCase(order.profile, seed)), performance.now() - fromMs));
+        }
+      }
+      return;
+    }
+    case 'draw':
+      print({ case: drawCase(order.profile, order.seed) });
+      return;
+    case 'case': {
+      const fromMs = performance.now();
+      const result = await runCase(order.case, { trace: order.trace !== undefined });
+      if (order.history !== undefined) {
+        writeFileSync(order.history, toJsonl(result.history));
+      }
+      if (order.trace !== undefined) {
+        writeFileSync(order.trace, tracePage(result));
+      }
+      print(summary(result, performance.now() - fromMs));
+      return;
+    }
+    case 'shrink': {
+      const shrunk = await shrinkCase(order.case, runCase, order.budgetMs, (text) => print({ type: 'progress', text }));
+      print({ type: 'shrunk', ...shrunk });
+    }
+  }
+}
+
+await main();

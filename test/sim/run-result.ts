@@ -1,0 +1,43 @@
+/** What one simulated history came to. */
+import type { HistoryEvent } from '../../jepsen-lite/history.ts';
+import type { SimCase } from './case.ts';
+
+export interface RunFailure {
+  /** Stable name of what was broken: an invariant, a promise to clients, `liveness`, `fail-stop`, `vacuous` or `crash`. */
+  readonly invariant: string;
+  readonly message: string;
+  readonly atMs: number;
+  readonly event: number;
+}
+
+export interface RunStats {
+  readonly events: number;
+  readonly virtualMs: number;
+  readonly ok: number;
+  readonly failed: number;
+  readonly unknown: number;
+  readonly actions: Readonly<Record<string, number>>;
+  readonly checks: Readonly<Record<string, number>>;
+}
+
+export interface RunResult {
+  readonly case: SimCase;
+  readonly failure: RunFailure | undefined;
+  readonly stats: RunStats;
+  readonly traceHash: string;
+  readonly checkpoints: readonly string[];
+  readonly history: readonly HistoryEvent[];
+  readonly timeline: readonly TimelineEntry[];
+}
+
+/** A line of the story, for the trace page. */
+export interface TimelineEntry {
+  readonly atMs: number;
+  /** Store number; 0 for the cluster as a whole. */
+  readonly lane: number;
+  readonly kind: 'fault' | 'region' | 'role' | 'message' | 'note';
+  readonly text: string;
+  readonly untilMs?: number;
+  /** For messages: receiving store and arrival. */
+  readonly to?: number;
+}

@@ -525,7 +525,7 @@ export interface Operator {
    * `add-learner promote transfer remove` for moves.
    */
   phases: Phase[];
-  /** False once a merge was prepared: only the stores decide then between commit and rollback. */
+  /** False once the merge command was sent: only the stores decide then between commit and rollback. */
   cancelable: boolean;
   isMergeSource: boolean;
   isMergeTarget: boolean;
@@ -535,8 +535,8 @@ export interface Operator {
 
 export interface Step {
   /**
-   * Stable word: `add-learner`, `add-voter`, `promote-learner`, `remove-peer`, `transfer-leader`, `enter-joint`,
-   * `leave-joint`, `split-region`, `merge-region`, `merge-region-passive`.
+   * Stable word: `add-learner`, `promote-learner`, `remove-peer`, `transfer-leader`, `enter-joint`, `leave-joint`,
+   * `split-region`, `merge-region`, `merge-region-passive`.
    */
   type: string;
   /** What it does in words. */

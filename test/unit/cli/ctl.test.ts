@@ -1,0 +1,585 @@
+import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { utf8 } from '../../../src/base/bytes.ts';
+import { SILENT_LOGGER } from '../../../src/env/log.ts';
+import { realClock } from '../../../src/env/real/index.ts';
+import { createRng } from '../../../src/env/rng.ts';
+import type { Method } from '../../../src/rpc/method.ts';
+import { ServiceBuilder } from '../../../src/rpc/service-builder.ts';
+import { adminMethods, pdMethods } from '../../../src/rpc/services.ts';
+import type { OperatorInfo } from '../../../src/client/admin-wire.ts';
+import * as clientErrors from '../../../src/client/errors.ts';
+import { ERROR_CODES } from '../../../src/cli/ctl/error-catalogue.ts';
+import { OperatorDisplay, operatorPicture } from '../../../src/cli/ctl/operator-watch.ts';
+import { FakeNet } from '../client/fake-net.ts';
+import { MemorySink, type RunOptions, type RunOutcome, connectorOf, runWith } from './harness.ts';
+
+type RequestOf<M> = M extends Method<infer R, infer _Reply> ? R : never;
+type ReplyOf<M> = M extends Method<infer _Request, infer R> ? R : never;
+type WireOperator = NonNullable<ReplyOf<typeof adminMethods.moveRegion>['operator']>;
+type WireRefusal = NonNullable<ReplyOf<typeof adminMethods.moveRegion>['refusal']>;
+
+const T0 = Date.UTC(2000, 0, 1);
+
+const PEERS = [
+  { id: 11, storeId: 1, role: 0 as const },
+  { id: 12, storeId: 2, role: 0 as const },
+  { id: 13, storeId: 3, role: 1 as const },
+];
+
+const region = (id: number, start: string, end: string) => ({
+  id,
+  startKey: utf8(start),
+  endKey: utf8(end),
+  epoch: { confVer: 3, version: id },
+  peers: PEERS,
+  leader: PEERS[0] as (typeof PEERS)[number],
+  term: 6,
+  sizeBytes: 1_048_576,
+  keys: 1234,
+  downPeers: [],
+  pendingPeers: [],
+  operatorId: 0,
+  merging: false,
+  bytesWrittenPerSecond: 0,
+  bytesReadPerSecond: 2048,
+  lastReportAgeMs: 1500,
+  reportSeen: true,
+});
+
+const store = (id: number) => ({
+  id,
+  address: `127.0.0.1:${20160 + id}`,
+  statusAddress: '',
+  state: 1 as const,
+  labels: [{ key: 'host', value: `h${id}` }],
+  version: '0.1.0',
+  capacityBytes: 1024 ** 4,
+  availableBytes: 1024 ** 3,
+  usedBytes: 10 * 1024 ** 2,
+  regionCount: 2,
+  leaderCount: id === 1 ? 2 : 0,
+  learnerCount: 0,
+  pendingPeerCount: 0,
+  regionSizeBytes: 2 * 1024 ** 2,
+  lastHeartbeatAgeMs: 250,
+  heartbeatSeen: true,
+  startUnixMs: T0,
+  isBusy: false,
+  isStopping: false,
+  sendingSnapshots: 0,
+  receivingSnapshots: 0,
+  applyingSnapshots: 0,
+  blockers: [],
+});
+
+const phase = (name: string, state: 0 | 1 | 2 | 3 | 4) => ({
+  name,
+  state,
+  startedUnixMs: state === 0 ? 0 : T0 + 1000,
+  finishedUnixMs: state === 2 ? T0 + 1040 : 0,
+  detail: state === 1 ? 'waiting' : '',
+});
+
+const operator = (status: 2 | 3 | 4 | 7, phases: readonly ReturnType<typeof phase>[]): WireOperator => ({
+  id: 95,
+  regionId: 4,
+  relatedRegionId: 2,
+  relatedOperatorId: 96,
+  desc: 'admin-merge-region',
+  brief: 'merge region 4 into region 2',
+  kinds: ['admin', 'merge'],
+  priority: 3,
+  status,
+  reasonCode: status === 4 ? 'DownPeer' : status === 7 ? 'Timeout' : '',
+  reason: status === 4 ? 'region 4 has a down peer' : status === 7 ? 'it took too long' : '',
+  hint: status === 4 ? 'wait until it is repaired' : '',
+  createdUnixMs: T0,
+  startedUnixMs: T0 + 1000,
+  finishedUnixMs: status === 2 ? 0 : T0 + 1250,
+  timeoutMs: 60_000,
+  epoch: { confVer: 3, version: 4 },
+  steps: [
+    {
+      type: 'merge-region',
+      text: 'merge region 4 into region 2',
+      state: status === 3 ? 2 : 1,
+      startedUnixMs: T0 + 1000,
+      finishedUnixMs: status === 3 ? T0 + 1250 : 0,
+      detail: '',
+      current: status === 2,
+      sends: 1,
+      phase: 'prepare',
+      timeoutMs: 60_000,
+    },
+  ],
+  phases: [...phases],
+  cancelable: true,
+  isMergeSource: true,
+  isMergeTarget: false,
+  note: '',
+});
+
+const RUNNING = operator(2, [phase('align', 2), phase('prepare', 1), phase('catch-up', 0), phase('commit', 0)]);
+const DONE = operator(3, [phase('align', 2), phase('prepare', 2), phase('catch-up', 2), phase('commit', 2)]);
+const CANCELED = operator(4, [phase('align', 2), phase('prepare', 3), phase('catch-up', 4), phase('commit', 4)]);
+const TIMED_OUT = operator(7, [phase('align', 3)]);
+
+const refusal = (code: string): WireRefusal => ({
+  code,
+  message: `refused as ${code}`,
+  hint: 'do something else',
+  details: new Map(),
+});
+
+/** An administration service that answers from fixtures and remembers what it was asked to change. */
+class FakeAdmin {
+  readonly net = new FakeNet(realClock());
+  readonly changes: unknown[] = [];
+  /** What `getOperator` answers, one after the other; the last one stays. */
+  operatorAnswers: WireOperator[] = [DONE];
+  operatorCalls = 0;
+  refuse: string | undefined;
+  problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
+
+  constructor() {
+    const member = {
+      name: 'pd',
+      memberId: '1',
+      peerUrls: [],
+      clientUrls: ['http://adm:1'],
+      leaderPriority: 0,
+      deployPath: '',
+      binaryVersion: '',
+      gitHash: '',
+    };
+    const submit = (request: unknown): ReplyOf<typeof adminMethods.moveRegion> => {
+      this.changes.push(request);
+      return this.refuse === undefined
+        ? { operator: RUNNING, nothingToDo: false }
+        : { refusal: refusal(this.refuse), nothingToDo: false };
+    };
+    const regions = [region(2, '', 'm'), region(4, 'm', '')];
+    const builder = new ServiceBuilder()
+      .unary(pdMethods.getMembers, () => ({ header: { clusterId: '77' }, members: [member], leader: member }))
+      .unary(adminMethods.getStatus, () => this.status())
+      .unary(adminMethods.listStores, () => ({ stores: [store(1), store(2), store(3)] }))
+      .unary(adminMethods.getStore, ({ storeId }) =>
+        storeId > 3 ? { refusal: refusal('StoreNotFound') } : { store: store(storeId) },
+      )
+      .unary(adminMethods.listRegions, () => ({ regions, more: false, nextStart: new Uint8Array(0), holes: [] }))
+      .unary(adminMethods.getRegion, ({ which }) => {
+        const found = which?.$case === 'id' ? regions.find(({ id }) => id === which.value) : regions[1];
+        return found === undefined ? { refusal: refusal('RegionNotFound') } : { region: found, previous: regions[0] };
+      })
+      .unary(adminMethods.moveRegion, submit)
+      .unary(adminMethods.mergeRegion, submit)
+      .unary(adminMethods.splitRegion, submit)
+      .unary(adminMethods.transferLeader, () => ({ nothingToDo: true }))
+      .unary(adminMethods.listOperators, () => ({ operators: [DONE] }))
+      .unary(adminMethods.finishedOperators, () => ({ operators: [DONE, CANCELED] }))
+      .unary(adminMethods.getOperator, () => {
+        this.operatorCalls++;
+        const { operatorAnswers: answers } = this;
+        return { operator: (answers.length > 1 ? answers.shift() : answers[0]) as WireOperator };
+      })
+      .unary(adminMethods.cancelOperator, () => ({ operator: CANCELED }))
+      .unary(adminMethods.explainMerge, () => ({
+        allowed: false,
+        checks: [
+          { name: 'neighbors', passed: true },
+          { name: 'source-has-leader', passed: false, refusal: refusal('NoLeader') },
+        ],
+        steps: [],
+      }))
+      .unary(adminMethods.listSwitches, () => ({
+        switches: [{ name: 'merge-checker', enabled: true, description: 'Merges small regions.', idleReason: '' }],
+      }))
+      .unary(adminMethods.setSwitch, ({ name, enabled }) => ({
+        switch: { name, enabled, description: '', idleReason: '' },
+      }))
+      .unary(adminMethods.listEvents, () => ({
+        events: [
+          {
+            sequence: 7,
+            unixMs: T0,
+            type: 'merge',
+            message: 'region 4 went into 2',
+            regionId: 2,
+            storeId: 0,
+            operatorId: 95,
+            actor: 'cli',
+          },
+        ],
+        oldestSequence: 1,
+      }));
+    this.net.serve('adm:1', builder.build());
+  }
+
+  status(): ReplyOf<typeof adminMethods.getStatus> {
+    return {
+      clusterId: '77',
+      bootstrapped: true,
+      members: [{ name: 'pd', id: 1, clientUrls: ['http://adm:1'], isLeader: true }],
+      stores: {
+        up: 3,
+        disconnected: 0,
+        down: 0,
+        removing: 0,
+        removed: 0,
+        capacityBytes: 3,
+        usedBytes: 2,
+        availableBytes: 1,
+      },
+      regions: {
+        total: 2,
+        withoutLeader: 0,
+        withDownPeers: this.problems.length,
+        withPendingPeers: 0,
+        underReplicated: 0,
+        overReplicated: 0,
+        inJointState: 0,
+        withLearners: 1,
+        holes: 0,
+        sizeBytes: 2_097_152,
+        keys: 2468,
+        reported: 2,
+      },
+      runningOperators: 1,
+      problems: this.problems,
+      warmup: { done: true, reportedRegions: 2, knownRegions: 2, elapsedMs: 1, limitMs: 2 },
+      maxReplicas: 3,
+      uptimeMs: 65_000,
+    };
+  }
+
+  run(args: readonly string[], options?: RunOptions): Promise<RunOutcome> {
+    const env = { clock: realClock(), rng: createRng(1), net: this.net, log: SILENT_LOGGER };
+    return runWith(connectorOf(env, 'adm:1'), args, options);
+  }
+}
+
+const READS: readonly (readonly string[])[] = [
+  ['ctl', 'status'],
+  ['ctl', 'store', 'list'],
+  ['ctl', 'store', 'show', '1'],
+  ['ctl', 'region', 'list'],
+  ['ctl', 'region', 'show', '2'],
+  ['ctl', 'region', 'locate', 'x'],
+  ['ctl', 'operator', 'list'],
+  ['ctl', 'operator', 'list', '--ended'],
+  ['ctl', 'operator', 'show', '95'],
+  ['ctl', 'events'],
+  ['ctl', 'switch', 'list'],
+  ['ctl', 'explain', 'code'],
+];
+
+describe('every reading command', () => {
+  test.each(READS.map((args) => [args.join(' '), args] as const))('%s works in every mode', async (_, args) => {
+    const admin = new FakeAdmin();
+    const json = await admin.run([...args, '-o', 'json']);
+    expect(json).toMatchObject({ code: 0, stderr: '' });
+    const document = JSON.parse(json.stdout) as Record<string, unknown>;
+    expect(document).toMatchObject({
+      apiVersion: 'braid/v1',
+      kind: expect.stringMatching(/^[A-Z][A-Za-z]+$/) as string,
+    });
+    const yaml = await admin.run([...args, '-o', 'yaml']);
+    expect(parse(yaml.stdout)).toEqual(document);
+    const table = await admin.run(args);
+    expect(table.stdout).toMatch(/^ *[A-Z]/);
+    expect(table.stdout).not.toMatch(/ \n/);
+    const wide = await admin.run([...args, '-o', 'wide', '--no-headers']);
+    expect(wide.code).toBe(0);
+    const lines = await admin.run([...args, '-o', 'jsonl']);
+    for (const line of lines.stdout.trimEnd().split('\n')) {
+      expect(JSON.parse(line)).toBeTypeOf('object');
+    }
+  });
+});
+
+describe('tables', () => {
+  test('of stores are golden', async () => {
+    expect((await new FakeAdmin().run(['ctl', 'store', 'list'])).stdout).toBe(
+      [
+        'ID   ADDRESS           STATE   REGIONS   LEADERS      SIZE       USED     CAPACITY   HEARTBEAT',
+        ' 1   127.0.0.1:20161   up            2         2   2.0 MiB   10.0 MiB   1024.0 GiB       250ms',
+        ' 2   127.0.0.1:20162   up            2         0   2.0 MiB   10.0 MiB   1024.0 GiB       250ms',
+        ' 3   127.0.0.1:20163   up            2         0   2.0 MiB   10.0 MiB   1024.0 GiB       250ms',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  test('of regions name the ends of the key space and mark leader and learner', async () => {
+    expect((await new FakeAdmin().run(['ctl', 'region', 'list'])).stdout).toBe(
+      [
+        'ID   START   END    STORES               SIZE    KEYS   EPOCH   REMARKS',
+        ' 2   -inf    m      1*,2,3(learner)   1.0 MiB   1,234   3:2     -',
+        ' 4   m       +inf   1*,2,3(learner)   1.0 MiB   1,234   3:4     -',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  test('can be names alone', async () => {
+    expect((await new FakeAdmin().run(['ctl', 'region', 'list', '-o', 'name'])).stdout).toBe('2\n4\n');
+  });
+
+  test('of an operator show its phases and mark the current step', async () => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [RUNNING];
+    const { stdout } = await admin.run(['ctl', 'operator', 'show', '95']);
+    expect(stdout).toContain(
+      'PHASE      STATE     TIME   DETAIL\nalign      done      40ms   -\nprepare    running      -   waiting\n',
+    );
+    expect(stdout).toMatch(/^> {3}merge region 4 into region 2/m);
+  });
+});
+
+describe('documents', () => {
+  test('of a region have open ends as null and say the range in words', async () => {
+    const { stdout } = await new FakeAdmin().run(['ctl', 'region', 'show', '4', '-o', 'json', '--key-format', 'hex']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      kind: 'Region',
+      id: 4,
+      startKey: '6d',
+      endKey: null,
+      range: '[6d, +inf)',
+      epoch: { confVer: 3, version: 4 },
+      leader: { id: 11, storeId: 1, role: 'voter' },
+      previousId: 2,
+      nextId: null,
+    });
+  });
+
+  test('of an operator are objects with steps and times', async () => {
+    const { stdout } = await new FakeAdmin().run(['ctl', 'operator', 'show', '95', '-o', 'json']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      kind: 'Operator',
+      id: 95,
+      status: 'success',
+      startedAt: '2000-01-01T00:00:01.000Z',
+      tookMs: 250,
+      steps: [{ type: 'merge-region', state: 'done', current: false, tookMs: 250 }],
+      phases: [
+        { name: 'align' },
+        { name: 'prepare' },
+        { name: 'catch-up' },
+        { name: 'commit', state: 'done', tookMs: 40 },
+      ],
+    });
+  });
+
+  test('of the status keep the cluster id as text', async () => {
+    const { stdout } = await new FakeAdmin().run(['ctl', 'status', '-o', 'json']);
+    expect(JSON.parse(stdout)).toMatchObject({ healthy: true, clusterId: '77', regions: { total: 2 } });
+  });
+});
+
+describe('changes', () => {
+  test('without a terminal print the operator and how to follow it', async () => {
+    const outcome = await new FakeAdmin().run(['ctl', 'region', 'merge', '4', '2']);
+    expect(outcome.code).toBe(0);
+    expect(outcome.stdout).toContain('merge region 4 into region 2   running   prepare');
+    expect(outcome.stderr).toBe('follow it with: braid ctl operator show 95 --watch\n');
+    expect((await new FakeAdmin().run(['ctl', 'region', 'merge', '4', '2', '-o', 'name', '-q'])).stdout).toBe('95\n');
+  });
+
+  test('send what was typed', async () => {
+    const admin = new FakeAdmin();
+    await admin.run(['ctl', 'region', 'split', '2', '--key', String.raw`c\x00`, '--reason', 'too hot']);
+    await admin.run(['ctl', 'region', 'move', '2', '--from', '1', '--to', '4', '--expect-epoch', '3:2', '--dry-run']);
+    const [split, move] = admin.changes as [
+      RequestOf<typeof adminMethods.splitRegion>,
+      RequestOf<typeof adminMethods.moveRegion>,
+    ];
+    expect(split).toMatchObject({ regionId: 2, policy: 0, options: { reason: 'too hot', dryRun: false } });
+    expect(split.keys.map((key) => [...key])).toEqual([[0x63, 0]]);
+    expect(split.header?.actor).toBe('braid-cli');
+    expect(move).toMatchObject({
+      regionId: 2,
+      fromStore: 1,
+      toStore: 4,
+      options: { dryRun: true, expectEpoch: { confVer: 3, version: 2 } },
+    });
+  });
+
+  test('that are waited for show each phase once and end with the result', async () => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [RUNNING, RUNNING, DONE];
+    const outcome = await admin.run(['ctl', 'region', 'merge', '4', '2', '--wait']);
+    expect(outcome.code).toBe(0);
+    expect(outcome.stdout).toContain('success');
+    expect(outcome.stderr.match(/prepare {2}running/g)).toHaveLength(1);
+    expect(outcome.stderr.match(/commit {2}done/g)).toHaveLength(1);
+    expect(outcome.stderr).not.toContain('%');
+  });
+
+  test('wait by default on a terminal, redrawing in place', async () => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [RUNNING, DONE];
+    const outcome = await admin.run(['ctl', 'region', 'merge', '4', '2'], { isTerminal: true });
+    expect(outcome.stderr).toContain('\u001B[5A');
+    expect(outcome.stdout).toContain('success');
+  });
+
+  test.each([
+    ['a canceled operator', CANCELED, 3, 'region 4 has a down peer (OperatorFailed)'],
+    ['an operator that ran out of time', TIMED_OUT, 4, 'it took too long (OperatorFailed)'],
+  ])('%s is a failure', async (_, ended, code, why) => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [ended];
+    const outcome = await admin.run(['ctl', 'region', 'merge', '4', '2', '--wait', '-q']);
+    expect(outcome).toMatchObject({ code, stdout: '' });
+    expect(outcome.stderr).toContain(why);
+  });
+
+  test('that still run at the deadline end with 4', async () => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [RUNNING];
+    const outcome = await admin.run(['ctl', 'region', 'merge', '4', '2', '--wait', '-q', '--timeout', '300ms']);
+    expect(outcome.code).toBe(4);
+  });
+
+  test('go on when Ctrl-C stops the watching', async () => {
+    const admin = new FakeAdmin();
+    admin.operatorAnswers = [RUNNING];
+    const controller = new AbortController();
+    const running = admin.run(['ctl', 'operator', 'show', '95', '--watch'], { signal: controller.signal });
+    await expect.poll(() => admin.operatorCalls).toBeGreaterThan(1);
+    controller.abort(new Error('interrupted'));
+    const outcome = await running;
+    expect(outcome.code).toBe(130);
+    expect(outcome.stderr).toContain('the operator goes on, pick it up again with: braid ctl operator show 95 --watch');
+  });
+
+  test('that the cluster refuses end with 3 and its reason', async () => {
+    const admin = new FakeAdmin();
+    admin.refuse = 'NotAdjacent';
+    const outcome = await admin.run(['ctl', 'region', 'merge', '4', '9']);
+    expect(outcome).toMatchObject({ code: 3, stdout: '' });
+    expect(outcome.stderr).toBe(
+      'error: cannot merge region 4 into 9\nwhy:   refused as NotAdjacent (Refused: NotAdjacent)\nnext:  do something else\n',
+    );
+  });
+
+  test('that change nothing say so', async () => {
+    const outcome = await new FakeAdmin().run(['ctl', 'region', 'transfer-leader', '2', '--to', '1', '-o', 'json']);
+    expect(outcome).toMatchObject({ code: 0 });
+    expect(JSON.parse(outcome.stdout)).toMatchObject({ kind: 'NothingToDo' });
+  });
+});
+
+describe('answers that are no', () => {
+  test('end with 5: an unknown object, a problem, a merge that would be refused', async () => {
+    expect((await new FakeAdmin().run(['ctl', 'region', 'show', '9'])).code).toBe(5);
+    expect((await new FakeAdmin().run(['ctl', 'store', 'show', '9'])).code).toBe(5);
+    const sick = new FakeAdmin();
+    sick.problems = [{ code: 'StoreDown', message: 'store 3 is down', hint: 'start it', storeId: 3, regionId: 0 }];
+    const status = await sick.run(['ctl', 'status']);
+    expect(status.code).toBe(5);
+    expect(status.stdout).toContain('StoreDown   store 3 is down   start it\n');
+    const explained = await new FakeAdmin().run(['ctl', 'explain', 'merge', '4', '2']);
+    expect(explained.code).toBe(5);
+    expect(explained.stdout).toContain(
+      'source-has-leader   refused   NoLeader   refused as NoLeader   do something else\n',
+    );
+  });
+});
+
+describe('OperatorDisplay', () => {
+  const info = (phases: readonly [string, OperatorInfo['phases'][number]['state'], number, number][]): OperatorInfo =>
+    ({
+      id: 5,
+      brief: 'move region 2',
+      steps: [],
+      phases: phases.map(([name, state, from, to]) => ({
+        name,
+        state,
+        startedUnixMs: from === 0 ? undefined : from,
+        finishedUnixMs: to === 0 ? undefined : to,
+        detail: '',
+      })),
+    }) as unknown as OperatorInfo;
+
+  test('draws every phase with its mark, state and time', () => {
+    expect(
+      operatorPicture(
+        info([
+          ['add-learner', 'done', 1000, 3500],
+          ['promote', 'running', 3500, 0],
+          ['remove', 'waiting', 0, 0],
+        ]),
+        3600,
+      ),
+    ).toEqual([
+      'operator 5: move region 2',
+      '  + add-learner  done       2.5s',
+      '  > promote      running   100ms',
+      '    remove       waiting',
+    ]);
+  });
+
+  test('writes a line per change where it cannot redraw', async () => {
+    const sink = new MemorySink();
+    const display = new OperatorDisplay(sink, () => 9000);
+    display.show(
+      info([
+        ['a', 'running', 8000, 0],
+        ['b', 'waiting', 0, 0],
+      ]),
+    );
+    display.show(
+      info([
+        ['a', 'running', 8000, 0],
+        ['b', 'waiting', 0, 0],
+      ]),
+    );
+    display.show(
+      info([
+        ['a', 'done', 8000, 8500],
+        ['b', 'done', 8500, 9000],
+      ]),
+    );
+    await display.flush();
+    expect(sink.text.split('\n').map((line) => line.trim().replace(/ +/g, ' '))).toEqual([
+      'operator 5: move region 2',
+      '> a running 1.0s',
+      '+ a done 500ms',
+      '+ b done 500ms',
+      '',
+    ]);
+  });
+});
+
+describe('the catalogue of codes', () => {
+  const sample = (name: string): string | undefined => {
+    const Candidate = (clientErrors as unknown as Record<string, unknown>)[name];
+    if (
+      typeof Candidate !== 'function' ||
+      !name.endsWith('Error') ||
+      ['BraidError', 'RegionRefusalError', 'RefusedError'].includes(name)
+    ) {
+      return undefined;
+    }
+    return new (Candidate as new (message: string) => { code: string })('m').code;
+  };
+
+  test('explains every error of the SDK', () => {
+    const codes = Object.keys(clientErrors)
+      .map(sample)
+      .filter((code) => code !== undefined);
+    expect(codes.length).toBeGreaterThan(10);
+    const known = ERROR_CODES.map((entry) => entry.code);
+    expect(codes.filter((code) => !known.includes(code))).toEqual([]);
+  });
+
+  test('has each code once, with a meaning and a next step', () => {
+    expect(new Set(ERROR_CODES.map((entry) => entry.code)).size).toBe(ERROR_CODES.length);
+    for (const entry of ERROR_CODES) {
+      expect(entry.meaning).toMatch(/\.$/);
+      expect(entry.next.length).toBeGreaterThan(5);
+    }
+  });
+});

@@ -183,7 +183,7 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
     keySizeMaxBytes: raftstore.keySizeMaxBytes,
     onDamage: (error) => env.abort('storage', error.message, error),
   });
-  const tikv = new TikvService({ kv, clock, metrics: requestMetrics });
+  const tikv = new TikvService({ kv, clock, metrics: requestMetrics, ownAddresses: [address, listener.address] });
   const health = new HealthService();
   const services = new ServiceBuilder();
   tikv.addTo(services);

@@ -212,7 +212,8 @@ function describeExit(exit: MemberExit): string {
   }
 }
 
-async function waitReady(member: Member, dataDir: string): Promise<void> {
+/** @returns the id of a store */
+async function waitReady(member: Member, dataDir: string): Promise<number> {
   const limit = timeLimit(READY_LIMIT_MS);
   const result = await Promise.race([member.ready(), limit.passed]);
   limit.clear();
@@ -220,6 +221,7 @@ async function waitReady(member: Member, dataDir: string): Promise<void> {
     const why = result === undefined ? `is not ready after ${READY_LIMIT_MS / 1000} s` : describeExit(result);
     throw new DevError(`the ${member.name} ${why}`, `see its lines above and the log files in ${join(dataDir, 'log')}`);
   }
+  return result.storeId;
 }
 
 function timeLimit(ms: number): { readonly passed: Promise<undefined>; clear(): void } {
@@ -276,12 +278,13 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
       await waitReady(pd, dataDir);
       const stores = numbers.map((n) => startStoreMember(app, dataDir, portBase, n));
       members.push(...stores);
-      await Promise.all(stores.map((store) => waitReady(store, dataDir)));
+      const ids = await Promise.all(stores.map((store) => waitReady(store, dataDir)));
       await waitUsable(portBase);
+      return ids;
     })();
     started.catch(() => undefined);
-    const early = await Promise.race([started.then(() => undefined), stop]);
-    if (early === undefined) {
+    const ids = await Promise.race([started, stop]);
+    if (Array.isArray(ids)) {
       for (const member of members) {
         void member.exited().then((exit) => {
           if (!isStopping) {
@@ -289,7 +292,7 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
           }
         });
       }
-      await app.io.stdout.write(welcome(dataDir, portBase, numbers));
+      await app.io.stdout.write(welcome(dataDir, portBase, ids));
       // Members that crash are only reported: whoever tries things out wants to see what happens.
       const allGone = Promise.all(members.map((member) => member.exited())).then(() => undefined);
       const why = await Promise.race([stop, allGone]);
@@ -298,7 +301,7 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
       }
       await app.io.stderr.write('stopping the cluster; its data stays\n');
     }
-    return early === undefined ? EXIT_DONE : EXIT_FAILURE;
+    return Array.isArray(ids) ? EXIT_DONE : EXIT_FAILURE;
   } finally {
     isStopping = true;
     const [pd, ...stores] = members;
@@ -315,12 +318,15 @@ async function waitUsable(portBase: number): Promise<void> {
   await client.get(new Uint8Array(0));
 }
 
-function welcome(dataDir: string, portBase: number, numbers: readonly number[]): string {
+function welcome(dataDir: string, portBase: number, ids: readonly number[]): string {
   const pd = pdAddress(portBase);
   const option = portBase === PORT_BASE_DEFAULT ? '' : ` --pd ${pd}`;
   const lines = [
     `placement service  ${pd}`,
-    ...numbers.map((n) => `store ${n}            ${storeAddress(portBase, n)}  status http://${statusAddress(portBase, n)}/status`),
+    ...ids.map(
+      (id, i) =>
+        `store ${i + 1}            ${storeAddress(portBase, i + 1)}  id ${id}, status http://${statusAddress(portBase, i + 1)}/status`,
+    ),
     `data               ${dataDir}`,
     `ready: braid put/get with --pd ${pd}`,
     `try:   braid put greeting hello${option} && braid get greeting${option}`,

@@ -1,6 +1,6 @@
 /** tikvpb.Tikv of a store: the batch stream and the unary twins of its commands. */
 import type { Clock } from '../../env/clock.ts';
-import type { ServerCall } from '../../env/net.ts';
+import { RpcError, RpcStatus, type ServerCall } from '../../env/net.ts';
 import type { UnaryMethod } from '../../rpc/method.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { tikvMethods } from '../../rpc/services.ts';
@@ -8,8 +8,13 @@ import { BatchCommandsStream } from './batch-stream.ts';
 import type { CallInfo, RawKv, Respond } from './raw-kv.ts';
 import type { RequestMetrics, RequestType } from './request-metrics.ts';
 
+/** Metadata of a client that wants this store to pass its calls on to another one. */
+const FORWARDED_HOST = 'tikv-forwarded-host';
+
 export interface TikvServiceOptions {
   readonly kv: RawKv;
+  /** Every `host:port` under which clients know this store. */
+  readonly ownAddresses: readonly string[];
   readonly clock: Clock;
   readonly metrics: RequestMetrics;
 }
@@ -28,7 +33,8 @@ export class TikvService {
 
   addTo(builder: ServiceBuilder): void {
     const { kv } = this.#options;
-    builder.rawStream(tikvMethods.batchCommands.path, (stream) => {
+    builder.rawStream(tikvMethods.batchCommands.path, (stream, call) => {
+      this.#refuseForwarding(call);
       this.#streams.add(new BatchCommandsStream(stream, this.#options, (ended) => this.#streams.delete(ended)));
     });
     this.#unary(builder, tikvMethods.rawGet, 'raw_get', (request, call, respond) => kv.rawGet(request, call, respond));
@@ -80,6 +86,14 @@ export class TikvService {
     }
   }
 
+  /** Nothing is passed on: the client then goes to the other store itself. */
+  #refuseForwarding(call: ServerCall): void {
+    const wanted = call.metadata[FORWARDED_HOST];
+    if (wanted !== undefined && !this.#options.ownAddresses.includes(wanted.replace(/^[a-z]+:\/\//, ''))) {
+      throw new RpcError(RpcStatus.UNAVAILABLE, `this store does not forward to ${wanted}`);
+    }
+  }
+
   #unary<Request, Reply extends { readonly regionError?: unknown }>(
     builder: ServiceBuilder,
     method: UnaryMethod<Request, Reply>,
@@ -91,6 +105,7 @@ export class TikvService {
       method,
       (request: Request, serverCall: ServerCall) =>
         new Promise<Reply>((resolve) => {
+          this.#refuseForwarding(serverCall);
           const nowMs = clock.monoMs();
           handle(request, { nowMs, timeoutMs: serverCall.timeoutMs }, (reply) => {
             metrics.done(type, clock.monoMs() - nowMs, reply.regionError !== undefined);

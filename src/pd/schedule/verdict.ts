@@ -3,63 +3,63 @@
  * names the objects, a hint what to do next, and particulars for machines. docs/placement.md lists all codes.
  */
 
-export type RefusalCode =
+/** All codes; docs/placement.md explains each. */
+export const REFUSAL_CODES = [
   // Requests that make no sense.
-  | 'SameRegion'
-  | 'NotAdjacent'
-  | 'RegionNotFound'
-  | 'StoreNotFound'
-  | 'PeerNotFound'
-  | 'PeerExists'
-  | 'LastVoter'
-  | 'NotAVoter'
-  | 'KeyNotInRegion'
-  | 'NoSplitKeys'
-  | 'DuplicateStore'
-  | 'EpochChanged'
-  | 'UnknownSwitch'
-  | 'OperatorNotFound'
+  'SameRegion',
+  'NotAdjacent',
+  'RegionNotFound',
+  'StoreNotFound',
+  'PeerNotFound',
+  'PeerExists',
+  'LastVoter',
+  'NotAVoter',
+  'KeyNotInRegion',
+  'NoSplitKeys',
+  'EpochChanged',
+  'UnknownSwitch',
+  'OperatorNotFound',
   // The region is not in a state to be changed.
-  | 'NoLeader'
-  | 'DownPeer'
-  | 'PendingPeer'
-  | 'JointState'
-  | 'MergeInProgress'
-  | 'NotFullyReplicated'
-  | 'RecentlySplit'
-  | 'RecentlyStarted'
-  | 'TooLarge'
-  | 'MergedTooLarge'
-  | 'WouldSplitAgain'
-  | 'PinnedRegion'
+  'NoLeader',
+  'DownPeer',
+  'PendingPeer',
+  'JointState',
+  'MergeInProgress',
+  'NotFullyReplicated',
+  'RecentlySplit',
+  'RecentlyStarted',
+  'TooLarge',
+  'MergedTooLarge',
+  'WouldSplitAgain',
   // The store cannot take part.
-  | 'StoreRemoving'
-  | 'StoreRemoved'
-  | 'StoreDisconnected'
-  | 'StoreBusy'
-  | 'StoreLowOnSpace'
-  | 'StoreNotDown'
-  | 'TooFewStores'
-  | 'DuplicateAddress'
-  | 'PeersLeft'
-  | 'PhysicallyDestroyed'
+  'StoreRemoving',
+  'StoreRemoved',
+  'StoreDisconnected',
+  'StoreBusy',
+  'StoreLowOnSpace',
+  'StoreNotDown',
+  'TooFewStores',
+  'DuplicateAddress',
+  'PeersLeft',
+  'PhysicallyDestroyed',
   // The scheduler has no room.
-  | 'OperatorExists'
-  | 'TooManyOperators'
-  | 'TooManyWaiting'
-  | 'StoreLimit'
-  | 'MergeLimit'
-  | 'WarmingUp'
-  | 'SchedulingOff'
-  | 'NoLeaderCandidate'
-  | 'NoTargetStore'
-  | 'IdsExhausted'
-  | 'LonelyMerge'
-  | 'Expired'
+  'OperatorExists',
+  'TooManyOperators',
+  'TooManyWaiting',
+  'StoreLimit',
+  'MergeLimit',
+  'NoLeaderCandidate',
+  'NoTargetStore',
+  'IdsExhausted',
+  'LonelyMerge',
+  'Expired',
   // The service itself.
-  | 'NotBootstrapped'
-  | 'AlreadyBootstrapped'
-  | 'InvalidArgument';
+  'NotBootstrapped',
+  'AlreadyBootstrapped',
+  'InvalidArgument',
+] as const;
+
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
 
 export interface Refusal {
   readonly code: RefusalCode;

@@ -18,23 +18,25 @@ export const mayBecome = (from: OperatorStatus, to: OperatorStatus): boolean => 
 
 export const isEnd = (status: OperatorStatus): status is EndStatus => NEXT[status].length === 0;
 
-/** Why an operator ended otherwise than by success. */
-export type EndReasonCode =
-  | 'RegionNotFound'
-  | 'EpochNotMatch'
-  | 'AdminStop'
-  | 'StepStale'
-  | 'StoreDisconnected'
-  | 'RegionUnhealthy'
-  | 'Timeout'
-  | 'Expired'
-  | 'RelatedMergeRegion'
-  | 'TargetChanged'
-  | 'RolledBack'
-  | 'Replaced'
-  | 'StoreLimit'
-  | 'NotAdmitted'
-  | 'SwitchedOff';
+/** Why an operator ended otherwise than by success; docs/placement.md explains each. */
+export const END_REASON_CODES = [
+  'RegionNotFound',
+  'EpochNotMatch',
+  'AdminStop',
+  'StepStale',
+  'StoreDisconnected',
+  'RegionUnhealthy',
+  'Timeout',
+  'Expired',
+  'RelatedMergeRegion',
+  'TargetChanged',
+  'RolledBack',
+  'Replaced',
+  'StoreLimit',
+  'NotAdmitted',
+] as const;
+
+export type EndReasonCode = (typeof END_REASON_CODES)[number];
 
 export interface EndReason {
   readonly code: EndReasonCode;

@@ -134,7 +134,7 @@ export function checkHistory(events: readonly HistoryEvent[], options: CheckOpti
         return;
       }
       const list = byKey.get(key) ?? [];
-      list.push({ i: op.i, callNs: op.callNs, returnNs: op.returnNs, step });
+      list.push({ i: op.i, callNs: op.callNs, returnNs: op.returnNs, at: op.at, step });
       byKey.set(key, list);
     });
     checkScan(op, problems);
@@ -168,13 +168,13 @@ function explain(key: string, placed: number, state: Value, stuckAt: readonly Re
         : step.type === 'write'
           ? `write ${String(step.value)}`
           : `cas ${String(step.expected)} to ${String(step.value)} (${step.outcome === undefined ? 'unknown' : `${step.outcome.swapped ? 'swapped' : 'refused'}, was ${String(step.outcome.actual)}`})`;
-    return `#${op.i} ${what} [${(op.callNs / 1e6).toFixed(2)}, ${op.returnNs === Infinity ? '…' : (op.returnNs / 1e6).toFixed(2)} ms]`;
+    return `#${op.i} ${what.replaceAll(/\.{3,}/g, '')}${op.at === undefined ? '' : ` (${op.at})`} [${(op.callNs / 1e6).toFixed(2)}, ${op.returnNs === Infinity ? '…' : (op.returnNs / 1e6).toFixed(2)} ms]`;
   };
   const first = stuckAt.reduce((low, op) => Math.min(low, op.callNs), Infinity);
-  const near = ops.filter((op) => op.callNs <= first && (op.returnNs === Infinity || op.returnNs >= first - 3e8)).slice(-12);
-  return `${key}: ${placed} of ${ops.length} operations fit one order; then the value is ${String(state)} and none of these fits: ${stuckAt
+  const near = ops.filter((op) => op.callNs <= first && (op.returnNs === Infinity || op.returnNs >= first - 3e8)).slice(-20);
+  return `${key}: ${placed} of ${ops.length} operations fit one order; then the value is ${String(state).replace(/\.{3,}$/, '')} and none of these fits:\n  ${stuckAt
     .map(show)
-    .join('; ')}. Shortly before: ${near.map(show).join('; ')}`;
+    .join('\n  ')}\nShortly before:\n  ${near.map(show).join('\n  ')}`;
 }
 
 function checkScan(op: Operation, problems: Problem[]): void {

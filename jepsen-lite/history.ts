@@ -31,7 +31,7 @@ export type Response =
 
 export type HistoryEvent =
   | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'invoke'; readonly request: Request; readonly at?: string }
-  | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'ok'; readonly response: Response }
+  | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'ok'; readonly response: Response; readonly at?: string }
   | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'fail'; readonly error: string }
   | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'info'; readonly error: string };
 
@@ -45,6 +45,8 @@ export interface Operation {
   readonly callNs: number;
   /** Infinity while unknown. */
   readonly returnNs: number;
+  /** Who answered, if that is known. */
+  readonly at?: string;
 }
 
 /** Collects events of a running history. */
@@ -67,8 +69,9 @@ export class HistoryRecorder {
     return this.#add({ i: this.events.length, t: this.#nowNs(), process, type: 'invoke', request, ...(at === undefined ? {} : { at }) });
   }
 
-  ok(process: number, response: Response): void {
-    this.#add({ i: this.events.length, t: this.#nowNs(), process, type: 'ok', response });
+  /** @param at who answered, for reports */
+  ok(process: number, response: Response, at?: string): void {
+    this.#add({ i: this.events.length, t: this.#nowNs(), process, type: 'ok', response, ...(at === undefined ? {} : { at }) });
   }
 
   /** Certainly without effect. */
@@ -169,7 +172,7 @@ export function operationsOf(events: readonly HistoryEvent[]): Operation[] {
       if (event.response.f !== ANSWERS[call.request.f]) {
         throw new HistoryFormatError(`event ${event.i} answers ${call.request.f} with ${String(event.response.f)}`);
       }
-      out.push({ ...base, outcome: { type: 'ok', response: event.response }, returnNs: event.t });
+      out.push({ ...base, outcome: { type: 'ok', response: event.response }, returnNs: event.t, ...(event.at === undefined ? {} : { at: event.at }) });
     }
   }
   for (const call of open.values()) {

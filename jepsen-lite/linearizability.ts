@@ -11,6 +11,8 @@ export interface RegisterOp {
   readonly i: number;
   readonly callNs: number;
   readonly returnNs: number;
+  /** Who answered, for reports. */
+  readonly at?: string | undefined;
   readonly step:
     | { readonly type: 'read'; readonly value: Value }
     | { readonly type: 'write'; readonly value: Value }

@@ -146,7 +146,7 @@ function saveFailure(result) {
   return path;
 }
 
-const sentence = (text) => text.split('\n')[0].slice(0, 600);
+const sentence = (text) => text.replaceAll(/\n\s*/g, ' ').slice(0, 400);
 
 /** Runs seeds over jobs; returns totals. */
 async function runSeeds(program, options) {

@@ -88,7 +88,7 @@ export class Invariants {
   /** `store/region/incarnation` → last index compared. */
   readonly #compared: Map<string, number> = new Map();
   readonly #promises: Map<string, Promise_> = new Map();
-  readonly #tombstones: Map<string, number> = new Map();
+  readonly #tombstones: Map<string, { readonly peerId: number; readonly incarnation: number; isBuried: boolean }> = new Map();
   #rounds = 0;
   #events = 0;
   /** Checks made, by name; a run that checked nothing proves nothing. */
@@ -165,12 +165,13 @@ export class Invariants {
     }
     const key = `${machine.id}/${region.id}`;
     const dead = this.#tombstones.get(key);
-    if (dead !== undefined && s.peerId <= dead) {
-      // G6, I4: what was removed stays removed.
-      throw new InvariantError('I4', `peer ${s.peerId} of region ${region.id} lives on store ${machine.id} after tombstone ${dead}`);
+    if (dead !== undefined && s.peerId <= dead.peerId && (dead.isBuried || dead.incarnation !== machine.incarnation)) {
+      // G6, I4: what was removed stays removed. (The FSM of a replica outlives its record by a moment.)
+      throw new InvariantError('I4', `peer ${s.peerId} of region ${region.id} lives on store ${machine.id} after tombstone ${dead.peerId}`);
     }
     const seen = this.#seen.get(key);
-    if (seen === undefined || seen.peerId !== s.peerId || seen.incarnation !== machine.incarnation) {
+    if (seen === undefined || seen.peerId !== s.peerId || seen.incarnation !== machine.incarnation || seen.applied === 0) {
+      // A replica without data promised nothing about commits: a split may replace it and start over.
       if (seen !== undefined && s.peerId < seen.peerId) {
         throw new InvariantError('I4', `peer id of region ${region.id} on store ${machine.id} fell from ${seen.peerId} to ${s.peerId}`);
       }
@@ -307,7 +308,14 @@ export class Invariants {
         const own = state.region.peers.find((p) => p.storeId === machine.id);
         if (own !== undefined) {
           // A descriptor at the time of removal may still list the peer that was removed.
-          this.#tombstones.set(`${machine.id}/${id}`, Math.max(own.id, this.#tombstones.get(`${machine.id}/${id}`) ?? 0));
+          const key = `${machine.id}/${id}`;
+          if ((this.#tombstones.get(key)?.peerId ?? 0) < own.id) {
+            this.#tombstones.set(key, { peerId: own.id, incarnation: machine.incarnation, isBuried: false });
+          }
+        }
+        const grave = this.#tombstones.get(`${machine.id}/${id}`);
+        if (grave !== undefined && !grave.isBuried && machine.store?.hasPeer(id) === false) {
+          grave.isBuried = true;
         }
         continue;
       }

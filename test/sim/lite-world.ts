@@ -28,7 +28,7 @@ const CLIENT_TIMEOUT_MS = 2_500;
 const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
 const TIMELINE_MAX = 20_000;
 
-type Answer = { readonly type: 'ok'; readonly response: Response } | { readonly type: 'fail' | 'info'; readonly error: string };
+type Answer = { readonly type: 'ok'; readonly response: Response; readonly at?: string } | { readonly type: 'fail' | 'info'; readonly error: string };
 
 export interface RunOptions {
   /** Keep the timeline, messages included, for the trace page. */
@@ -244,7 +244,7 @@ export class LiteWorld {
     cluster.failpoints.clear();
     cluster.setNetwork({ lossChance: 0, duplicateChance: 0, lateChance: 0, delayMs: [0.2, 2] });
     for (const machine of cluster.machines.values()) {
-      machine.disk.setBehavior({ writeDelayMs: [0.1, 1], slowChance: 0, writeErrorChance: 0 });
+      machine.disk.setBehavior({ writeDelayMs: [0.1, 1] });
       machine.rate = 1;
       machine.clock.setRate(1);
     }
@@ -266,6 +266,10 @@ export class LiteWorld {
           void cluster.admin(region.id, { type: 'change-peer', changes: [] });
         }
       }
+      // An injected disk fault may strike only now.
+      for (const id of cluster.mayStop) {
+        this.#reboot(id);
+      }
       if (!done) {
         cluster.scheduler.at(500, leave, { node: 0, kind: 'leave-joint' });
       }
@@ -280,6 +284,7 @@ export class LiteWorld {
     } finally {
       done = true;
     }
+    // Faults that waited for a write have struck by now; from here on every stop is a failure.
     const stuck = [...cluster.machines.values()].flatMap(({ id, store }) =>
       (store?.status() ?? []).filter((s) => s.state !== 'normal').map((s) => `region ${s.region.id} on store ${id} is ${s.state}`),
     );
@@ -337,7 +342,7 @@ export class LiteWorld {
       const isRead = request.f === 'get' || request.f === 'scan' || request.f === 'batch-get';
       if (answer.type === 'ok') {
         this.#ok++;
-        this.history.ok(process, answer.response);
+        this.history.ok(process, answer.response, answer.at);
       } else if (answer.type === 'fail' || isRead) {
         this.#failed++;
         this.history.fail(process, answer.error);
@@ -454,7 +459,7 @@ export class LiteWorld {
     } else {
       this.#lastSeen.delete(request.key);
     }
-    return { type: 'ok', response: { f: 'get', value } };
+    return { type: 'ok', response: { f: 'get', value }, at: whereOf(target) };
   }
 
   #read<T>(
@@ -498,7 +503,7 @@ export class LiteWorld {
     });
     return result.type === 'refused'
       ? { type: 'fail', error: result.error }
-      : { type: 'ok', response: { f: 'scan', rows: result.value.rows, coveredTo: result.value.coveredTo } };
+      : { type: 'ok', response: { f: 'scan', rows: result.value.rows, coveredTo: result.value.coveredTo }, at: whereOf(target) };
   }
 
   async #write(request: Extract<Request, { f: 'put' | 'delete' | 'cas' | 'batch' | 'delete-range' }>, rng: Rng, pinned: number): Promise<Answer> {
@@ -518,7 +523,7 @@ export class LiteWorld {
       return { type: outcome.error.type === 'undetermined-result' ? 'info' : 'fail', error: outcome.error.type };
     }
     if (request.f !== 'cas') {
-      return { type: 'ok', response: { f: 'done' } };
+      return { type: 'ok', response: { f: 'done' }, at: whereOf(target) };
     }
     const [result] = outcome.results;
     if (result?.type !== 'compared') {
@@ -795,7 +800,6 @@ export class LiteWorld {
 
   #reboot(id: number): void {
     if (!this.cluster.isUp(id)) {
-      this.cluster.mayStop.delete(id);
       this.cluster.reboot(id);
     }
   }
@@ -882,6 +886,9 @@ export class LiteWorld {
     }
   }
 }
+
+const whereOf = (target: { readonly store: number; readonly region: Region; readonly isLeader: boolean }): string =>
+  `store ${target.store}, region ${target.region.id} version ${target.region.epoch.version}${target.isLeader ? ', leader' : ''}`;
 
 export const keyName = (i: number): string => `k${String(i).padStart(3, '0')}`;
 

@@ -240,7 +240,7 @@ export class SimClock implements Clock {
     }
     const { stalledMs } = this;
     if (stalledMs > 0) {
-      this.#scheduler.at(stalledMs, () => this.deliver(fn, kind), { node: this.#node, kind });
+      this.#scheduler.at(stalledMs + 0.001, () => this.deliver(fn, kind), { node: this.#node, kind });
     } else {
       fn();
     }
@@ -254,7 +254,7 @@ export class SimClock implements Clock {
         return;
       }
       if (this.stalledMs > 0) {
-        this.#timers.set(id, this.#scheduler.at(this.stalledMs, fire, { node: this.#node, kind: tag }));
+        this.#timers.set(id, this.#scheduler.at(this.stalledMs + 0.001, fire, { node: this.#node, kind: tag }));
         return;
       }
       this.#timers.delete(id);

@@ -100,6 +100,7 @@ export class StoreCluster {
     readonly fail: () => void;
   }> = new Set();
   #stuckSteps = 0;
+  readonly #stuckKinds: Set<string> = new Set();
   observer: ClusterObserver | undefined;
   /** Messages sent so far. */
   sent = 0;
@@ -465,7 +466,10 @@ export class StoreCluster {
   #afterEvent(node: number, kind: string): void {
     const { nowMs } = this.scheduler;
     if (nowMs === this.#stuckAtMs) {
-      assert(++this.#stuckSteps < STUCK_STEPS_MAX, 'events go on for ever without time passing');
+      if (++this.#stuckSteps > STUCK_STEPS_MAX - 50) {
+        this.#stuckKinds.add(`${kind} on store ${node}`);
+      }
+      assert(this.#stuckSteps < STUCK_STEPS_MAX, `events go on for ever without time passing: ${[...this.#stuckKinds].join(', ')}\n${this.describe()}`);
     } else {
       this.#stuckAtMs = nowMs;
       this.#stuckSteps = 0;

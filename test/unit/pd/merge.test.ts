@@ -263,9 +263,10 @@ describe('a merge that is not committed', () => {
     const world = mergeWorld(['1', '2'], ['1', '2']);
     const operator = accepted(world.placement.mergeRegions(R(1), R(2)));
     expect(world.take().map((command) => command.step.type)).toEqual(['merge']);
+    world.advance(1_999);
     world.report(1);
     expect(world.take()).toEqual([]);
-    world.advance(5_000);
+    world.advance(1);
     world.placement.tickOperators();
     expect(world.take().map((command) => command.step.type)).toEqual(['merge']);
     expect(operator.stepTimes.at(-1)?.sends).toBe(2);

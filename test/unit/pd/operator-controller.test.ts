@@ -78,6 +78,20 @@ describe('a move', () => {
     expect(world.placement.controller.running()).toEqual([]);
   });
 
+  test('uses a learner that was left behind on the new store, once it has the data', () => {
+    const world = new World({}, [1, 2, 3, 4]);
+    const truth = world.region({ id: 1, on: ['1', '2', '3', '4L'] });
+    truth.pending.add(4);
+    world.report(1);
+    expect(refusedWith(world.placement.moveRegion(R(1), S(3), S(4), ADMIN))).toBe('PendingPeer');
+    expect(refusedWith(world.placement.addPeer(R(1), S(4), 'voter', ADMIN))).toBe('PendingPeer');
+    truth.pending.clear();
+    world.report(1);
+    const operator = accepted(world.placement.moveRegion(R(1), S(3), S(4), ADMIN));
+    world.settle();
+    expect([operator.status, world.shape(1)]).toEqual(['success', '1 2 4']);
+  });
+
   test('to where the peer is already is nothing to do', () => {
     const world = moveWorld();
     expect(world.placement.moveRegion(R(1), S(1), S(1), ADMIN)).toEqual({ type: 'ok', value: { operator: undefined } });

@@ -521,7 +521,7 @@ export class OperatorController {
     if (now < (this.#nextPushMs.get(operator) ?? 0)) {
       return;
     }
-    this.#nextPushMs.set(operator, now + this.#config.pushSlowMs);
+    this.#nextPushMs.set(operator, now + this.#config.pushQuickMs);
     const times = operator.stepTimes[operator.currentIndex];
     if (times !== undefined && this.#send(info, { type: 'merge', target: step.target })) {
       times.sends++;

@@ -8,7 +8,7 @@ import { equalBytes } from '../../../base/bytes.ts';
 import { rangeContains } from '../../../base/key-range.ts';
 import { type Region, findPeerOnStore, isInJointState } from '../../../meta/region.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
-import { type RegionInfo, isDown, votersOf } from '../../cluster/region-info.ts';
+import { type RegionInfo, isDown, isPending, votersOf } from '../../cluster/region-info.ts';
 import { distance } from '../../cluster/store-info.ts';
 import { checkLeaderTarget, checkPeerTarget } from '../filter/store-filter.ts';
 import { type Refusal, type Result, ok, refuse, refused } from '../verdict.ts';
@@ -64,8 +64,13 @@ export class OperatorFactory {
     if (from === to) {
       return ok(undefined);
     }
-    if (findPeerOnStore(info.region, to) !== undefined) {
+    const present = findPeerOnStore(info.region, to);
+    if (present !== undefined && (present.role !== 'learner' || peer.role === 'learner')) {
       return refused(peerExists(info.region, to));
+    }
+    if (present !== undefined && isPending(info, present)) {
+      // A learner that an earlier operator left behind may be promoted, but not before it has the data.
+      return refused(peerPending(info.region, to));
     }
     const refusal = checkPeerTarget(this.#cluster, to, this.#nowMs());
     if (refusal !== undefined) {
@@ -81,6 +86,9 @@ export class OperatorFactory {
     const present = findPeerOnStore(info.region, store);
     if (present !== undefined && (present.role === role || role === 'learner')) {
       return refused(peerExists(info.region, store));
+    }
+    if (present !== undefined && isPending(info, present)) {
+      return refused(peerPending(info.region, store));
     }
     const refusal = checkPeerTarget(this.#cluster, store, this.#nowMs());
     if (refusal !== undefined) {
@@ -318,6 +326,14 @@ const peerExists = (region: Region, store: StoreId): Refusal =>
     region_id: region.id,
     store_id: store,
   });
+
+const peerPending = (region: Region, store: StoreId): Refusal =>
+  refuse(
+    'PendingPeer',
+    `the learner of region ${region.id} on store ${store} is still catching up`,
+    'wait until it caught up',
+    { region_id: region.id, store_id: store },
+  );
 
 const noLeader = (region: Region): Refusal =>
   refuse('NoLeader', `region ${region.id} has no known leader`, 'wait until its leader has reported', {

@@ -337,8 +337,9 @@ export function timeoutMsOf(step: Step, sizeBytes: number, config: PlacementConf
   }
 }
 
-/** Whether an unfinished step is sent again soon. */
+/** Whether an unfinished step is sent again soon. A merge is: a leader refuses it while some replica lags a little. */
 export const isQuick = (step: Step): boolean =>
+  step.type === 'merge-region' ||
   step.type === 'transfer-leader' ||
   step.type === 'promote-learner' ||
   step.type === 'enter-joint' ||

@@ -47,7 +47,9 @@ export function startSplit(peer: RaftPeer, keys: readonly Uint8Array[], requests
   }
   const bad = checkKeys(peer, keys);
   const busy: AdminRefusal | undefined =
-    peer.pendingSplit === undefined ? undefined : { code: 'SplitRunning', message: `region ${peer.regionId} is being split already` };
+    peer.pendingSplit === undefined
+      ? undefined
+      : { code: 'SplitRunning', message: `region ${peer.regionId} is being split already` };
   const rejected = bad ?? busy;
   if (rejected !== undefined) {
     for (const request of requests) {
@@ -60,12 +62,18 @@ export function startSplit(peer: RaftPeer, keys: readonly Uint8Array[], requests
   const { ctx, regionId } = peer;
   ctx.pd.askBatchSplit(peer.region, keys.length).then(
     (ids) => ctx.router.toPeer(regionId, { type: 'split-ids', attempt, ids, failure: '' }),
-    (error: unknown) => ctx.router.toPeer(regionId, { type: 'split-ids', attempt, ids: undefined, failure: String(error) }),
+    (error: unknown) =>
+      ctx.router.toPeer(regionId, { type: 'split-ids', attempt, ids: undefined, failure: String(error) }),
   );
 }
 
 /** PD answered. */
-export function onSplitIds(peer: RaftPeer, attempt: number, ids: readonly SplitIdsResult[] | undefined, failure: string): void {
+export function onSplitIds(
+  peer: RaftPeer,
+  attempt: number,
+  ids: readonly SplitIdsResult[] | undefined,
+  failure: string,
+): void {
   const { pendingSplit } = peer;
   if (pendingSplit === undefined || pendingSplit.attempt !== attempt) {
     return;
@@ -125,7 +133,12 @@ export function onSplitIds(peer: RaftPeer, attempt: number, ids: readonly SplitI
 }
 
 /** BatchSplit is applied and durable. `regions` are all parts in key order, `derived` the one that kept this id. */
-export function onSplitApplied(peer: RaftPeer, derived: Region, regions: readonly Region[], skipped: ReadonlySet<number>): void {
+export function onSplitApplied(
+  peer: RaftPeer,
+  derived: Region,
+  regions: readonly Region[],
+  skipped: ReadonlySet<number>,
+): void {
   const { ctx } = peer;
   const { meta } = ctx;
   meta.removeRange(peer.region);

@@ -44,7 +44,10 @@ function checkChange(peer: RaftPeer, changes: readonly PeerChange[]): AdminRefus
     };
   }
   if (!isInJointState(region) && node.pendingConfIndex > peer.appliedIndex) {
-    return { code: 'ConfChangePending', message: `region ${region.id} has a membership change that is not applied yet` };
+    return {
+      code: 'ConfChangePending',
+      message: `region ${region.id} has a membership change that is not applied yet`,
+    };
   }
   // After the change a quorum of healthy voters must still exist, or the group would stop.
   const nowMs = peer.ctx.clock.monoMs();
@@ -83,7 +86,10 @@ export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes
     return;
   }
   peer.epochChecker.proposed('change-peer', epochChecks('change-peer'), result.index, result.term);
-  peer.log.info({ index: result.index, changes: changes.map((c) => `${c.type} ${c.peer.id}@${c.peer.storeId}`).join(', ') }, 'proposed a membership change');
+  peer.log.info(
+    { index: result.index, changes: changes.map((c) => `${c.type} ${c.peer.id}@${c.peer.storeId}`).join(', ') },
+    'proposed a membership change',
+  );
   peer.proposals.push({
     index: result.index,
     term: result.term,
@@ -135,7 +141,10 @@ export function onChangePeerApplied(
         peer.lastHeardMs.delete(id);
       }
     }
-    if (peer.generating.type === 'ready' && !region.peers.some((p) => p.id === (peer.generating as { toPeer: number }).toPeer)) {
+    if (
+      peer.generating.type === 'ready' &&
+      !region.peers.some((p) => p.id === (peer.generating as { toPeer: number }).toPeer)
+    ) {
       ctx.snapshots.dropOf(peer.generating.snapshot);
       peer.generating = { type: 'none' };
     }

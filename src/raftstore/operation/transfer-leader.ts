@@ -10,7 +10,10 @@ function refusalFor(peer: RaftPeer, target: Peer): { readonly code: string; read
     return { code: 'UnknownPeer', message: `peer ${target.id} is not a member of region ${peer.regionId}` };
   }
   if (found.role === 'learner' || found.role === 'demoting-voter') {
-    return { code: 'NotAVoter', message: `peer ${target.id} of region ${peer.regionId} is a ${found.role} and cannot lead` };
+    return {
+      code: 'NotAVoter',
+      message: `peer ${target.id} of region ${peer.regionId} is a ${found.role} and cannot lead`,
+    };
   }
   for (const view of peer.node.progress()) {
     if (view.state === 'snapshot') {
@@ -23,7 +26,10 @@ function refusalFor(peer: RaftPeer, target: Peer): { readonly code: string; read
       };
     }
     if (view.id === target.id && peer.node.pendingConfIndex > view.committed) {
-      return { code: 'ConfChangePending', message: `peer ${target.id} may not have applied the last membership change yet` };
+      return {
+        code: 'ConfChangePending',
+        message: `peer ${target.id} may not have applied the last membership change yet`,
+      };
     }
   }
   return undefined;
@@ -60,7 +66,12 @@ export function evacuate(peer: RaftPeer): void {
   let best: { readonly id: number; readonly match: number } | undefined;
   for (const view of peer.node.progress()) {
     const member = peer.region.peers.find((p) => p.id === view.id);
-    if (view.id !== peer.peer.id && member?.role === 'voter' && view.recentActive && (best === undefined || view.match > best.match)) {
+    if (
+      view.id !== peer.peer.id &&
+      member?.role === 'voter' &&
+      view.recentActive &&
+      (best === undefined || view.match > best.match)
+    ) {
       best = view;
     }
   }

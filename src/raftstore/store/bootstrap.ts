@@ -5,7 +5,13 @@
  */
 import { FULL_RANGE } from '../../base/key-range.ts';
 import type { PeerId, RegionId, StoreId } from '../../base/ids.ts';
-import { decodeStoreIdent, encodeApplyState, encodeRaftLocalState, encodeRegionLocalState, encodeStoreIdent } from '../../codec/raft-records.ts';
+import {
+  decodeStoreIdent,
+  encodeApplyState,
+  encodeRaftLocalState,
+  encodeRegionLocalState,
+  encodeStoreIdent,
+} from '../../codec/raft-records.ts';
 import { INIT_LOG_INDEX, INIT_LOG_TERM, type StoreIdent } from '../../codec/store-record.ts';
 import type { Engine } from '../../env/engine.ts';
 import { applyStateKey, raftStateKey, regionStateKey, regionStateRange, storeIdentKey } from '../../engine/keyspace.ts';

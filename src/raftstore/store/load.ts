@@ -4,10 +4,30 @@
  */
 import { assert } from '../../base/assert.ts';
 import { logIndex, type RegionId } from '../../base/ids.ts';
-import { decodeApplyState, decodeEntry, decodeRaftLocalState, decodeRegionLocalState } from '../../codec/raft-records.ts';
-import { INIT_LOG_INDEX, INIT_LOG_TERM, type ApplyState, type MergeState, type PeerState, type RaftLocalState } from '../../codec/store-record.ts';
+import {
+  decodeApplyState,
+  decodeEntry,
+  decodeRaftLocalState,
+  decodeRegionLocalState,
+} from '../../codec/raft-records.ts';
+import {
+  INIT_LOG_INDEX,
+  INIT_LOG_TERM,
+  type ApplyState,
+  type MergeState,
+  type PeerState,
+  type RaftLocalState,
+} from '../../codec/store-record.ts';
 import { CorruptionError, type Engine } from '../../env/engine.ts';
-import { applyStateKey, raftLogKey, raftLogRange, raftStateKey, regionIdOfStateKey, regionLocalRange, regionStateRange } from '../../engine/keyspace.ts';
+import {
+  applyStateKey,
+  raftLogKey,
+  raftLogRange,
+  raftStateKey,
+  regionIdOfStateKey,
+  regionLocalRange,
+  regionStateRange,
+} from '../../engine/keyspace.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
 
 /** Records read per page. */
@@ -49,7 +69,14 @@ export async function loadRegions(engine: Engine, storeId: number): Promise<Load
       const peer = findPeerOnStore(record.region, storeId as Peer['storeId']);
       assert(peer !== undefined, 'a live region record does not list this store', { region: id, storeId });
       const { raftState, applyState } = await loadLog(engine, id, peer);
-      peers.push({ state: record.state, region: record.region, peer, raftState, applyState, mergeState: record.mergeState });
+      peers.push({
+        state: record.state,
+        region: record.region,
+        peer,
+        raftState,
+        applyState,
+        mergeState: record.mergeState,
+      });
     }
     const last = page.entries[page.entries.length - 1];
     if (!page.more || last === undefined) {
@@ -78,7 +105,11 @@ export function initialRaftState(peer: number, previous: RaftLocalState | undefi
   };
 }
 
-async function loadLog(engine: Engine, region: RegionId, peer: Peer): Promise<{ raftState: RaftLocalState; applyState: ApplyState }> {
+async function loadLog(
+  engine: Engine,
+  region: RegionId,
+  peer: Peer,
+): Promise<{ raftState: RaftLocalState; applyState: ApplyState }> {
   const applyBytes = await engine.get(applyStateKey(region));
   if (applyBytes === undefined) {
     throw new CorruptionError(`the apply state of region ${region} is missing`, { region });
@@ -99,13 +130,17 @@ async function loadLog(engine: Engine, region: RegionId, peer: Peer): Promise<{ 
     );
   }
   if (commitIndex > truncatedIndex || (commitIndex === truncatedIndex && commitTerm !== truncatedTerm)) {
-    const bytes = commitIndex === truncatedIndex ? undefined : await engine.get(raftLogKey(region, logIndex(commitIndex)));
+    const bytes =
+      commitIndex === truncatedIndex ? undefined : await engine.get(raftLogKey(region, logIndex(commitIndex)));
     if (bytes === undefined || decodeEntry(bytes).term !== commitTerm) {
-      throw new CorruptionError(`log entry ${commitIndex} of region ${region} is not the committed one of term ${commitTerm}`, {
-        region,
-        commitIndex,
-        commitTerm,
-      });
+      throw new CorruptionError(
+        `log entry ${commitIndex} of region ${region} is not the committed one of term ${commitTerm}`,
+        {
+          region,
+          commitIndex,
+          commitTerm,
+        },
+      );
     }
   }
   await deleteRange(engine, raftLogRange(region, logIndex(0), logIndex(truncatedIndex + 1)));

@@ -10,7 +10,7 @@
  */
 import { assert } from '../../base/assert.ts';
 import { BoundedQueue } from '../../base/bounded-queue.ts';
-import type { PeerId, RegionId, StoreId } from '../../base/ids.ts';
+import type { RegionId, StoreId } from '../../base/ids.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import { decodeRaftLocalState } from '../../codec/raft-records.ts';
 import type { RegionError } from '../../codec/region-error.ts';
@@ -24,7 +24,16 @@ import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
 import { ApplyFsm, type ApplyRegistration } from '../apply/apply-fsm.ts';
 import type { RaftstoreConfig } from '../config.ts';
 import type { PdClient, PeerTransport, Router, StoreContext } from '../context.ts';
-import type { AdminRequest, AdminRequestBody, ApplyTask, PeerMsg, ReadRequest, StagedSnapshot, StoreMsg, WriteRequest } from '../msg.ts';
+import type {
+  AdminRequest,
+  AdminRequestBody,
+  ApplyTask,
+  PeerMsg,
+  ReadRequest,
+  StagedSnapshot,
+  StoreMsg,
+  WriteRequest,
+} from '../msg.ts';
 import { evacuate } from '../operation/transfer-leader.ts';
 import { failEverything } from '../peer/propose.ts';
 import { EMPTY_APPLY_STATE, initialApplyState } from '../peer/peer-storage.ts';
@@ -264,7 +273,10 @@ export class RaftStore implements Router {
     if (slot === undefined || this.#stopped) {
       request.respond({ type: 'refused', error: this.#unknownRegion(request.header.regionId) });
     } else if (!slot.mailbox.push({ type: 'write', request })) {
-      request.respond({ type: 'refused', error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`) });
+      request.respond({
+        type: 'refused',
+        error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`),
+      });
     } else {
       this.#schedulePeer(slot);
     }
@@ -275,7 +287,10 @@ export class RaftStore implements Router {
     if (slot === undefined || this.#stopped) {
       request.respond({ type: 'refused', error: this.#unknownRegion(request.header.regionId) });
     } else if (!slot.mailbox.push({ type: 'read', request })) {
-      request.respond({ type: 'refused', error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`) });
+      request.respond({
+        type: 'refused',
+        error: serverIsBusy(`region ${request.header.regionId} has too many requests waiting`),
+      });
     } else {
       this.#schedulePeer(slot);
     }
@@ -340,7 +355,10 @@ export class RaftStore implements Router {
       respond: (outcome) => {
         if (outcome.type !== 'ok') {
           const reason = outcome.type === 'rejected' ? outcome.refusal : { code: outcome.error.type, message: '' };
-          this.#ctx.log.info({ region: regionId, step: step.type, code: reason.code, why: reason.message }, 'operator step refused');
+          this.#ctx.log.info(
+            { region: regionId, step: step.type, code: reason.code, why: reason.message },
+            'operator step refused',
+          );
         }
       },
     });
@@ -370,7 +388,11 @@ export class RaftStore implements Router {
     let count = 0;
     for (const { fsm } of this.#peers.values()) {
       const { peer } = fsm;
-      if (peer.isLeader && peer.isActive && peer.region.peers.some((p) => p.id !== peer.peer.id && p.role === 'voter')) {
+      if (
+        peer.isLeader &&
+        peer.isActive &&
+        peer.region.peers.some((p) => p.id !== peer.peer.id && p.role === 'voter')
+      ) {
         count++;
       }
     }
@@ -482,7 +504,11 @@ export class RaftStore implements Router {
   }
 
   registerApply(registration: ApplyRegistration): void {
-    this.#applies.set(registration.region.id, { fsm: new ApplyFsm(this.#ctx, registration), mailbox: [], scheduled: false });
+    this.#applies.set(registration.region.id, {
+      fsm: new ApplyFsm(this.#ctx, registration),
+      mailbox: [],
+      scheduled: false,
+    });
   }
 
   closePeer(region: RegionId, peerId: number): void {
@@ -534,7 +560,10 @@ export class RaftStore implements Router {
     return undefined;
   }
 
-  createSplitPeer(region: Region, options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number }): void {
+  createSplitPeer(
+    region: Region,
+    options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number },
+  ): void {
     const ctx = this.#ctx;
     const self = findPeerOnStore(region, this.storeId as StoreId);
     assert(self !== undefined, 'a split child has no peer on this store', { region: region.id });
@@ -599,7 +628,7 @@ export class RaftStore implements Router {
       epoch: { confVer: 0, version: 0 },
       peers: [],
     };
-    const peer: Peer = { id: message.to.id as PeerId, storeId: this.storeId as StoreId, role: message.to.role };
+    const peer: Peer = { id: message.to.id, storeId: this.storeId as StoreId, role: message.to.role };
     const raftPeer = new RaftPeer({
       ctx: this.#ctx,
       peer,
@@ -781,7 +810,11 @@ export class RaftStore implements Router {
         if (this.#peers.has(msg.message.regionId)) {
           this.toPeer(msg.message.regionId, { type: 'peer-message', message: msg.message });
         } else {
-          onUnknownPeerMessage(this.#ctx, { createByMessage: (m, raftState) => this.#createByMessage(m, raftState) }, msg.message);
+          onUnknownPeerMessage(
+            this.#ctx,
+            { createByMessage: (m, raftState) => this.#createByMessage(m, raftState) },
+            msg.message,
+          );
         }
         return;
       case 'snapshot-received':

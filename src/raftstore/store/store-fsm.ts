@@ -32,7 +32,14 @@ function isFirstContact(message: PeerMessage): boolean {
 }
 
 function answer(ctx: StoreContext, message: PeerMessage, region: Region, body: PeerMessageBody): void {
-  ctx.transport.send({ regionId: message.regionId, from: message.to, to: message.from, epoch: region.epoch, range: undefined, body });
+  ctx.transport.send({
+    regionId: message.regionId,
+    from: message.to,
+    to: message.from,
+    epoch: region.epoch,
+    range: undefined,
+    body,
+  });
 }
 
 export function onUnknownPeerMessage(ctx: StoreContext, creator: PeerCreator, message: PeerMessage): void {
@@ -74,11 +81,7 @@ export function onUnknownPeerMessage(ctx: StoreContext, creator: PeerCreator, me
   if (isEpochStale(epoch, region.epoch)) {
     if (senderThen === undefined) {
       answer(ctx, message, region, { type: 'gc', mergeTarget: undefined });
-    } else if (
-      body.type !== 'raft' ||
-      body.message.type === MsgType.Vote ||
-      body.message.type === MsgType.PreVote
-    ) {
+    } else if (body.type !== 'raft' || body.message.type === MsgType.Vote || body.message.type === MsgType.PreVote) {
       answer(ctx, message, region, { type: 'check-stale-peer-response', region });
     }
     return;
@@ -117,7 +120,13 @@ function maybeCreate(ctx: StoreContext, creator: PeerCreator, message: PeerMessa
 }
 
 /** Whether live regions occupy the range; those that merged into an older incarnation of this region are sent away. */
-function isRangeTaken(ctx: StoreContext, regionId: RegionId, peerId: number, range: Region['range'], epoch: Region['epoch']): boolean {
+function isRangeTaken(
+  ctx: StoreContext,
+  regionId: RegionId,
+  peerId: number,
+  range: Region['range'],
+  epoch: Region['epoch'],
+): boolean {
   let taken = false;
   for (const other of ctx.meta.overlapping(range)) {
     if (other.id === regionId) {
@@ -130,11 +139,18 @@ function isRangeTaken(ctx: StoreContext, regionId: RegionId, peerId: number, ran
       continue;
     }
     if (canDestroy) {
-      const target = ctx.meta.pendingMergeTargets.get(regionId)?.get(other.id)?.peers.find((p) => p.storeId === ctx.storeId);
+      const target = ctx.meta.pendingMergeTargets
+        .get(regionId)
+        ?.get(other.id)
+        ?.peers.find((p) => p.storeId === ctx.storeId);
       ctx.router.toPeer(other.id, {
         type: 'merge-result',
         targetRegionId: regionId,
-        targetPeer: target ?? { id: peerId as Region['peers'][number]['id'], storeId: ctx.storeId as StoreId, role: 'voter' },
+        targetPeer: target ?? {
+          id: peerId as Region['peers'][number]['id'],
+          storeId: ctx.storeId as StoreId,
+          role: 'voter',
+        },
         kind: 'stale',
       });
       continue;

@@ -37,7 +37,10 @@ export function proposeCommitMerge(
   }
   const proposal = proposeAdmin(peer, command, () => {});
   if (proposal.type === 'proposed') {
-    peer.log.info({ source: command.source.id, carried: command.entries.length, index: proposal.index }, 'proposed CommitMerge');
+    peer.log.info(
+      { source: command.source.id, carried: command.entries.length, index: proposal.index },
+      'proposed CommitMerge',
+    );
   }
 }
 
@@ -83,11 +86,15 @@ export function onMergeResult(peer: RaftPeer, targetRegionId: RegionId, targetPe
     case 'target-log':
     case 'target-snapshot-step2':
       assert(peer.isInitialized, 'an uninitialized source was merged', { region: peer.regionId });
-      assert(peer.installing.type === 'none', 'a source was merged while it installs a snapshot', { region: peer.regionId });
+      assert(peer.installing.type === 'none', 'a source was merged while it installs a snapshot', {
+        region: peer.regionId,
+      });
       startDestroy(peer, true, `merged into region ${targetRegionId}`);
       return;
     case 'target-snapshot-step1':
-      assert(peer.installing.type === 'none', 'a source was merged while it installs a snapshot', { region: peer.regionId });
+      assert(peer.installing.type === 'none', 'a source was merged while it installs a snapshot', {
+        region: peer.regionId,
+      });
       if (peer.life.type !== 'active') {
         return;
       }

@@ -11,33 +11,28 @@ import { assert } from '../../../base/assert.ts';
 import type { AdminCommand } from '../../../codec/command.ts';
 import { decodeRaftCommand } from '../../../codec/raft-records.ts';
 import type { MergeState } from '../../../codec/store-record.ts';
-import { areSiblings, findPeerOnStore, formatRegion, isInJointState, regionsEqual, type Region } from '../../../meta/region.ts';
+import {
+  areSiblings,
+  findPeerOnStore,
+  formatRegion,
+  isInJointState,
+  regionsEqual,
+  type Region,
+} from '../../../meta/region.ts';
 import { EntryType, type Entry } from '../../../raft/types.ts';
 import type { AdminRefusal, AdminRequest } from '../../msg.ts';
 import { entrySizeBytes } from '../../peer/peer-storage.ts';
 import { checkAdmin, proposeAdmin } from '../../peer/propose.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
 import { answerCatchUp } from './catch-up.ts';
+import { minProgress } from './min-progress.ts';
 import { checkMerge } from './schedule.ts';
 
-type Check = { readonly type: 'ok'; readonly minIndex: number } | { readonly type: 'refused'; readonly refusal: AdminRefusal };
+type Check =
+  | { readonly type: 'ok'; readonly minIndex: number }
+  | { readonly type: 'refused'; readonly refusal: AdminRefusal };
 
 const refuse = (code: string, message: string): Check => ({ type: 'refused', refusal: { code, message } });
-
-/** Progress of every replica of the group as the leader knows it, the leader's own included. */
-export function minProgress(peer: RaftPeer): { readonly matched: number; readonly committed: number; readonly inSnapshot: number | undefined } {
-  let matched = Number.MAX_SAFE_INTEGER;
-  let committed = Number.MAX_SAFE_INTEGER;
-  let inSnapshot: number | undefined;
-  for (const view of peer.node.progress()) {
-    matched = Math.min(matched, view.match);
-    committed = Math.min(committed, view.id === peer.peer.id ? peer.node.committed : view.committed);
-    if (view.state === 'snapshot') {
-      inSnapshot = view.id;
-    }
-  }
-  return { matched, committed, inSnapshot };
-}
 
 /** Entries that may stand between the slowest replica and PrepareMerge without making catch-up ambiguous (P9). */
 function isHarmless(entry: Entry): boolean {
@@ -95,7 +90,10 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
     return refuse('TargetNotHere', `target region ${target.id} is not on store ${ctx.storeId}`);
   }
   if (!regionsEqual(local, target)) {
-    return refuse('TargetChanged', `target region ${target.id} is ${formatRegion(local)} here, not ${formatRegion(target)}`);
+    return refuse(
+      'TargetChanged',
+      `target region ${target.id} is ${formatRegion(local)} here, not ${formatRegion(target)}`,
+    );
   }
   const { matched, committed, inSnapshot } = minProgress(peer);
   if (inSnapshot !== undefined) {
@@ -137,7 +135,10 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
     }
   }
   if (carriedBytes > config.entrySizeMaxBytes * 0.9) {
-    return refuse('LogGapTooLarge', `the entries some peer may lack are ${carriedBytes} bytes, more than one entry may carry`);
+    return refuse(
+      'LogGapTooLarge',
+      `the entries some peer may lack are ${carriedBytes} bytes, more than one entry may carry`,
+    );
   }
   // Not raised to the commit index: a leader may have committed what its own disk does not hold yet.
   return { type: 'ok', minIndex: matched + 1 };

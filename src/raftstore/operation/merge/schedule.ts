@@ -7,7 +7,7 @@ import type { Entry } from '../../../raft/types.ts';
 import { findPeerOnStore, type Region } from '../../../meta/region.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
 import { voteForRollback } from './rollback.ts';
-import { minProgress } from './prepare.ts';
+import { minProgress } from './min-progress.ts';
 import { validateTarget } from './validate-target.ts';
 
 /** Runs one look and arranges the next; the timer dies with the merge. */

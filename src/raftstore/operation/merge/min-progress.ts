@@ -1,0 +1,21 @@
+/** How far the slowest replica of a group is, as its leader knows. */
+import type { RaftPeer } from '../../peer/raft-peer.ts';
+
+/** Progress of every replica of the group as the leader knows it, the leader's own included. */
+export function minProgress(peer: RaftPeer): {
+  readonly matched: number;
+  readonly committed: number;
+  readonly inSnapshot: number | undefined;
+} {
+  let matched = Number.MAX_SAFE_INTEGER;
+  let committed = Number.MAX_SAFE_INTEGER;
+  let inSnapshot: number | undefined;
+  for (const view of peer.node.progress()) {
+    matched = Math.min(matched, view.match);
+    committed = Math.min(committed, view.id === peer.peer.id ? peer.node.committed : view.committed);
+    if (view.state === 'snapshot') {
+      inSnapshot = view.id;
+    }
+  }
+  return { matched, committed, inSnapshot };
+}

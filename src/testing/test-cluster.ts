@@ -3,6 +3,7 @@
  * service on loopback ports, with their data in a temporary directory that `close` removes. Only the process borders
  * are missing. Must never be used for data that matters.
  */
+import { Mutex } from 'async-mutex';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -73,6 +74,8 @@ interface Slot {
 }
 
 export class TestCluster implements AsyncDisposable {
+  /** Starting and stopping share directories and addresses: one change of a store at a time. */
+  readonly #changes: Mutex = new Mutex();
   readonly #options: StartClusterOptions;
   readonly #root: string;
   #pd: { readonly process: PdProcess; readonly net: GrpcNet } | undefined;
@@ -116,37 +119,43 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /** Stops a store. Graceful lets its leaders move away first; otherwise it is gone as after a crash, but closes its files. */
-  async stopStore(number: number, options: { readonly graceful?: boolean } = {}): Promise<void> {
-    const slot = this.#slot(number);
-    const { running } = slot;
-    if (running !== undefined) {
-      slot.running = undefined;
-      await running.process.close({ graceful: options.graceful ?? false });
-      await running.net.close(0);
-    }
+  stopStore(number: number, options: { readonly graceful?: boolean } = {}): Promise<void> {
+    return this.#changes.runExclusive(async () => {
+      const slot = this.#slot(number);
+      const { running } = slot;
+      if (running !== undefined) {
+        slot.running = undefined;
+        await running.process.close({ graceful: options.graceful ?? false });
+        await running.net.close(0);
+      }
+    });
   }
 
   /** Starts a stopped store again with its data, at the same address. */
-  async startStore(number: number): Promise<void> {
-    const slot = this.#slot(number);
-    if (slot.running === undefined) {
-      await this.#start(slot);
-    }
+  startStore(number: number): Promise<void> {
+    return this.#changes.runExclusive(async () => {
+      const slot = this.#slot(number);
+      if (slot.running === undefined) {
+        await this.#start(slot);
+      }
+    });
   }
 
   /** Adds an empty store and returns it. */
-  async addStore(): Promise<TestStore> {
-    const number = this.#slots.length + 1;
-    const slot: Slot = {
-      number,
-      dataDir: join(this.#root, `store-${number}`),
-      address: '127.0.0.1:0',
-      id: 0,
-      running: undefined,
-    };
-    await this.#start(slot);
-    this.#slots.push(slot);
-    return this.stores[number - 1] as TestStore;
+  addStore(): Promise<TestStore> {
+    return this.#changes.runExclusive(async () => {
+      const number = this.#slots.length + 1;
+      const slot: Slot = {
+        number,
+        dataDir: join(this.#root, `store-${number}`),
+        address: '127.0.0.1:0',
+        id: 0,
+        running: undefined,
+      };
+      await this.#start(slot);
+      this.#slots.push(slot);
+      return this.stores[number - 1] as TestStore;
+    });
   }
 
   /** Closes clients, stores and placement service and removes the data. Idempotent. */

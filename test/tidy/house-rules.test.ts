@@ -105,7 +105,7 @@ describe('tests', () => {
   });
 
   test('say why they are skipped', () => {
-    const skips = findAll(tests, /^.*\.(skip|skipIf|runIf)\b.*$/m, 'code');
+    const skips = findAll(tests, /^.*\b(?:describe|it|test)(?:\.\w+)*\.(skip|skipIf|runIf)\b.*$/m, 'code');
     const lines = (path: string): string[] => readText(path).split('\n');
     const unexplained = skips.filter(({ place, path }) => {
       const line = Number(place.slice(path.length + 1).split(':')[0]);

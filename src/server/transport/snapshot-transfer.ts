@@ -167,7 +167,7 @@ export class SnapshotSends {
           finish(`no answer for ${TRANSFER_STALL_MS} ms`);
         }
       }
-      return (outcome as { readonly problem: string | undefined }).problem;
+      return outcome.problem;
     } finally {
       this.#cancels.delete(cancel);
       stream.cancel(RpcStatus.CANCELLED, 'the transfer is over');
@@ -221,9 +221,14 @@ export interface SnapshotTarget {
 /** Serves one incoming transfer. */
 export function receiveTransfer(
   stream: TypedStream<SnapshotReply, SnapshotPart>,
-  options: { readonly env: { readonly clock: Clock; readonly log: Logger }; readonly target: SnapshotTarget; readonly fromStore: number },
+  options: {
+    readonly env: { readonly clock: Clock; readonly log: Logger };
+    readonly target: SnapshotTarget;
+    readonly self: StoreIdentity;
+    readonly fromStore: number;
+  },
 ): void {
-  const { env, target, fromStore } = options;
+  const { env, target, self, fromStore } = options;
   const chunks = new BoundedQueue<SnapshotChunk>(CHUNKS_WAITING_MAX);
   let transfer: { readonly message: PeerMessage; readonly receiver: SnapshotReceiver } | undefined;
   let isWorking = false;
@@ -279,8 +284,8 @@ export function receiveTransfer(
       return;
     }
     if (part.type === 'message') {
-      if (transfer !== undefined) {
-        answer(false, 'a transfer carries one snapshot');
+      if (transfer !== undefined || part.message.to.storeId !== self.storeId) {
+        answer(false, transfer === undefined ? `this is store ${self.storeId}, not ${part.message.to.storeId}` : 'a transfer carries one snapshot');
         return;
       }
       try {

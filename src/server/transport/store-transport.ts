@@ -147,6 +147,6 @@ export function addPeerService(
     };
   });
   builder.stream(peerMethods.snapshot, (stream, call) => {
-    receiveTransfer(stream, { env, target, fromStore: checkCaller(call, self) });
+    receiveTransfer(stream, { env, target, self, fromStore: checkCaller(call, self) });
   });
 }

@@ -38,6 +38,7 @@ import {
   pdMethods,
   placementMethods,
 } from '../../../src/rpc/services.ts';
+import { PdConfigError, type PdConfigInput, pdConfig } from '../../../src/server/pd/config.ts';
 import { type PdProcess, startPd } from '../../../src/server/pd/pd-process.ts';
 import { type RegionSpec, makeRegion } from './world.ts';
 
@@ -114,9 +115,9 @@ describe('placement process', () => {
   let pd: PdProcess;
   let channel: Channel;
 
-  async function start(): Promise<void> {
+  function makeEnv(): Env {
     const clock = realClock();
-    const env: Env = {
+    return {
       clock,
       rng: createRng(4),
       net,
@@ -127,7 +128,10 @@ describe('placement process', () => {
         throw new Error(`aborted: ${reason}`, { cause });
       },
     };
-    pd = await startPd({ env, config: { dataDir: 'pd', listenAddress: '127.0.0.1:0', closeGraceMs: 50 } });
+  }
+
+  async function start(): Promise<void> {
+    pd = await startPd({ env: makeEnv(), config: { dataDir: 'pd', listenAddress: '127.0.0.1:0', closeGraceMs: 50 } });
     channel = net.dial(pd.address);
   }
 
@@ -215,6 +219,40 @@ describe('placement process', () => {
       CALL,
     );
     expect([reply.kvs, reply.header?.error]).toEqual([[], undefined]);
+  });
+
+  test('a data directory that is in use, of another cluster or missing is refused with a hint', async () => {
+    const second = (config: Partial<PdConfigInput>) =>
+      startPd({ env: makeEnv(), config: { dataDir: 'pd', listenAddress: '127.0.0.1:0', ...config } });
+    const refusal = { code: 'EngineOpen', hint: expect.stringMatching(/./u) };
+    await expect(second({})).rejects.toMatchObject(refusal);
+    await expect(second({ dataDir: 'elsewhere', createIfMissing: false })).rejects.toMatchObject(refusal);
+    await pd.close();
+    await expect(second({ clusterId: pd.clusterId + 1n })).rejects.toMatchObject(refusal);
+    await start();
+  });
+
+  test('an address that is taken or that nobody can reach is refused, and the data directory is free afterwards', async () => {
+    const taken = startPd({ env: makeEnv(), config: { dataDir: 'other', listenAddress: pd.address } });
+    await expect(taken).rejects.toMatchObject({ code: 'Listen', hint: expect.stringContaining('another address') });
+    const unreachable = startPd({ env: makeEnv(), config: { dataDir: 'other', listenAddress: '0.0.0.0:0' } });
+    await expect(unreachable).rejects.toMatchObject({
+      code: 'BadConfig',
+      message: expect.stringContaining('advertiseAddress'),
+    });
+    const config = { dataDir: 'other', listenAddress: '0.0.0.0:0', advertiseAddress: 'pd.example:2379' };
+    await using advertised = await startPd({ env: makeEnv(), config });
+    expect([advertised.address, advertised.clientUrl]).toEqual(['pd.example:2379', 'http://pd.example:2379']);
+  });
+
+  test.each([
+    ['no replicas', { cluster: { maxReplicas: 0 } }],
+    ['down before disconnected', { cluster: { storeDownMs: 10, storeDisconnectedMs: 20 } }],
+    ['a member id of 0', { memberId: 0 }],
+    ['no directory', { dataDir: '' }],
+    ['a cluster id beyond 2^53', { clusterId: 2n ** 53n }],
+  ])('settings that cannot work are refused: %s', (_what, input) => {
+    expect(() => pdConfig({ dataDir: 'x', ...input })).toThrow(PdConfigError);
   });
 
   test('calls for another cluster or another member are refused', async () => {

@@ -1,12 +1,23 @@
 import { describe, expect, test } from 'vitest';
-import { utf8 } from '../../../src/base/bytes.ts';
+import { toHex, utf8 } from '../../../src/base/bytes.ts';
 import { createMemoryEngineFactory } from '../../../src/engine/memory/memory-engine.ts';
 import { MemoryDisk } from '../../../src/engine/memory/crash-model.ts';
 import { type Engine, EngineOpenError } from '../../../src/env/engine.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
 import type { PdCommand } from '../../../src/pd/state/pd-state.ts';
-import { decodeStore, encodeStore } from '../../../src/pd/state/record.ts';
+import {
+  decodeGc,
+  decodeLimit,
+  decodeMeta,
+  decodeStore,
+  decodeSwitches,
+  encodeGc,
+  encodeLimit,
+  encodeMeta,
+  encodeStore,
+  encodeSwitches,
+} from '../../../src/pd/state/record.ts';
 import { LocalStateLog, loadState } from '../../../src/pd/state/state-log.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { R, S, makeRegion } from './world.ts';
@@ -202,11 +213,61 @@ describe('persistence', () => {
     await expect(disk.clock.settle(loadState(engine))).rejects.toThrow(EngineOpenError);
   });
 
-  test('a store record has fixed bytes in format 1', () => {
-    const bytes = encodeStore(record(2, 'offline'));
-    expect(Buffer.from(bytes).toString('hex')).toBe(GOLDEN_STORE);
-    expect(decodeStore(bytes)).toEqual(record(2, 'offline'));
-  });
-});
+  const meta = {
+    clusterId: 2n ** 52n + 1n,
+    bootstrapped: true,
+    maxReplicas: 3,
+    bootstrapWallMs: 1_700_000_000_123,
+    firstRegion: FIRST,
+  };
+  const switches = new Map([
+    ['merge-checker', true],
+    ['balance-leader', false],
+  ]);
+  const service = { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER };
 
-const GOLDEN_STORE = '9a0102ab3132372e302e302e313a32a0019192a4686f7374a26832a3312e30ce6553f100c3cb4278bcfe5687b000';
+  test.each([
+    [
+      'store',
+      encodeStore(record(2, 'offline')),
+      decodeStore,
+      record(2, 'offline'),
+      '9a0102ab3132372e302e302e313a32a0019192a4686f7374a26832a3312e30ce6553f100c3cb4278bcfe5687b000',
+    ],
+    [
+      'cluster',
+      encodeMeta(meta),
+      decodeMeta,
+      meta,
+      '9601d30010000000000001c303cb4278bcfe5687b000c40f970102c400c40001019193ccc90100',
+    ],
+    ['small limit', encodeLimit(2_000), (bytes: Uint8Array) => decodeLimit(bytes, 'limit'), 2_000, '9201cd07d0'],
+    [
+      'large limit',
+      encodeLimit(1_700_000_005_000),
+      (bytes: Uint8Array) => decodeLimit(bytes, 'limit'),
+      1_700_000_005_000,
+      '9201cb4278bcfe57b88000',
+    ],
+    [
+      'switches',
+      encodeSwitches(switches),
+      (bytes: Uint8Array) => new Map(decodeSwitches(bytes)),
+      switches,
+      '92019292ae62616c616e63652d6c6561646572c292ad6d657267652d636865636b6572c3',
+    ],
+    [
+      'safe points',
+      encodeGc(2n ** 60n, new Map([['cdc', service]])),
+      decodeGc,
+      { safePoint: 2n ** 60n, services: [service] },
+      '9301d310000000000000009193a3636463d32000000000000000cb433fffffffffffff',
+    ],
+  ] as [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown, string][])(
+    'a %s record has fixed bytes in format 1 and reads back',
+    (_what, bytes, decode, value, golden) => {
+      expect(toHex(bytes)).toBe(golden);
+      expect(decode(bytes)).toEqual(value);
+    },
+  );
+});

@@ -63,6 +63,9 @@ export function onPeerMessage(peer: RaftPeer, message: PeerMessage): void {
   if (peer.installing.type !== 'none' && raftMessage.type !== MsgType.Heartbeat && raftMessage.type !== MsgType.App) {
     return;
   }
+  if (raftMessage.type === MsgType.ReadIndex && peer.isLeader) {
+    peer.sharedReadsTerm = peer.node.term;
+  }
   const result = peer.node.step(raftMessage);
   if (result.type !== 'ok') {
     peer.log.debug({ type: raftMessage.type, result: JSON.stringify(result) }, 'raft message refused');

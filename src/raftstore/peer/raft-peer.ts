@@ -34,7 +34,12 @@ export type Installing =
   | { readonly type: 'none' }
   /** Stepped into Raft; its ready is not taken yet. */
   | { readonly type: 'accepted'; readonly region: Region; readonly staged: StagedSnapshot }
-  | { readonly type: 'persisting'; readonly region: Region; readonly staged: StagedSnapshot; readonly oldRegion: Region }
+  | {
+      readonly type: 'persisting';
+      readonly region: Region;
+      readonly staged: StagedSnapshot;
+      readonly oldRegion: Region;
+    }
   | { readonly type: 'installing'; readonly region: Region; readonly staged: StagedSnapshot };
 
 /** A snapshot of this replica for a follower. */
@@ -76,7 +81,9 @@ export interface PendingRead {
 export interface HeldRequest {
   readonly untilMs: number;
   readonly kind: 'merging' | 'no-leader';
-  readonly request: { readonly type: 'write'; readonly request: WriteRequest } | { readonly type: 'read'; readonly request: ReadRequest };
+  readonly request:
+    | { readonly type: 'write'; readonly request: WriteRequest }
+    | { readonly type: 'read'; readonly request: ReadRequest };
 }
 
 /** A split proposed for which ids were asked. */
@@ -135,7 +142,13 @@ export class RaftPeer {
   readonly lease: Lease;
   readonly newReads: ReadRequest[] = [];
   readonly pendingReads: PendingRead[] = [];
-  nextReadId = 1;
+  /**
+   * Starts at random: answers to an earlier life of this replica, or to another replica, must not look like answers to
+   * this one's reads.
+   */
+  nextReadId: number;
+  /** Term in which this leader gave a read index to a follower; 0 if in none. */
+  sharedReadsTerm = 0;
   /** Monotonic time of the newest read index asked for only to renew the lease. */
   renewAskedAtMs = 0;
 
@@ -186,6 +199,7 @@ export class RaftPeer {
     this.log = ctx.log.child({ region: region.id, peer: peer.id });
     this.pendingMerge = mergeState;
     this.lease = new Lease(config.leaderLeaseMs);
+    this.nextReadId = ctx.rng.below(2 ** 32) * 2 ** 20 + 1;
     this.lastApplyingIndex = applyState.appliedIndex;
     this.gcFromIndex = applyState.truncatedIndex + 1;
     this.storage = new PeerStorage({

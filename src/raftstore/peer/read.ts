@@ -5,7 +5,14 @@
  */
 import { rangeContains } from '../../base/key-range.ts';
 import type { ReadRequest } from '../msg.ts';
-import { epochNotMatchOf, keyNotInRegion, messageOnly, notLeader, readIndexNotReady, staleCommand } from '../refusal.ts';
+import {
+  epochNotMatchOf,
+  keyNotInRegion,
+  messageOnly,
+  notLeader,
+  readIndexNotReady,
+  staleCommand,
+} from '../refusal.ts';
 import type { PendingRead, RaftPeer } from './raft-peer.ts';
 import { checkHeader, hold } from './propose.ts';
 
@@ -41,9 +48,15 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     return;
   }
   if (peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs)) {
-    const waitFor = peer.ctx.router.applyConflict(peer.regionId, request.isPointRead === true ? request.keys : undefined);
+    const answered = peer.ctx.router.applyConflict(
+      peer.regionId,
+      request.isPointRead === true ? request.keys : undefined,
+    );
+    // A follower that was given a read index may show anything committed, even what is not applied here yet: a reader
+    // who saw that must not see less here.
+    const waitFor = peer.sharedReadsTerm === peer.node.term ? Math.max(answered, peer.node.committed) : answered;
     if (waitFor > peer.appliedIndex) {
-      // Writes of what is read were answered already; the engine shows them in a moment.
+      // What must be seen was answered or may have been shown already; the engine shows it in a moment.
       peer.pendingReads.push({
         id: peer.nextReadId++,
         term: peer.node.term,
@@ -135,7 +148,10 @@ export function serveReads(peer: RaftPeer): void {
         if (nowMs < request.header.deadlineMonoMs) {
           return true;
         }
-        request.respond({ type: 'refused', error: readIndexNotReady(peer.regionId, 'no quorum confirmed the read in time') });
+        request.respond({
+          type: 'refused',
+          error: readIndexNotReady(peer.regionId, 'no quorum confirmed the read in time'),
+        });
         return false;
       });
       if (waiting.length > 0 || (read.requests.length === 0 && nowMs - read.sentAtMs < peer.ctx.config.leaderLeaseMs)) {

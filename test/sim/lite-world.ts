@@ -447,7 +447,7 @@ export class LiteWorld {
     if (target === undefined || !(await this.#there(target.store, rng))) {
       return { type: 'fail', error: 'nobody to ask' };
     }
-    const result = await this.#read(target, [utf8(request.key)], (engine) =>
+    const result = await this.#read(target, [utf8(request.key)], true, (engine) =>
       engine.get(dataKey(utf8(request.key))).then((stored) => (stored === undefined ? undefined : decodeDataValue(stored)?.value)),
     );
     if (result.type === 'refused') {
@@ -465,6 +465,7 @@ export class LiteWorld {
   #read<T>(
     target: { store: number; region: Region; peer: Peer; isLeader: boolean },
     keys: readonly Uint8Array[],
+    isPointRead: boolean,
     read: (engine: import('../../src/env/engine.ts').Engine, region: Region) => Promise<T>,
   ): Promise<{ readonly type: 'ok'; readonly value: T } | { readonly type: 'refused'; readonly error: string }> {
     const { store, region, peer, isLeader } = target;
@@ -481,7 +482,7 @@ export class LiteWorld {
         );
       };
       clock.deliver(() => {
-        this.cluster.machine(store).store?.read({ header: this.#header(region, peer, store), keys, replicaRead: !isLeader, respond });
+        this.cluster.machine(store).store?.read({ header: this.#header(region, peer, store), keys, replicaRead: !isLeader, isPointRead, respond });
       }, 'client');
     });
   }
@@ -491,7 +492,7 @@ export class LiteWorld {
     if (target === undefined || !(await this.#there(target.store, rng))) {
       return { type: 'fail', error: 'nobody to ask' };
     }
-    const result = await this.#read(target, [utf8(request.start)], async (engine, region) => {
+    const result = await this.#read(target, [utf8(request.start)], false, async (engine, region) => {
       const clipped = intersectRanges(region.range, { start: utf8(request.start), end: utf8(request.end) });
       if (clipped === undefined) {
         return { rows: [], coveredTo: request.start };

@@ -43,7 +43,7 @@ export const context = (change: Partial<Context> = {}): Context => ({
 });
 
 export class KvFixture implements KvBackend {
-  readonly clock = new ManualClock();
+  readonly clock: ManualClock;
   readonly engine: Engine;
   readonly kv: RawKv;
   readonly writes: WriteRequest[] = [];

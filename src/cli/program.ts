@@ -28,16 +28,19 @@ class NotUnderstoodError extends Error {
 
 export type RegisterCommands = (program: Command, app: App) => void;
 
-/** Runs one command line (without the program's own name) and returns the exit code. Never throws, never exits. */
-export async function runCli(
-  args: readonly string[],
-  io: CliIo,
-  connector: Connector,
+/** Where commander's own output goes: help that was asked for, and help shown because a word is missing. */
+interface HelpText {
+  asked: string;
+  missing: string;
+}
+
+/** The whole command tree. Nothing runs before it is told to parse. */
+export function buildProgram(
+  app: App,
   more: readonly RegisterCommands[],
-): Promise<ExitCode> {
-  const app: App = { io, connector, exitCode: EXIT_DONE };
-  let help = '';
-  let usageError = '';
+  help: HelpText = { asked: '', missing: '' },
+): Command {
+  const { io } = app;
   const program = new Command('braid')
     .description('A Raft-replicated, range-partitioned key-value store.')
     .version(packageVersion(), '-V, --version', 'print the version')
@@ -47,11 +50,10 @@ export async function runCli(
     .configureHelp({ sortOptions: false })
     .configureOutput({
       writeOut: (text) => {
-        help += text;
+        help.asked += text;
       },
-      // Help asked for by leaving out a command.
       writeErr: (text) => {
-        usageError += text;
+        help.missing += text;
       },
       outputError: () => {},
       getOutHelpWidth: () => io.stdout.columns || 100,
@@ -68,29 +70,41 @@ export async function runCli(
   }
   addVersionCommand(program, app);
   catchExits(program);
+  return program;
+}
+
+/** Runs one command line (without the program's own name) and returns the exit code. Never throws, never exits. */
+export async function runCli(
+  args: readonly string[],
+  io: CliIo,
+  connector: Connector,
+  more: readonly RegisterCommands[],
+): Promise<ExitCode> {
+  const app: App = { io, connector, exitCode: EXIT_DONE };
+  const help: HelpText = { asked: '', missing: '' };
   try {
-    await program.parseAsync(hoistLeadingFlags(args), { from: 'user' });
+    await buildProgram(app, more, help).parseAsync(hoistLeadingFlags(args), { from: 'user' });
     return app.exitCode;
   } catch (error) {
     try {
-      return await explain(error, io, help, usageError);
+      return await explain(error, io, help);
     } catch (failure) {
       return failure instanceof ReaderGoneError ? EXIT_DONE : EXIT_FAILURE;
     }
   }
 }
 
-async function explain(error: unknown, io: CliIo, help: string, usageError: string): Promise<ExitCode> {
+async function explain(error: unknown, io: CliIo, help: HelpText): Promise<ExitCode> {
   if (!(error instanceof NotUnderstoodError)) {
     await io.stderr.write(formatFailure('run the command', error, !(error instanceof AppError)));
     return io.signal.aborted ? EXIT_INTERRUPTED : EXIT_FAILURE;
   }
   if (error.error.exitCode === 0) {
-    await io.stdout.write(help);
+    await io.stdout.write(help.asked);
     return EXIT_DONE;
   }
   if (error.error.code === 'commander.help') {
-    await io.stderr.write(usageError);
+    await io.stderr.write(help.missing);
     return EXIT_FAILURE;
   }
   const [first = '', ...rest] = error.error.message.replace(/^error: /, '').split('\n');

@@ -16,6 +16,7 @@ import { ERROR_CODES } from './error-catalogue.ts';
 import { watchOperator } from './operator-watch.ts';
 import {
   EVENT_SHAPE,
+  PROBLEM_SHAPE,
   STORE_SHAPE,
   operatorObject,
   operatorShape,
@@ -36,6 +37,7 @@ export function registerCtlCommands(program: Command, app: App): void {
     .description('Asks the placement service about the cluster and tells it what to do.')
     .helpGroup('Cluster:');
   statusCommand(ctl, app);
+  checkCommand(ctl, app);
   storeCommands(ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.'), app);
   regionCommands(
     ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'),
@@ -65,7 +67,6 @@ function statusCommand(ctl: Command, app: App): void {
   addCommand<object>(ctl, app, {
     usage: 'status',
     summary: 'Show health, stores, regions, running operators and problems on one screen',
-    details: 'The exit code is 5 if there are problems.',
     examples: ['braid ctl status', 'braid ctl status -o json --pd 10.0.0.1:2379,10.0.0.2:2379'],
     modes: COMMON_MODES,
     mode: 'table',
@@ -143,6 +144,28 @@ function statusCommand(ctl: Command, app: App): void {
           ...(status.problems.length === 0 ? [] : [problemSection('Problems', status.problems)]),
         ],
       });
+      return EXIT_DONE;
+    },
+  });
+}
+
+function checkCommand(ctl: Command, app: App): void {
+  addCommand<object>(ctl, app, {
+    usage: 'check',
+    summary: 'List what keeps the cluster from being healthy, for monitors',
+    details: 'The exit code is 0 if there is nothing and 5 if there is something.',
+    examples: ['braid ctl check', 'braid ctl check -q -o json'],
+    modes: COMMON_MODES,
+    mode: 'table',
+    task: () => 'check the cluster',
+    run: async (session) => {
+      const admin = await session.admin();
+      const { bootstrapped, problems } = await admin.status(session.limits());
+      const isHealthy = bootstrapped && problems.length === 0;
+      await session.printer.list(PROBLEM_SHAPE, problems, { healthy: isHealthy, bootstrapped });
+      if (!bootstrapped) {
+        await session.printer.note('the cluster is not bootstrapped: no store has joined yet');
+      }
       return isHealthy ? EXIT_DONE : EXIT_NO;
     },
   });

@@ -90,6 +90,12 @@ const PROBLEM_COLUMNS: readonly Column<Problem>[] = [
   { head: 'next step', cell: (problem) => problem.hint },
 ];
 
+export const PROBLEM_SHAPE: ListShape<Problem> = {
+  kind: 'ProblemList',
+  columns: PROBLEM_COLUMNS,
+  toObject: (problem) => ({ ...problem }),
+};
+
 export const problemSection = (title: string, problems: readonly Problem[]): Section =>
   section(title, PROBLEM_COLUMNS, problems);
 

@@ -11,7 +11,10 @@ const ROLES = ['store', 'pd'] as const;
 type RoleName = (typeof ROLES)[number];
 
 export function registerConfig(program: Command, app: App): void {
-  const config = program.command('config').summary('Print or check configuration files').description('Print or check configuration files.');
+  const config = program
+    .command('config')
+    .summary('Print or check configuration files')
+    .description('Print or check configuration files.');
   const sample = config
     .command('default')
     .argument('<role>', `whose settings: ${ROLES.join(' or ')}`, choice(ROLES))

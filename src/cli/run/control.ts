@@ -47,7 +47,10 @@ export class StopRequests {
     const onTerm = onSignal('SIGTERM');
     interrupted.addEventListener('abort', onInterrupt, { once: true });
     process.on('SIGTERM', onTerm);
-    this.#removers.push(() => interrupted.removeEventListener('abort', onInterrupt), () => process.off('SIGTERM', onTerm));
+    this.#removers.push(
+      () => interrupted.removeEventListener('abort', onInterrupt),
+      () => process.off('SIGTERM', onTerm),
+    );
     if (process.send !== undefined) {
       const onMessage = (message: unknown): void => {
         if (isStopMessage(message)) {
@@ -57,7 +60,10 @@ export class StopRequests {
       const onDisconnect = (): void => this.#arrive({ graceful: false, reason: 'the parent process is gone' });
       process.on('message', onMessage);
       process.on('disconnect', onDisconnect);
-      this.#removers.push(() => process.off('message', onMessage), () => process.off('disconnect', onDisconnect));
+      this.#removers.push(
+        () => process.off('message', onMessage),
+        () => process.off('disconnect', onDisconnect),
+      );
     }
   }
 

@@ -73,7 +73,11 @@ export function registerDev(program: Command, app: App): void {
         `Regions split at ${formatBytes(REGION_SIZE_DEFAULT_BYTES)} instead of ${formatBytes(DEFAULT_STORE_CONFIG.raftstore.regionMaxSizeBytes)}, so that little data already makes many regions.`,
     )
     .addOption(flag('--data-dir <directory>', 'where everything is kept').default('./braid-data'))
-    .addOption(flag('--stores <n>', 'number of stores; at least as many as the directory already has').default(undefined, '3').argParser(count(1, STORES_MAX)))
+    .addOption(
+      flag('--stores <n>', 'number of stores; at least as many as the directory already has')
+        .default(undefined, '3')
+        .argParser(count(1, STORES_MAX)),
+    )
     .addOption(
       flag('--port-base <port>', 'port of the placement service; stores use the ones behind it')
         .default(undefined, String(PORT_BASE_DEFAULT))
@@ -95,7 +99,9 @@ export function registerDev(program: Command, app: App): void {
   command.action(async () => {
     const flags = command.opts<DevFlags>();
     const task = flags.addStore === true ? 'add a store' : 'run the cluster';
-    app.exitCode = await runReported(app, task, () => (flags.addStore === true ? addStore(app, flags) : runCluster(app, flags)));
+    app.exitCode = await runReported(app, task, () =>
+      flags.addStore === true ? addStore(app, flags) : runCluster(app, flags),
+    );
   });
 }
 
@@ -242,7 +248,9 @@ async function requireFree(address: string, portBase: number): Promise<void> {
   });
   if (error !== undefined) {
     throw new DevError(
-      error.code === 'EADDRINUSE' ? `the port ${address} is in use` : `the port ${address} cannot be used: ${error.message}`,
+      error.code === 'EADDRINUSE'
+        ? `the port ${address} is in use`
+        : `the port ${address} cannot be used: ${error.message}`,
       `stop the program that uses it (another "braid dev"?), or choose other ports: --port-base ${portBase + 10_000 > 65_000 ? 12_379 : portBase + 10_000}`,
     );
   }
@@ -260,7 +268,10 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
   if (numbers.length > STORES_MAX) {
     throw new DevError(`${dataDir} has ${numbers.length} stores`, `"braid dev" runs at most ${STORES_MAX}`);
   }
-  for (const address of [pdAddress(portBase), ...numbers.flatMap((n) => [storeAddress(portBase, n), statusAddress(portBase, n)])]) {
+  for (const address of [
+    pdAddress(portBase),
+    ...numbers.flatMap((n) => [storeAddress(portBase, n), statusAddress(portBase, n)]),
+  ]) {
     await requireFree(address, portBase);
   }
   mkdirSync(join(dataDir, 'log'), { recursive: true });
@@ -288,7 +299,9 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
       for (const member of members) {
         void member.exited().then((exit) => {
           if (!isStopping) {
-            void app.io.stderr.write(`the ${member.name} ${describeExit(exit)}; the others keep running, see ${join(dataDir, 'log')}\n`);
+            void app.io.stderr.write(
+              `the ${member.name} ${describeExit(exit)}; the others keep running, see ${join(dataDir, 'log')}\n`,
+            );
           }
         });
       }
@@ -339,7 +352,10 @@ async function addStore(app: App, flags: DevFlags): Promise<ExitCode> {
   const { dataDir } = flags;
   const record = readRecord(dataDir);
   if (record === undefined) {
-    throw new DevError(`there is no cluster in ${dataDir}`, 'start one with "braid dev", or name its directory with --data-dir');
+    throw new DevError(
+      `there is no cluster in ${dataDir}`,
+      'start one with "braid dev", or name its directory with --data-dir',
+    );
   }
   const { portBase } = record;
   const present = storesIn(dataDir);

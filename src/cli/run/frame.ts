@@ -14,7 +14,10 @@ export const LOG_FLAGS = (): Option[] => [
 
 /** Has no environment twin: there is a variable for every setting. */
 function setFlag(): Option {
-  const option = new Option('--set <setting=value>', 'any other setting, for example raftstore.split-check=1s; may be repeated');
+  const option = new Option(
+    '--set <setting=value>',
+    'any other setting, for example raftstore.split-check=1s; may be repeated',
+  );
   return option.default([], 'none').argParser((text: string, before: readonly string[]) => {
     if (!/^[a-z]+\.[a-z-]+=/.test(text)) {
       throw new InvalidArgumentError('Write section.key=value, for example raftstore.split-check=1s.');

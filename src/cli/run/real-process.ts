@@ -29,7 +29,9 @@ export function createRealProcess(options: {
   const net: GrpcNet = createGrpcNet({ onInvariantError: (error) => onInvariantError(error) });
   const env = realEnv({
     net,
-    engines: createLevelEngineFactory(options.blockCacheBytes === undefined ? {} : { blockCacheBytes: options.blockCacheBytes }),
+    engines: createLevelEngineFactory(
+      options.blockCacheBytes === undefined ? {} : { blockCacheBytes: options.blockCacheBytes },
+    ),
     log,
     ...(failpoints === undefined ? {} : { failpoints: parseFailpoints(failpoints) }),
   });

@@ -107,7 +107,12 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
       return EXIT_FAILURE;
     }
     store = first;
-    announceReady({ type: 'ready', address: store.address, statusAddress: store.statusAddress, storeId: store.storeId });
+    announceReady({
+      type: 'ready',
+      address: store.address,
+      statusAddress: store.statusAddress,
+      storeId: store.storeId,
+    });
     await app.io.stdout.write(`ready: store ${store.storeId} at ${store.address}, cluster ${store.clusterId}\n`);
     const why = await Promise.race([stop, failed]);
     if (why === undefined) {

@@ -261,6 +261,7 @@ class FakeAdmin {
 
 const READS: readonly (readonly string[])[] = [
   ['ctl', 'status'],
+  ['ctl', 'check'],
   ['ctl', 'store', 'list'],
   ['ctl', 'store', 'show', '1'],
   ['ctl', 'region', 'list'],
@@ -292,7 +293,7 @@ describe('every reading command', () => {
     const wide = await admin.run([...args, '-o', 'wide', '--no-headers']);
     expect(wide.code).toBe(0);
     const lines = await admin.run([...args, '-o', 'jsonl']);
-    for (const line of lines.stdout.trimEnd().split('\n')) {
+    for (const line of lines.stdout.split('\n').filter((text) => text !== '')) {
       expect(JSON.parse(line)).toBeTypeOf('object');
     }
   });
@@ -478,8 +479,11 @@ describe('answers that are no', () => {
     const sick = new FakeAdmin();
     sick.problems = [{ code: 'StoreDown', message: 'store 3 is down', hint: 'start it', storeId: 3, regionId: 0 }];
     const status = await sick.run(['ctl', 'status']);
-    expect(status.code).toBe(5);
+    expect(status.code).toBe(0);
     expect(status.stdout).toContain('StoreDown   store 3 is down   start it\n');
+    const check = await sick.run(['ctl', 'check']);
+    expect(check.code).toBe(5);
+    expect(check.stdout).toContain('StoreDown   store 3 is down   start it\n');
     const explained = await new FakeAdmin().run(['ctl', 'explain', 'merge', '4', '2']);
     expect(explained.code).toBe(5);
     expect(explained.stdout).toContain(

@@ -139,7 +139,8 @@ export function serveReads(peer: RaftPeer): void {
       for (const request of read.requests) {
         request.respond({ type: 'refused', error: staleCommand() });
       }
-    } else if (read.index !== 0 && peer.appliedIndex >= read.index && !peer.isMerging) {
+    } else if (read.index !== 0 && peer.appliedIndex >= read.index && !peer.isMerging && peer.installing.type === 'none') {
+      // While a snapshot is installed the applied index is already the snapshot's, the data is not.
       for (const request of read.requests) {
         serve(peer, request);
       }

@@ -11,6 +11,16 @@ export {
 } from './conf-change.ts';
 export { configProblem, PENDING_READS_MAX, type RaftConfig } from './config.ts';
 export {
+  describeEntries,
+  describeEntry,
+  describeHardState,
+  describeMessage,
+  describeProgressMap,
+  describeReady,
+  describeSnapshot,
+  describeSoftState,
+} from './describe.ts';
+export {
   entriesSizeBytes,
   ENTRY_OVERHEAD_BYTES,
   entrySizeBytes,

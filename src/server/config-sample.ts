@@ -59,7 +59,10 @@ export function configSample(role: Role): string {
     if (setting.words !== undefined) {
       out.push(`# One of ${setting.words.join(', ')}.`);
     }
-    out.push(`# Environment: ${settingVariable(setting)}`, `${setting.key} = ${formatSetting(setting, setting.initial)}`);
+    out.push(
+      `# Environment: ${settingVariable(setting)}`,
+      `${setting.key} = ${formatSetting(setting, setting.initial)}`,
+    );
   }
   return `${out.join('\n')}\n`;
 }

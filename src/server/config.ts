@@ -64,7 +64,10 @@ function checkStoreConfig(config: StoreProcessConfig): void {
   refuseProblem(checkRaftstoreConfig(raftstore));
   refuseWildcard('server', server.addr, server.advertiseAddr);
   if (server.pd.length === 0) {
-    throw new ConfigError('server.pd names no placement service', 'name at least one endpoint, for example --pd 127.0.0.1:2379');
+    throw new ConfigError(
+      'server.pd names no placement service',
+      'name at least one endpoint, for example --pd 127.0.0.1:2379',
+    );
   }
   for (const endpoint of server.pd) {
     if (!isAddress(stripScheme(endpoint))) {
@@ -76,7 +79,10 @@ function checkStoreConfig(config: StoreProcessConfig): void {
   }
   for (const label of server.labels) {
     if (parseLabel(label) === undefined) {
-      throw new ConfigError(`server.labels contains "${label}"`, 'write labels as key=value, for example --labels zone=a,host=h1');
+      throw new ConfigError(
+        `server.labels contains "${label}"`,
+        'write labels as key=value, for example --labels zone=a,host=h1',
+      );
     }
   }
 }
@@ -148,7 +154,10 @@ function readFile(role: Role, path: string, values: Map<string, Value>): void {
       throw unknownSection(role, section, content, [...bySection.keys()], lines);
     }
     if (content === null || typeof content !== 'object' || Array.isArray(content)) {
-      throw new ConfigError(`${lines.of('', section)}: ${section} must be a section`, `write [${section}] on a line of its own`);
+      throw new ConfigError(
+        `${lines.of('', section)}: ${section} must be a section`,
+        `write [${section}] on a line of its own`,
+      );
     }
     for (const [key, raw] of Object.entries(content)) {
       const setting = known.get(key);
@@ -204,7 +213,9 @@ function unknownSection(
   const closest = closestName(section, known);
   return new ConfigError(
     `${where}: unknown section [${section}]`,
-    closest === undefined ? `sections are ${known.map((name) => `[${name}]`).join(', ')}` : `did you mean [${closest}]?`,
+    closest === undefined
+      ? `sections are ${known.map((name) => `[${name}]`).join(', ')}`
+      : `did you mean [${closest}]?`,
   );
 }
 
@@ -233,7 +244,10 @@ class LineFinder {
       }
       const assigned = /^\s*("?)([\w.-]+)\1\s*=/.exec(line);
       const name = assigned?.[2];
-      if (name !== undefined && ((current === section && name === key) || (current === '' && name === `${section}.${key}`))) {
+      if (
+        name !== undefined &&
+        ((current === section && name === key) || (current === '' && name === `${section}.${key}`))
+      ) {
         return `${this.#path}:${index + 1}`;
       }
     }
@@ -243,7 +257,11 @@ class LineFinder {
 
 // ------------------------------------------------------------------------------------------------- environment, flags
 
-function readEnvironment(role: Role, env: Readonly<Record<string, string | undefined>>, values: Map<string, Value>): void {
+function readEnvironment(
+  role: Role,
+  env: Readonly<Record<string, string | undefined>>,
+  values: Map<string, Value>,
+): void {
   const own = new Map(SETTINGS[role].map((setting) => [settingVariable(setting), setting]));
   const others = new Set(SETTINGS[role === 'store' ? 'pd' : 'store'].map(settingVariable));
   for (const [name, raw] of Object.entries(env)) {

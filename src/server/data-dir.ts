@@ -17,7 +17,13 @@ import { applyStateKey, regionStateRange } from '../engine/keyspace.ts';
 import type { Engine, EngineFactory } from '../env/engine.ts';
 import type { Logger } from '../env/log.ts';
 import { epochsEqual, INITIAL_EPOCH, type Region, type Store } from '../meta/region.ts';
-import { bootstrapStore, clearFirstRegion, firstRegion, prepareFirstRegion, readStoreIdent } from '../raftstore/store/bootstrap.ts';
+import {
+  bootstrapStore,
+  clearFirstRegion,
+  firstRegion,
+  prepareFirstRegion,
+  readStoreIdent,
+} from '../raftstore/store/bootstrap.ts';
 import type { StorePd } from './pd-client.ts';
 
 const IDENT_FILE = 'IDENT';
@@ -30,7 +36,7 @@ const DIRECTORY_MODE = 0o700;
 export class DirectoryClusterMismatchError extends AppError {
   constructor(path: string, own: bigint, service: bigint) {
     super('ClusterMismatch', `${path} belongs to cluster ${own}, but the placement service is of cluster ${service}`, {
-      hint: 'start with the --pd of the directory\'s cluster, or choose another --data-dir for a new store of this cluster',
+      hint: "start with the --pd of the directory's cluster, or choose another --data-dir for a new store of this cluster",
       details: { path, directoryClusterId: String(own), serviceClusterId: String(service) },
     });
   }
@@ -121,7 +127,11 @@ async function readIdentFile(path: string): Promise<StoreIdent | undefined> {
     if ((cause as { code?: unknown }).code === 'ENOENT') {
       return undefined;
     }
-    throw new DataDirError(`${file} cannot be read: ${String(cause)}`, 'check the permissions of the data directory', cause);
+    throw new DataDirError(
+      `${file} cannot be read: ${String(cause)}`,
+      'check the permissions of the data directory',
+      cause,
+    );
   }
   let record: { format?: unknown; clusterId?: unknown; storeId?: unknown };
   try {
@@ -237,7 +247,9 @@ async function preparedRegion(engine: Engine, storeId: StoreId): Promise<Region 
 // ------------------------------------------------------------------------------------------------- space
 
 /** Size and free space of the file system below a directory. */
-export async function fileSystemSpace(path: string): Promise<{ readonly capacityBytes: number; readonly availableBytes: number }> {
+export async function fileSystemSpace(
+  path: string,
+): Promise<{ readonly capacityBytes: number; readonly availableBytes: number }> {
   const { bsize, blocks, bavail } = await statfs(path);
   return { capacityBytes: bsize * blocks, availableBytes: bsize * bavail };
 }

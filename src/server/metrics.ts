@@ -74,7 +74,12 @@ export class Metrics {
   }
 
   /** Counters that differ in one label. */
-  counters<L extends string>(name: string, help: string, label: string, values: readonly L[]): Readonly<Record<L, Counter>> {
+  counters<L extends string>(
+    name: string,
+    help: string,
+    label: string,
+    values: readonly L[],
+  ): Readonly<Record<L, Counter>> {
     const counters = Object.fromEntries(values.map((value) => [value, new Counter()])) as Record<L, Counter>;
     this.#add({
       name,
@@ -117,7 +122,9 @@ export class Metrics {
       type: 'histogram',
       // Labels nobody used yet would only lengthen the text.
       lines: () =>
-        values.flatMap((value) => (histograms[value].count === 0 ? [] : [...histograms[value].lines(name, { [label]: value })])),
+        values.flatMap((value) =>
+          histograms[value].count === 0 ? [] : [...histograms[value].lines(name, { [label]: value })],
+        ),
     });
     return histograms;
   }

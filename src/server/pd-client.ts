@@ -7,7 +7,14 @@ import { AppError } from '../base/app-error.ts';
 import type { RegionId, StoreId } from '../base/ids.ts';
 import { BadMessageError } from '../codec/bad-message-error.ts';
 import { fromWireStore, toWireRegion, toWireStore } from '../codec/meta-wire.ts';
-import { fromWireReply, fromWireRoute, fromWireSplitIds, toRequestHeader, toWireReport, toWireStats } from '../codec/pd-wire.ts';
+import {
+  fromWireReply,
+  fromWireRoute,
+  fromWireSplitIds,
+  toRequestHeader,
+  toWireReport,
+  toWireStats,
+} from '../codec/pd-wire.ts';
 import { UnavailableError } from '../client/errors.ts';
 import { PdClient as RoutingClient } from '../client/pd-client.ts';
 import type { Clock, TimerId } from '../env/clock.ts';
@@ -379,14 +386,23 @@ export class StorePd implements PdClient {
   }
 
   /** @throws PlacementRefusedError for an error in the answer's header */
-  async #ask<Request, Reply extends { readonly header?: { readonly error?: { readonly type: ErrorType; readonly message: string } | undefined } | undefined }>(
-    method: UnaryMethod<Request, Reply>,
-    request: Request,
-  ): Promise<Reply> {
+  async #ask<
+    Request,
+    Reply extends {
+      readonly header?:
+        | { readonly error?: { readonly type: ErrorType; readonly message: string } | undefined }
+        | undefined;
+    },
+  >(method: UnaryMethod<Request, Reply>, request: Request): Promise<Reply> {
     const reply = await this.#client.call(method, request, { timeoutMs: CALL_TIMEOUT_MS });
     const error = reply.header?.error;
     if (error !== undefined && error.type !== ErrorType.OK) {
-      throw new PlacementRefusedError(method.path, error.type, error.message, 'see "braid ctl status" for the state of the cluster');
+      throw new PlacementRefusedError(
+        method.path,
+        error.type,
+        error.message,
+        'see "braid ctl status" for the state of the cluster',
+      );
     }
     return reply;
   }

@@ -100,7 +100,13 @@ export const DEFAULT_STORE_CONFIG: StoreProcessConfig = Object.freeze({
 });
 
 export const DEFAULT_PD_PROCESS_CONFIG: PdProcessConfig = Object.freeze({
-  pd: Object.freeze({ name: 'pd', addr: '127.0.0.1:2379', advertiseAddr: '', dataDir: 'braid-pd', gracefulStopMs: 5_000 }),
+  pd: Object.freeze({
+    name: 'pd',
+    addr: '127.0.0.1:2379',
+    advertiseAddr: '',
+    dataDir: 'braid-pd',
+    gracefulStopMs: 5_000,
+  }),
   placement: DEFAULT_PLACEMENT_CONFIG,
   allocation: DEFAULT_ALLOCATION_CONFIG,
   log: Object.freeze({ level: 'info', file: '' }),
@@ -228,7 +234,8 @@ const RAFTSTORE: readonly Setting[] = sectionOf('raftstore', DEFAULT_RAFTSTORE_C
   tickMs: 'Length of one Raft tick.',
   heartbeatTicks: "Ticks between a leader's heartbeats.",
   electionTicks: 'Ticks without a leader before an election; the wait is random between one and two times this.',
-  leaderLeaseMs: 'How long a leader answers reads without asking its followers. Below the election timeout minus one tick.',
+  leaderLeaseMs:
+    'How long a leader answers reads without asking its followers. Below the election timeout minus one tick.',
   entrySizeMaxBytes: 'Largest write that is accepted.',
   proposalBatchOpsMax: 'Most operations merged into one Raft entry.',
   proposalBatchBytesMax: 'Most bytes merged into one Raft entry.',
@@ -277,7 +284,8 @@ const PLACEMENT: readonly Setting[] = sectionOf('placement', DEFAULT_PLACEMENT_C
   maxReplicas: 'Wanted voters of every region.',
   locationLabels: 'Store labels from the widest to the narrowest failure domain.',
   jointConsensus: 'Change several replicas in one joint step; off means one by one.',
-  storeDisconnectedMs: 'Silence after which a store counts as disconnected: nothing is sent to it, nothing is repaired yet.',
+  storeDisconnectedMs:
+    'Silence after which a store counts as disconnected: nothing is sent to it, nothing is repaired yet.',
   storeDownMs: 'Silence after which a store counts as down and its replicas are replaced.',
   stepStoreSilentMs: 'A step that needs a store silent for so long is given up.',
   storeCheckMs: 'Interval of checks that turn an empty removing store into a removed one.',
@@ -308,7 +316,8 @@ const PLACEMENT: readonly Setting[] = sectionOf('placement', DEFAULT_PLACEMENT_C
   warmupReportedRatio: 'Share of known regions that must have reported before anything is scheduled ...',
   warmupMaxMs: '... unless so much time has passed since the start.',
   leaderTolerance: 'Leaders a store may have above another one before a leader is moved.',
-  regionToleranceRatio: 'A region is moved for balance only if the difference exceeds this multiple of the average region size.',
+  regionToleranceRatio:
+    'A region is moved for balance only if the difference exceeds this multiple of the average region size.',
   splitMergeIntervalMs: 'A region is not merged automatically so long after a split, nor after the start.',
   mergeSourceSizeMaxBytes: 'Only regions up to this size are merged automatically.',
   mergeSourceKeysMax: 'Only regions with up to so many keys are merged automatically.',
@@ -324,7 +333,8 @@ const ALLOCATION: readonly Setting[] = sectionOf('allocation', DEFAULT_ALLOCATIO
   tsoWaitRoundsMax: 'Rounds of waiting for a time stamp before the call fails.',
 });
 
-const log = (): readonly Setting[] => sectionOf('log', DEFAULT_STORE_CONFIG.log, LOG_DESCRIPTIONS, { level: LOG_LEVELS });
+const log = (): readonly Setting[] =>
+  sectionOf('log', DEFAULT_STORE_CONFIG.log, LOG_DESCRIPTIONS, { level: LOG_LEVELS });
 
 /** Every key of a role, section by section. */
 export const SETTINGS: Readonly<Record<Role, readonly Setting[]>> = Object.freeze({
@@ -354,7 +364,12 @@ export const isAddress = (text: string): boolean => {
 function parseNumber(setting: Setting, raw: unknown): Parsed {
   const value = typeof raw === 'string' && /^\d+(?:\.\d+)?$/.test(raw.trim()) ? Number(raw) : raw;
   const wantsInteger = setting.kind === 'integer';
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0 || (wantsInteger && !Number.isSafeInteger(value))) {
+  if (
+    typeof value !== 'number' ||
+    !Number.isFinite(value) ||
+    value < 0 ||
+    (wantsInteger && !Number.isSafeInteger(value))
+  ) {
     return { problem: wantsInteger ? 'must be a whole number' : 'must be a number that is not negative' };
   }
   return value === 0 && !setting.zeroAllowed ? { problem: 'must be larger than 0' } : { value };
@@ -400,13 +415,21 @@ export function parseSetting(setting: Setting, raw: unknown): Parsed {
       if (typeof raw !== 'string' || (raw !== '' && !isAddress(raw))) {
         return { problem: 'must be an address, host:port' };
       }
-      return raw === '' && setting.initial !== '' && setting.key === 'addr' ? { problem: 'must not be empty' } : { value: raw };
+      return raw === '' && setting.initial !== '' && setting.key === 'addr'
+        ? { problem: 'must not be empty' }
+        : { value: raw };
     case 'text':
       return typeof raw === 'string' ? { value: raw } : { problem: 'must be a text in quotes' };
     case 'texts': {
-      const list: unknown = typeof raw === 'string' ? raw.split(',').map((part) => part.trim()).filter((part) => part !== '') : raw;
+      const list: unknown =
+        typeof raw === 'string'
+          ? raw
+              .split(',')
+              .map((part) => part.trim())
+              .filter((part) => part !== '')
+          : raw;
       return Array.isArray(list) && list.every((part) => typeof part === 'string')
-        ? { value: Object.freeze([...(list as string[])]) }
+        ? { value: Object.freeze([...list]) }
         : { problem: 'must be a list of texts, such as ["a", "b"]' };
     }
   }

@@ -30,10 +30,14 @@ export interface StatusServer {
 
 export class StatusListenError extends AppError {
   constructor(address: string, cause: unknown) {
-    super('Listen', `cannot listen on the status address ${address}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      hint: 'stop the process that uses it, or choose another --status-addr (an empty one switches the status port off)',
-      cause,
-    });
+    super(
+      'Listen',
+      `cannot listen on the status address ${address}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        hint: 'stop the process that uses it, or choose another --status-addr (an empty one switches the status port off)',
+        cause,
+      },
+    );
   }
 }
 

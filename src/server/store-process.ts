@@ -141,7 +141,10 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
   const status =
     server.statusAddr === ''
       ? undefined
-      : await startStatusServer(server.statusAddr, statusRoutes(() => pages.routes));
+      : await startStatusServer(
+          server.statusAddr,
+          statusRoutes(() => pages.routes),
+        );
   if (status !== undefined) {
     closers.add(() => status.close());
   }
@@ -166,7 +169,14 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
     snapshotChunkBytes: raftstore.snapshotChunkBytes,
   });
   closers.add(() => transport.close());
-  const store = await RaftStore.open({ env: storeEnv, config: raftstore, storeId: ident.storeId, engine, transport, pd });
+  const store = await RaftStore.open({
+    env: storeEnv,
+    config: raftstore,
+    storeId: ident.storeId,
+    engine,
+    transport,
+    pd,
+  });
   closers.add(() => store.stop());
   transport.onUnreachable = (storeId) => store.storeUnreachable(storeId);
   pd.onStep = (step) => store.onStep(step);
@@ -427,15 +437,22 @@ function routesOf(source: StatusSource): StatusRoutes {
         clientStreams: tikv.streamCount,
       }),
     // The first member is what test suites of TiKV clients look for.
-    '/config': () => jsonPage({ storage: { 'api-version': 1, 'enable-ttl': config.storage.enableTtl }, settings: settingsJson(config, origins) }),
+    '/config': () =>
+      jsonPage({
+        storage: { 'api-version': 1, 'enable-ttl': config.storage.enableTtl },
+        settings: settingsJson(config, origins),
+      }),
     '/regions': () => jsonPage(store.status().map(regionJson)),
     '/regions/': (rest) => {
       const found = store.status().find((status) => String(status.region.id) === rest);
-      return found === undefined ? jsonPage({ error: `no region ${rest} on this store` }, 404) : jsonPage(regionJson(found));
+      return found === undefined
+        ? jsonPage({ error: `no region ${rest} on this store` }, 404)
+        : jsonPage(regionJson(found));
     },
     '/metrics': () => ({ contentType: 'text/plain; version=0.0.4; charset=utf-8', body: metrics.text() }),
     '/livez': () => jsonPage({ live: true }),
-    '/readyz': () => (health.isServing ? jsonPage({ ready: true }) : jsonPage({ ready: false, reason: 'stopping' }, 503)),
+    '/readyz': () =>
+      health.isServing ? jsonPage({ ready: true }) : jsonPage({ ready: false, reason: 'stopping' }, 503),
   };
 }
 

@@ -31,7 +31,20 @@ const temporary = (): TemporaryDirectory => {
 
 /** A store on free ports with its own directory, run to its end. */
 const server = (dataDir: string, pd: string, ...more: readonly string[]): Promise<Ended> =>
-  braid(['server', '--addr', '127.0.0.1:0', '--status-addr', '', '--data-dir', dataDir, '--pd', pd, '--log-level', 'silent', ...more]);
+  braid([
+    'server',
+    '--addr',
+    '127.0.0.1:0',
+    '--status-addr',
+    '',
+    '--data-dir',
+    dataDir,
+    '--pd',
+    pd,
+    '--log-level',
+    'silent',
+    ...more,
+  ]);
 
 /** All errors are three lines. */
 function lines(ended: Ended): { readonly what: string; readonly why: string; readonly next: string } {
@@ -45,7 +58,10 @@ describe('flags and settings', () => {
   test('an unknown flag is refused and the closest one named', async () => {
     const ended = await braid(['server', '--data-dri', 'x']);
     expect(ended.code).toBe(1);
-    expect(lines(ended)).toMatchObject({ what: "unknown option '--data-dri'", next: expect.stringContaining('--data-dir') as string });
+    expect(lines(ended)).toMatchObject({
+      what: "unknown option '--data-dri'",
+      next: expect.stringContaining('--data-dir') as string,
+    });
   });
 
   test('an unknown key in a file is refused with its line and the closest one', async () => {
@@ -114,14 +130,26 @@ describe('starting a store', () => {
     const pd = new Program(['pd', '--addr', '127.0.0.1:0', '--data-dir', place.join('pd'), '--log-level', 'silent']);
     programs.push(pd);
     const [, other = ''] = await pd.line(/^ready: placement service at (\S+),/m);
-    const args = ['server', '--addr', '127.0.0.1:0', '--status-addr', '', '--data-dir', place.join('data'), '--log-level', 'silent'];
+    const args = [
+      'server',
+      '--addr',
+      '127.0.0.1:0',
+      '--status-addr',
+      '',
+      '--data-dir',
+      place.join('data'),
+      '--log-level',
+      'silent',
+    ];
     const store = new Program([...args, '--pd', other]);
     programs.push(store);
     await store.line(/^ready: store/m);
     await store.kill();
     const ended = await braid([...args, '--pd', cluster.pdAddress]);
     expect(ended.code).toBe(1);
-    expect(lines(ended).why).toMatch(/data belongs to cluster \d+, but the placement service is of cluster \d+ \(ClusterMismatch\)$/);
+    expect(lines(ended).why).toMatch(
+      /data belongs to cluster \d+, but the placement service is of cluster \d+ \(ClusterMismatch\)$/,
+    );
     expect(lines(ended).next).toContain('--data-dir');
   });
 
@@ -137,7 +165,19 @@ describe('starting a store', () => {
     const port = await new Promise<number>((resolve) => {
       taken.listen(0, '127.0.0.1', () => resolve((taken.address() as { port: number }).port));
     });
-    const ended = await braid(['server', '--addr', `127.0.0.1:${port}`, '--status-addr', '', '--data-dir', temporary().join('data'), '--pd', cluster.pdAddress, '--log-level', 'silent']);
+    const ended = await braid([
+      'server',
+      '--addr',
+      `127.0.0.1:${port}`,
+      '--status-addr',
+      '',
+      '--data-dir',
+      temporary().join('data'),
+      '--pd',
+      cluster.pdAddress,
+      '--log-level',
+      'silent',
+    ]);
     await new Promise((resolve) => taken.close(resolve));
     expect(ended.code).toBe(1);
     expect(lines(ended).why).toContain(`127.0.0.1:${port}`);

@@ -52,7 +52,11 @@ export function ensureBuilt(): void {
 }
 
 /** Waits until `probe` returns something other than undefined or false; errors count as "not yet". */
-export async function waitFor<T>(what: string, probe: () => T | Promise<T>, limitMs: number = WAIT_MS): Promise<NonNullable<T>> {
+export async function waitFor<T>(
+  what: string,
+  probe: () => T | Promise<T>,
+  limitMs: number = WAIT_MS,
+): Promise<NonNullable<T>> {
   const deadline = performance.now() + limitMs;
   let last: unknown;
   for (;;) {
@@ -65,7 +69,9 @@ export async function waitFor<T>(what: string, probe: () => T | Promise<T>, limi
       last = error;
     }
     if (performance.now() >= deadline) {
-      throw new Error(`waited ${limitMs} ms for ${what}; last: ${last instanceof Error ? last.message : JSON.stringify(last)}`);
+      throw new Error(
+        `waited ${limitMs} ms for ${what}; last: ${last instanceof Error ? last.message : JSON.stringify(last)}`,
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
@@ -93,7 +99,10 @@ export class Program {
   stdout = '';
   stderr = '';
 
-  constructor(args: readonly string[], options: { readonly env?: Readonly<Record<string, string>>; readonly cwd?: string; readonly input?: string } = {}) {
+  constructor(
+    args: readonly string[],
+    options: { readonly env?: Readonly<Record<string, string>>; readonly cwd?: string; readonly input?: string } = {},
+  ) {
     ensureBuilt();
     this.child = spawn(process.execPath, [MAIN, ...args], {
       env: cleanEnvironment(options.env),
@@ -142,7 +151,10 @@ export class Program {
 }
 
 /** Runs the program to its end. */
-export async function braid(args: readonly string[], options: ConstructorParameters<typeof Program>[1] & { readonly limitMs?: number } = {}): Promise<Ended> {
+export async function braid(
+  args: readonly string[],
+  options: ConstructorParameters<typeof Program>[1] & { readonly limitMs?: number } = {},
+): Promise<Ended> {
   const program = new Program(args, options);
   const timer = setTimeout(() => program.child.kill('SIGKILL'), options.limitMs ?? READY_MS);
   const ended = await program.ended;
@@ -423,7 +435,10 @@ export class TestCluster implements AsyncDisposable {
     for (const client of this.#clients) {
       client.destroy();
     }
-    const programs = [...this.stores.filter((store) => store.isRunning).map((store) => store.program), ...(this.#pd === undefined ? [] : [this.#pd])];
+    const programs = [
+      ...this.stores.filter((store) => store.isRunning).map((store) => store.program),
+      ...(this.#pd === undefined ? [] : [this.#pd]),
+    ];
     await Promise.all(programs.map((program) => program.kill('SIGKILL')));
     this.directory[Symbol.dispose]();
   }

@@ -52,7 +52,18 @@ describe('braid dev', () => {
     const ROWS = 4000;
     const rows = Array.from({ length: ROWS }, (_, i) => `key${String(i).padStart(6, '0')}\t${'x'.repeat(1000)}`);
     writeFileSync(directory.join('rows.tsv.gz'), gzipSync(`${rows.join('\n')}\n`));
-    const imported = await braid(['import', directory.join('rows.tsv.gz'), '--no-header', '--key-column', '1', '--value-columns', '2', '--value-as', 'raw', ...pd]);
+    const imported = await braid([
+      'import',
+      directory.join('rows.tsv.gz'),
+      '--no-header',
+      '--key-column',
+      '1',
+      '--value-columns',
+      '2',
+      '--value-as',
+      'raw',
+      ...pd,
+    ]);
     expect(imported, imported.stderr).toMatchObject({ code: 0 });
     await waitFor('eight regions', async () => {
       const { stdout } = await braid(['ctl', 'region', 'list', '-o', 'json', ...pd]);
@@ -95,11 +106,16 @@ describe('braid dev', () => {
     const base = await freePortBase(PORTS);
     const program = dev('--port-base', String(base));
     await program.line(/^ready: braid put\/get/m);
-    const children = readFileSync(`/proc/${program.child.pid}/task/${program.child.pid}/children`, 'utf8').trim().split(' ').map(Number);
+    const children = readFileSync(`/proc/${program.child.pid}/task/${program.child.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .map(Number);
     expect(children).toHaveLength(4);
     // The placement service is started first; any other child is a store.
     process.kill(children[1] as number, 'SIGKILL');
-    await waitFor('the report', () => /the store \d was ended by SIGKILL; the others keep running/.test(program.stderr));
+    await waitFor('the report', () =>
+      /the store \d was ended by SIGKILL; the others keep running/.test(program.stderr),
+    );
     expect(await braid(['put', 'k', 'v', '--timeout', '20s', '--pd', `127.0.0.1:${base}`])).toMatchObject({ code: 0 });
     await program.kill('SIGKILL');
     await waitFor('every child to end', () => children.every((pid) => !isAlive(pid)));

@@ -7,7 +7,11 @@ import { braid, TestCluster, type TestStore, waitFor } from './cluster.ts';
 
 const KIB = 1024;
 /** Small regions, so that a few hundred kilobytes make several of them. */
-const SMALL_REGIONS = ['raftstore.region-max-size=96KiB', 'raftstore.region-split-size=48KiB', 'raftstore.split-check=200ms'];
+const SMALL_REGIONS = [
+  'raftstore.region-max-size=96KiB',
+  'raftstore.region-split-size=48KiB',
+  'raftstore.split-check=200ms',
+];
 
 const text = (bytes: Uint8Array | undefined): string | undefined => (bytes === undefined ? undefined : fromUtf8(bytes));
 
@@ -72,7 +76,9 @@ class Load {
 
   /** What is wrong with what a reader sees. */
   problems(found: ReadonlyMap<string, string>): string[] {
-    const lost = [...this.acknowledged].filter(([key, value]) => found.get(key) !== value).map(([key]) => `lost ${key}`);
+    const lost = [...this.acknowledged]
+      .filter(([key, value]) => found.get(key) !== value)
+      .map(([key]) => `lost ${key}`);
     const invented = [...found.keys()]
       .filter((key) => key.startsWith('load/') && !this.acknowledged.has(key) && !this.uncertain.has(key))
       .map((key) => `nobody acknowledged ${key}`);
@@ -167,9 +173,15 @@ describe('a cluster of processes', () => {
   });
 
   test('a new store receives replicas, and the status pages tell', async () => {
-    cluster = await TestCluster.start({ stores: 3, storeSettings: SMALL_REGIONS, pdSettings: ['placement.max-replicas=4'] });
+    cluster = await TestCluster.start({
+      stores: 3,
+      storeSettings: SMALL_REGIONS,
+      pdSettings: ['placement.max-replicas=4'],
+    });
     const client = await cluster.client({ timeoutMs: 20_000 });
-    await Promise.all(Array.from({ length: 200 }, (_, i) => client.put(`row/${String(i).padStart(4, '0')}`, 'x'.repeat(KIB))));
+    await Promise.all(
+      Array.from({ length: 200 }, (_, i) => client.put(`row/${String(i).padStart(4, '0')}`, 'x'.repeat(KIB))),
+    );
     const fourth = await cluster.addStore();
     await cluster.waitReplicated(4);
     const status = await fourth.page<{ storeId: number; serving: boolean; regions: number }>('/status');
@@ -177,7 +189,10 @@ describe('a cluster of processes', () => {
     expect(status.regions).toBeGreaterThan(0);
     expect(await fourth.page('/config')).toMatchObject({
       storage: { 'api-version': 1, 'enable-ttl': true },
-      settings: { 'raftstore.region-max-size': { value: 96 * KIB, origin: 'flag' }, 'raftstore.tick': { origin: 'default' } },
+      settings: {
+        'raftstore.region-max-size': { value: 96 * KIB, origin: 'flag' },
+        'raftstore.tick': { origin: 'default' },
+      },
     });
     const leader = await cluster.leaderOf(client, 'row/0000');
     const metrics = await leader.page<string>('/metrics');

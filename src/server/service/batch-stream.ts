@@ -113,10 +113,14 @@ export class BatchCommandsStream {
     };
     switch (command.$case) {
       case 'RawGet':
-        kv.rawGet(command.value, call, (value) => done('raw_get', { $case: 'RawGet', value }, value.regionError !== undefined));
+        kv.rawGet(command.value, call, (value) =>
+          done('raw_get', { $case: 'RawGet', value }, value.regionError !== undefined),
+        );
         return;
       case 'RawPut':
-        kv.rawPut(command.value, call, (value) => done('raw_put', { $case: 'RawPut', value }, value.regionError !== undefined));
+        kv.rawPut(command.value, call, (value) =>
+          done('raw_put', { $case: 'RawPut', value }, value.regionError !== undefined),
+        );
         return;
       case 'RawDelete':
         kv.rawDelete(command.value, call, (value) =>
@@ -139,7 +143,9 @@ export class BatchCommandsStream {
         );
         return;
       case 'RawScan':
-        kv.rawScan(command.value, call, (value) => done('raw_scan', { $case: 'RawScan', value }, value.regionError !== undefined));
+        kv.rawScan(command.value, call, (value) =>
+          done('raw_scan', { $case: 'RawScan', value }, value.regionError !== undefined),
+        );
         return;
       case 'RawBatchScan':
         kv.rawBatchScan(command.value, call, (value) =>
@@ -155,7 +161,9 @@ export class BatchCommandsStream {
         kv.rawCoprocessor(command.value, call, (value) => done('other', { $case: 'RawCoprocessor', value }, false));
         return;
       case 'GetHealthFeedback':
-        kv.getHealthFeedback(command.value, call, (value) => done('other', { $case: 'GetHealthFeedback', value }, false));
+        kv.getHealthFeedback(command.value, call, (value) =>
+          done('other', { $case: 'GetHealthFeedback', value }, false),
+        );
         return;
       case 'Empty': {
         const { testId, delayTime } = command.value;

@@ -236,12 +236,18 @@ export class RawKv {
     // The upper bound of a reverse scan may be the region's end, which no key check lets pass.
     const keys = reverse ? [] : [startKey];
     this.#read(context, call, keys, false, fail, (region) => {
-      const range = reverse ? reverseRange(startKey, endKey, region) : { start: startKey, end: clampEnd(endKey, region) };
+      const range = reverse
+        ? reverseRange(startKey, endKey, region)
+        : { start: startKey, end: clampEnd(endKey, region) };
       if (range === undefined) {
         fail(toWireRegionError(keyNotInRegion(startKey, region)), '');
         return;
       }
-      this.#scanning(fail, (snapshot) => this.#scan([{ range, reverse, limit, keyOnly }], snapshot), (kvs) => respond({ kvs }));
+      this.#scanning(
+        fail,
+        (snapshot) => this.#scan([{ range, reverse, limit, keyOnly }], snapshot),
+        (kvs) => respond({ kvs }),
+      );
     });
   }
 
@@ -260,7 +266,9 @@ export class RawKv {
         // An open end reaches up to where the next range starts.
         const bound = endKey.length === 0 && next !== undefined ? next.startKey : endKey;
         const isOrdered = next === undefined || compareBytes(startKey, next.startKey) * (reverse ? -1 : 1) < 0;
-        const range = reverse ? reverseRange(startKey, bound, region) : { start: startKey, end: clampEnd(bound, region) };
+        const range = reverse
+          ? reverseRange(startKey, bound, region)
+          : { start: startKey, end: clampEnd(bound, region) };
         if (!isOrdered) {
           fail(undefined, 'Invalid KeyRange: the ranges are not in order');
           return;
@@ -271,7 +279,11 @@ export class RawKv {
         }
         works.push({ range, reverse, limit: eachLimit, keyOnly });
       }
-      this.#scanning(fail, (snapshot) => this.#scan(works, snapshot), (kvs) => respond({ kvs }));
+      this.#scanning(
+        fail,
+        (snapshot) => this.#scan(works, snapshot),
+        (kvs) => respond({ kvs }),
+      );
     });
   }
 
@@ -286,16 +298,27 @@ export class RawKv {
       fail(undefined, `unknown checksum algorithm ${String(algorithm)}, only Crc64_Xor is supported`);
       return;
     }
-    this.#read(context, call, ranges.map((range) => range.startKey), false, fail, (region) => {
-      for (const { endKey } of ranges) {
-        if (compareEnds(endKey, region.range.end) > 0) {
-          fail(toWireRegionError(keyNotInRegion(endKey, region)), '');
-          return;
+    this.#read(
+      context,
+      call,
+      ranges.map((range) => range.startKey),
+      false,
+      fail,
+      (region) => {
+        for (const { endKey } of ranges) {
+          if (compareEnds(endKey, region.range.end) > 0) {
+            fail(toWireRegionError(keyNotInRegion(endKey, region)), '');
+            return;
+          }
         }
-      }
-      const parts = ranges.map(({ startKey, endKey }) => ({ start: startKey, end: endKey }));
-      this.#scanning(fail, (snapshot) => this.#checksum(parts, snapshot), (sum) => respond({ error: '', ...sum }));
-    });
+        const parts = ranges.map(({ startKey, endKey }) => ({ start: startKey, end: endKey }));
+        this.#scanning(
+          fail,
+          (snapshot) => this.#checksum(parts, snapshot),
+          (sum) => respond({ error: '', ...sum }),
+        );
+      },
+    );
   }
 
   /** Runs `work` on a view of the engine taken now, and answers. */
@@ -305,7 +328,11 @@ export class RawKv {
     done: (result: T) => void,
   ): void {
     if (this.#scansRunning >= SCANS_RUNNING_MAX) {
-      const busy: RegionError = { type: 'server-is-busy', reason: `${SCANS_RUNNING_MAX} scans are running`, backoffMs: 0 };
+      const busy: RegionError = {
+        type: 'server-is-busy',
+        reason: `${SCANS_RUNNING_MAX} scans are running`,
+        backoffMs: 0,
+      };
       fail(toWireRegionError(busy), '');
       return;
     }
@@ -351,7 +378,9 @@ export class RawKv {
           bytes += key.length + (keyOnly ? 0 : value.length);
         }
         if (bytes > SCAN_REPLY_BYTES_MAX) {
-          throw new RequestRefused(`the scan has more than ${SCAN_REPLY_BYTES_MAX} bytes of pairs; use a smaller limit`);
+          throw new RequestRefused(
+            `the scan has more than ${SCAN_REPLY_BYTES_MAX} bytes of pairs; use a smaller limit`,
+          );
         }
         ({ rest } = page);
       }
@@ -387,8 +416,17 @@ export class RawKv {
     reverse: boolean,
     limit: number,
     snapshot: EngineSnapshot,
-  ): Promise<{ readonly pairs: readonly { key: Uint8Array; value: Uint8Array }[]; readonly rest: KeyRange | undefined }> {
-    const page = await this.#engine.scan({ range: dataRange(range), reverse, limit, maxBytes: SCAN_PAGE_BYTES, snapshot });
+  ): Promise<{
+    readonly pairs: readonly { key: Uint8Array; value: Uint8Array }[];
+    readonly rest: KeyRange | undefined;
+  }> {
+    const page = await this.#engine.scan({
+      range: dataRange(range),
+      reverse,
+      limit,
+      maxBytes: SCAN_PAGE_BYTES,
+      snapshot,
+    });
     const nowSeconds = this.#nowSeconds();
     const pairs: { key: Uint8Array; value: Uint8Array }[] = [];
     let last: Uint8Array | undefined;
@@ -415,7 +453,10 @@ export class RawKv {
   rawPut(request: RawPutRequest, call: CallInfo, respond: Respond<RawPutResponse>): void {
     const { context, key, value, ttl } = request;
     const answer = (regionError: WireRegionError | undefined, error: string): void => respond({ regionError, error });
-    if (this.#refuse(context, request.cf, answer) || this.#refuseText(this.#keyProblem(key) ?? this.#ttlProblem(ttl), answer)) {
+    if (
+      this.#refuse(context, request.cf, answer) ||
+      this.#refuseText(this.#keyProblem(key) ?? this.#ttlProblem(ttl), answer)
+    ) {
       return;
     }
     this.#write(context, call, [{ type: 'put', key, value, expireAtSeconds: this.#expiry(ttl) }], answer);
@@ -486,7 +527,10 @@ export class RawKv {
     const { context, key, value, ttl } = request;
     const fail = (regionError: WireRegionError | undefined, error: string): void =>
       respond({ regionError, error, succeed: false, previousNotExist: false, previousValue: EMPTY_BYTES });
-    if (this.#refuse(context, request.cf, fail) || this.#refuseText(this.#keyProblem(key) ?? this.#ttlProblem(ttl), fail)) {
+    if (
+      this.#refuse(context, request.cf, fail) ||
+      this.#refuseText(this.#keyProblem(key) ?? this.#ttlProblem(ttl), fail)
+    ) {
       return;
     }
     const op: WriteOp = {
@@ -543,7 +587,9 @@ export class RawKv {
       return;
     }
     const given = request.splitKeys.length > 0 ? request.splitKeys : [request.splitKey];
-    const keys = [...given].sort(compareBytes).filter((key, i, all) => i === 0 || compareBytes(key, all[i - 1] as Uint8Array) !== 0);
+    const keys = [...given]
+      .sort(compareBytes)
+      .filter((key, i, all) => i === 0 || compareBytes(key, all[i - 1] as Uint8Array) !== 0);
     let problem: string | undefined;
     if (!request.isRawKv) {
       problem = 'only raw keys can be split keys (is_raw_kv): this store has no transactional keys';
@@ -615,7 +661,10 @@ export class RawKv {
     return this.#refuseText(refuseMode(context, cf), fail);
   }
 
-  #refuseText(problem: string | undefined, fail: (regionError: WireRegionError | undefined, error: string) => void): boolean {
+  #refuseText(
+    problem: string | undefined,
+    fail: (regionError: WireRegionError | undefined, error: string) => void,
+  ): boolean {
     if (problem === undefined) {
       return false;
     }

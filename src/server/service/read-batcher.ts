@@ -47,7 +47,10 @@ export class ReadBatcher {
     this.#done = [];
     this.#engine.getMany(keys).then(
       (values) => {
-        assert(values.length === done.length, 'the engine answers every key', { keys: done.length, values: values.length });
+        assert(values.length === done.length, 'the engine answers every key', {
+          keys: done.length,
+          values: values.length,
+        });
         for (let i = 0; i < done.length; i++) {
           (done[i] as ReadDone)(values[i], undefined);
         }

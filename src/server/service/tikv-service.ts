@@ -39,7 +39,9 @@ export class TikvService {
     });
     this.#unary(builder, tikvMethods.rawGet, 'raw_get', (request, call, respond) => kv.rawGet(request, call, respond));
     this.#unary(builder, tikvMethods.rawPut, 'raw_put', (request, call, respond) => kv.rawPut(request, call, respond));
-    this.#unary(builder, tikvMethods.rawDelete, 'raw_delete', (request, call, respond) => kv.rawDelete(request, call, respond));
+    this.#unary(builder, tikvMethods.rawDelete, 'raw_delete', (request, call, respond) =>
+      kv.rawDelete(request, call, respond),
+    );
     this.#unary(builder, tikvMethods.rawBatchGet, 'raw_batch_get', (request, call, respond) =>
       kv.rawBatchGet(request, call, respond),
     );
@@ -49,7 +51,9 @@ export class TikvService {
     this.#unary(builder, tikvMethods.rawBatchDelete, 'raw_batch_delete', (request, call, respond) =>
       kv.rawBatchDelete(request, call, respond),
     );
-    this.#unary(builder, tikvMethods.rawScan, 'raw_scan', (request, call, respond) => kv.rawScan(request, call, respond));
+    this.#unary(builder, tikvMethods.rawScan, 'raw_scan', (request, call, respond) =>
+      kv.rawScan(request, call, respond),
+    );
     this.#unary(builder, tikvMethods.rawBatchScan, 'raw_batch_scan', (request, call, respond) =>
       kv.rawBatchScan(request, call, respond),
     );

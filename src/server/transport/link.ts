@@ -100,7 +100,12 @@ export class Link {
   /** Takes a message for the next flush, or drops it. */
   send(message: PeerMessage): void {
     const { type } = this.#state;
-    if (type === 'pausing' || type === 'closed' || this.#queue.length >= QUEUE_MESSAGES_MAX || this.#queueBytes >= QUEUE_BYTES_MAX) {
+    if (
+      type === 'pausing' ||
+      type === 'closed' ||
+      this.#queue.length >= QUEUE_MESSAGES_MAX ||
+      this.#queueBytes >= QUEUE_BYTES_MAX
+    ) {
       this.stats.droppedMessages++;
       return;
     }

@@ -285,7 +285,12 @@ export function receiveTransfer(
     }
     if (part.type === 'message') {
       if (transfer !== undefined || part.message.to.storeId !== self.storeId) {
-        answer(false, transfer === undefined ? `this is store ${self.storeId}, not ${part.message.to.storeId}` : 'a transfer carries one snapshot');
+        answer(
+          false,
+          transfer === undefined
+            ? `this is store ${self.storeId}, not ${part.message.to.storeId}`
+            : 'a transfer carries one snapshot',
+        );
         return;
       }
       try {
@@ -296,7 +301,10 @@ export function receiveTransfer(
       return;
     }
     if (transfer === undefined || !chunks.push(part.chunk)) {
-      answer(false, transfer === undefined ? 'a chunk came before its snapshot' : 'more chunks than allowed are under way');
+      answer(
+        false,
+        transfer === undefined ? 'a chunk came before its snapshot' : 'more chunks than allowed are under way',
+      );
       return;
     }
     if (!isWorking) {

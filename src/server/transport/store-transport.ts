@@ -131,7 +131,10 @@ export function addPeerService(
     stream.onMessage = (messages) => {
       for (const message of messages) {
         if (message.to.storeId !== self.storeId) {
-          stream.cancel(RpcStatus.INVALID_ARGUMENT, `a message is for store ${message.to.storeId}, this is store ${self.storeId}`);
+          stream.cancel(
+            RpcStatus.INVALID_ARGUMENT,
+            `a message is for store ${message.to.storeId}, this is store ${self.storeId}`,
+          );
           return;
         }
         target.receive(message);

@@ -1,7 +1,11 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
 import { type ByteStream, RpcStatus, type RpcStatusCode, type ServerCall } from '../../../src/env/net.ts';
-import { BatchCommandsRequest, type BatchCommandsRequest_Request, BatchCommandsResponse } from '../../../src/gen/tikvpb.ts';
+import {
+  BatchCommandsRequest,
+  type BatchCommandsRequest_Request,
+  BatchCommandsResponse,
+} from '../../../src/gen/tikvpb.ts';
 import { ServiceBuilder } from '../../../src/rpc/service-builder.ts';
 import { tikvMethods } from '../../../src/rpc/services.ts';
 import { Metrics } from '../../../src/server/metrics.ts';
@@ -47,7 +51,12 @@ let stream: FakeStream;
 beforeEach(async () => {
   store = await KvFixture.open();
   metrics = new Metrics();
-  service = new TikvService({ kv: store.kv, clock: store.clock, metrics: new RequestMetrics(metrics), ownAddresses: ['me:1'] });
+  service = new TikvService({
+    kv: store.kv,
+    clock: store.clock,
+    metrics: new RequestMetrics(metrics),
+    ownAddresses: ['me:1'],
+  });
   stream = new FakeStream();
   open(stream);
 });
@@ -59,13 +68,18 @@ function open(fake: FakeStream, call: ServerCall = CALL): void {
 }
 
 const put = (key: string): BatchCommandsRequest_Request => ({
-  cmd: { $case: 'RawPut', value: { context: context(), key: utf8(key), value: utf8('v'), cf: '', ttl: 0, forCas: false } },
+  cmd: {
+    $case: 'RawPut',
+    value: { context: context(), key: utf8(key), value: utf8('v'), cf: '', ttl: 0, forCas: false },
+  },
 });
 const get = (key: string): BatchCommandsRequest_Request => ({
   cmd: { $case: 'RawGet', value: { context: context(), key: utf8(key), cf: '' } },
 });
-const message = (requests: readonly BatchCommandsRequest_Request[], requestIds = requests.map((_, i) => i + 1)): Uint8Array =>
-  BatchCommandsRequest.encode({ requests: [...requests], requestIds }).finish();
+const message = (
+  requests: readonly BatchCommandsRequest_Request[],
+  requestIds = requests.map((_, i) => i + 1),
+): Uint8Array => BatchCommandsRequest.encode({ requests: [...requests], requestIds }).finish();
 
 const ids = (): number[][] => stream.sent.map(({ requestIds }) => requestIds);
 
@@ -76,12 +90,49 @@ describe('the batch stream', () => {
       get('k1'),
       { cmd: { $case: 'RawDelete', value: { context: context(), key: utf8('k2'), cf: '', forCas: false } } },
       { cmd: { $case: 'RawBatchGet', value: { context: context(), keys: [utf8('k1')], cf: '' } } },
-      { cmd: { $case: 'RawBatchPut', value: { context: context(), pairs: [{ key: utf8('k3'), value: utf8('v') }], cf: '', ttl: 0, forCas: false, ttls: [] } } },
+      {
+        cmd: {
+          $case: 'RawBatchPut',
+          value: {
+            context: context(),
+            pairs: [{ key: utf8('k3'), value: utf8('v') }],
+            cf: '',
+            ttl: 0,
+            forCas: false,
+            ttls: [],
+          },
+        },
+      },
       { cmd: { $case: 'RawBatchDelete', value: { context: context(), keys: [utf8('k4')], cf: '', forCas: false } } },
-      { cmd: { $case: 'RawScan', value: { context: context(), startKey: utf8('b'), endKey: utf8(''), limit: 9, keyOnly: false, cf: '', reverse: false } } },
-      { cmd: { $case: 'RawDeleteRange', value: { context: context(), startKey: utf8('m'), endKey: utf8('n'), cf: '' } } },
-      { cmd: { $case: 'RawBatchScan', value: { context: context(), ranges: [], eachLimit: 1, keyOnly: false, cf: '', reverse: false } } },
-      { cmd: { $case: 'RawCoprocessor', value: { context: context(), coprName: '', coprVersionReq: '', ranges: [], data: utf8('') } } },
+      {
+        cmd: {
+          $case: 'RawScan',
+          value: {
+            context: context(),
+            startKey: utf8('b'),
+            endKey: utf8(''),
+            limit: 9,
+            keyOnly: false,
+            cf: '',
+            reverse: false,
+          },
+        },
+      },
+      {
+        cmd: { $case: 'RawDeleteRange', value: { context: context(), startKey: utf8('m'), endKey: utf8('n'), cf: '' } },
+      },
+      {
+        cmd: {
+          $case: 'RawBatchScan',
+          value: { context: context(), ranges: [], eachLimit: 1, keyOnly: false, cf: '', reverse: false },
+        },
+      },
+      {
+        cmd: {
+          $case: 'RawCoprocessor',
+          value: { context: context(), coprName: '', coprVersionReq: '', ranges: [], data: utf8('') },
+        },
+      },
       { cmd: { $case: 'GetHealthFeedback', value: { context: context() } } },
       { cmd: { $case: 'Empty', value: { testId: 7, delayTime: 0 } } },
       {},
@@ -89,8 +140,10 @@ describe('the batch stream', () => {
     const numbers = requests.map((_, i) => 1000 + i);
     stream.onMessage(message(requests, numbers));
     await store.clock.runAll();
-    const answers = new Map(stream.sent.flatMap(({ requestIds, responses }) => requestIds.map((id, i) => [id, responses[i]?.cmd] as const)));
-    expect([...answers.keys()].sort()).toEqual(numbers);
+    const answers = new Map(
+      stream.sent.flatMap(({ requestIds, responses }) => requestIds.map((id, i) => [id, responses[i]?.cmd] as const)),
+    );
+    expect([...answers.keys()].sort((a, b) => a - b)).toEqual(numbers);
     for (const [i, { cmd }] of requests.entries()) {
       expect(answers.get(1000 + i)?.$case).toBe(cmd?.$case);
     }
@@ -186,22 +239,36 @@ describe('unary twins', () => {
     const builder = new ServiceBuilder();
     service.addTo(builder);
     const { unary } = builder.build();
-    const ask = async <Request, Reply>(method: { path: string; request: { encode(r: Request): Uint8Array }; reply: { decode(b: Uint8Array): Reply } }, request: Request) => {
+    const ask = async <Request, Reply>(
+      method: { path: string; request: { encode(r: Request): Uint8Array }; reply: { decode(b: Uint8Array): Reply } },
+      request: Request,
+    ) => {
       const handler = unary.get(method.path);
       if (handler === undefined) {
         throw new Error(`no ${method.path}`);
       }
-      return method.reply.decode(await store.clock.settle(handler(method.request.encode(request), { ...CALL, timeoutMs: 200 })));
+      return method.reply.decode(
+        await store.clock.settle(handler(method.request.encode(request), { ...CALL, timeoutMs: 200 })),
+      );
     };
     await store.put('k', 'v');
     const found = await ask(tikvMethods.rawGet, { context: context(), key: utf8('k'), cf: '' });
     expect(fromUtf8(found.value)).toBe('v');
     expect(store.reads[0]?.header.deadlineMonoMs).toBeLessThanOrEqual(store.clock.monoMs() + 200);
-    expect(await ask(tikvMethods.rawGetKeyTTL, { context: context(), key: utf8('k'), cf: '' })).toMatchObject({ ttl: 0, notFound: false });
-    expect(await ask(tikvMethods.unsafeDestroyRange, { context: context(), startKey: utf8('a'), endKey: utf8('b') })).toMatchObject({
+    expect(await ask(tikvMethods.rawGetKeyTTL, { context: context(), key: utf8('k'), cf: '' })).toMatchObject({
+      ttl: 0,
+      notFound: false,
+    });
+    expect(
+      await ask(tikvMethods.unsafeDestroyRange, { context: context(), startKey: utf8('a'), endKey: utf8('b') }),
+    ).toMatchObject({
       error: expect.stringContaining('not supported') as string,
     });
     // Every method of the contract has a handler.
-    expect([...unary.keys(), tikvMethods.batchCommands.path].sort()).toEqual(Object.values(tikvMethods).map(({ path }) => path).sort());
+    expect([...unary.keys(), tikvMethods.batchCommands.path].sort()).toEqual(
+      Object.values(tikvMethods)
+        .map(({ path }) => path)
+        .sort(),
+    );
   });
 });

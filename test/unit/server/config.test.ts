@@ -50,9 +50,15 @@ describe('precedence', () => {
   });
 
   test('a flag wins over the environment, it over the file, it over the default', () => {
-    const path = file('[raftstore]\ntick = "1s"\nleader-lease = "2s"\nmailbox-limit = 7\n[server]\naddr = "127.0.0.1:1"\n');
+    const path = file(
+      '[raftstore]\ntick = "1s"\nleader-lease = "2s"\nmailbox-limit = 7\n[server]\naddr = "127.0.0.1:1"\n',
+    );
     const env = { BRAID_RAFTSTORE__TICK: '2s', BRAID_SERVER__ADDR: '127.0.0.1:2' };
-    const { config, origins } = loadStoreConfig({ file: path, env, flags: { 'server.addr': '127.0.0.1:3', 'server.pd': undefined } });
+    const { config, origins } = loadStoreConfig({
+      file: path,
+      env,
+      flags: { 'server.addr': '127.0.0.1:3', 'server.pd': undefined },
+    });
     expect(config.raftstore).toMatchObject({ tickMs: 2000, leaderLeaseMs: 2000, mailboxLimit: 7, electionTicks: 10 });
     expect(config.server.addr).toBe('127.0.0.1:3');
     expect([...origins].filter(([, origin]) => origin !== 'default')).toEqual([
@@ -75,19 +81,32 @@ describe('values', () => {
     const path = file(
       '[raftstore]\nsplit-check = "1m"\nregion-max-size = "1GiB"\nregion-split-size = 1048576\n[storage]\nenable-ttl = false\n[server]\nlabels = ["zone=a", "host=h1"]\npd = ["a:1"]\n',
     );
-    const { config } = loadStoreConfig({ file: path, env: { BRAID_STORAGE__BLOCK_CACHE: '32MiB', BRAID_SERVER__PD: 'b:1, c:2' } });
-    expect(config.raftstore).toMatchObject({ splitCheckMs: 60_000, regionMaxSizeBytes: 2 ** 30, regionSplitSizeBytes: 2 ** 20 });
+    const { config } = loadStoreConfig({
+      file: path,
+      env: { BRAID_STORAGE__BLOCK_CACHE: '32MiB', BRAID_SERVER__PD: 'b:1, c:2' },
+    });
+    expect(config.raftstore).toMatchObject({
+      splitCheckMs: 60_000,
+      regionMaxSizeBytes: 2 ** 30,
+      regionSplitSizeBytes: 2 ** 20,
+    });
     expect(config.storage).toEqual({ enableTtl: false, blockCacheBytes: 32 * 2 ** 20, capacityBytes: 0 });
     expect(config.server).toMatchObject({ labels: ['zone=a', 'host=h1'], pd: ['b:1', 'c:2'] });
     expect(loadPdConfig({ flags: { 'placement.low-space-ratio': '0.5' } }).config.placement.lowSpaceRatio).toBe(0.5);
   });
 
   test.each([
-    ['tick = 100', ':2: raftstore.tick must be a duration with its unit, such as "250ms", "10s" or "5m", up to 24 days, not 100'],
+    [
+      'tick = 100',
+      ':2: raftstore.tick must be a duration with its unit, such as "250ms", "10s" or "5m", up to 24 days, not 100',
+    ],
     ['tick = "0s"', ':2: raftstore.tick must be longer than 0, not "0s"'],
     ['mailbox-limit = 1.5', ':2: raftstore.mailbox-limit must be a whole number, not 1.5'],
     ['mailbox-limit = 0', ':2: raftstore.mailbox-limit must be larger than 0, not 0'],
-    ['region-max-size = "96MB/s"', ':2: raftstore.region-max-size must be a size with its unit, such as "512KiB" or "8MiB", not "96MB/s"'],
+    [
+      'region-max-size = "96MB/s"',
+      ':2: raftstore.region-max-size must be a size with its unit, such as "512KiB" or "8MiB", not "96MB/s"',
+    ],
   ])('[raftstore] %s is refused', (line, message) => {
     expect(refusal(() => loadStoreConfig({ file: file(`[raftstore]\n${line}\n`) })).message).toBe(`/c.toml${message}`);
   });
@@ -109,13 +128,27 @@ describe('values', () => {
   });
 
   test('addresses nobody can dial, bad labels and bad endpoints are refused', () => {
-    expect(refusal(() => loadStoreConfig({ flags: { 'server.addr': '0.0.0.0:1' } })).hint).toContain('--advertise-addr');
-    expect(loadStoreConfig({ flags: { 'server.addr': '0.0.0.0:1', 'server.advertise-addr': 'h:1' } }).config.server.addr).toBe('0.0.0.0:1');
-    expect(refusal(() => loadStoreConfig({ flags: { 'server.labels': 'zone' } })).message).toBe('server.labels contains "zone"');
-    expect(refusal(() => loadStoreConfig({ flags: { 'server.pd': 'host' } })).message).toBe('server.pd contains "host", which is no address');
-    expect(refusal(() => loadStoreConfig({ flags: { 'server.pd': '' } })).message).toBe('server.pd names no placement service');
-    expect(refusal(() => loadStoreConfig({ flags: { 'server.addr': 'nohost' } })).message).toContain('must be an address, host:port');
-    expect(refusal(() => loadStoreConfig({ flags: { 'log.level': 'loud' } })).message).toContain('must be one of debug, info, warn, error, silent');
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.addr': '0.0.0.0:1' } })).hint).toContain(
+      '--advertise-addr',
+    );
+    expect(
+      loadStoreConfig({ flags: { 'server.addr': '0.0.0.0:1', 'server.advertise-addr': 'h:1' } }).config.server.addr,
+    ).toBe('0.0.0.0:1');
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.labels': 'zone' } })).message).toBe(
+      'server.labels contains "zone"',
+    );
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.pd': 'host' } })).message).toBe(
+      'server.pd contains "host", which is no address',
+    );
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.pd': '' } })).message).toBe(
+      'server.pd names no placement service',
+    );
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.addr': 'nohost' } })).message).toContain(
+      'must be an address, host:port',
+    );
+    expect(refusal(() => loadStoreConfig({ flags: { 'log.level': 'loud' } })).message).toContain(
+      'must be one of debug, info, warn, error, silent',
+    );
   });
 
   test('what an address is', () => {
@@ -129,14 +162,18 @@ describe('values', () => {
 
 describe('what is not known', () => {
   test('a key is refused with its line and the closest one', () => {
-    expect(refusal(() => loadStoreConfig({ file: file('# x\n[server]\n\n[raftstore]\nsplit-chek = "1s"\n') }))).toEqual({
-      message: '/c.toml:5: unknown key raftstore.split-chek',
-      hint: 'did you mean raftstore.split-check?',
-    });
+    expect(refusal(() => loadStoreConfig({ file: file('# x\n[server]\n\n[raftstore]\nsplit-chek = "1s"\n') }))).toEqual(
+      {
+        message: '/c.toml:5: unknown key raftstore.split-chek',
+        hint: 'did you mean raftstore.split-check?',
+      },
+    );
   });
 
   test('a key of another section is named with that section', () => {
-    expect(refusal(() => loadStoreConfig({ file: file('[server]\nenable-ttl = true\n') })).hint).toBe('did you mean storage.enable-ttl?');
+    expect(refusal(() => loadStoreConfig({ file: file('[server]\nenable-ttl = true\n') })).hint).toBe(
+      'did you mean storage.enable-ttl?',
+    );
   });
 
   test('a dotted key has a line, too', () => {
@@ -189,14 +226,26 @@ describe('samples', () => {
 
   test('every property of the configuration has a key', () => {
     const properties = (config: object): string[] =>
-      Object.entries(config).flatMap(([section, content]) => Object.keys(content as object).map((property) => `${section}.${property}`));
-    expect(SETTINGS.store.map((s) => `${s.section}.${s.property}`).sort()).toEqual(properties(DEFAULT_STORE_CONFIG).sort());
-    expect(SETTINGS.pd.map((s) => `${s.section}.${s.property}`).sort()).toEqual(properties(DEFAULT_PD_PROCESS_CONFIG).sort());
+      Object.entries(config).flatMap(([section, content]) =>
+        Object.keys(content as object).map((property) => `${section}.${property}`),
+      );
+    expect(SETTINGS.store.map((s) => `${s.section}.${s.property}`).sort()).toEqual(
+      properties(DEFAULT_STORE_CONFIG).sort(),
+    );
+    expect(SETTINGS.pd.map((s) => `${s.section}.${s.property}`).sort()).toEqual(
+      properties(DEFAULT_PD_PROCESS_CONFIG).sort(),
+    );
   });
 
   test('a file with some values is read back', () => {
-    const text = configFile('store', { 'server.graceful-stop': 1500, 'raftstore.region-max-size': 3 * 2 ** 20, 'server.labels': ['zone=a'] });
-    expect(text).toBe('[server]\nlabels = ["zone=a"]\ngraceful-stop = "1500ms"\n\n[raftstore]\nregion-max-size = "3MiB"\n');
+    const text = configFile('store', {
+      'server.graceful-stop': 1500,
+      'raftstore.region-max-size': 3 * 2 ** 20,
+      'server.labels': ['zone=a'],
+    });
+    expect(text).toBe(
+      '[server]\nlabels = ["zone=a"]\ngraceful-stop = "1500ms"\n\n[raftstore]\nregion-max-size = "3MiB"\n',
+    );
     // The part size must shrink with it.
     expect(refusal(() => loadStoreConfig({ file: file(text) })).message).toContain('regionSplitSizeBytes');
   });

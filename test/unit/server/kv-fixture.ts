@@ -75,13 +75,19 @@ export class KvFixture implements KvBackend {
   static async open(options: { readonly enableTtl?: boolean } = {}): Promise<KvFixture> {
     const clock = new ManualClock();
     const disk = new MemoryDisk(createRng(1), { readDelayMs: [0, 0], writeDelayMs: [0, 0] });
-    const engine = await clock.settle(createMemoryEngineFactory(disk, clock).open({ path: 'db', createIfMissing: true }));
+    const engine = await clock.settle(
+      createMemoryEngineFactory(disk, clock).open({ path: 'db', createIfMissing: true }),
+    );
     return new KvFixture(clock, engine, options.enableTtl ?? true);
   }
 
   /** Sends one request and lets everything happen. */
   async ask<Request, Reply>(
-    method: (request: Request, call: { nowMs: number; timeoutMs: number | undefined }, respond: (reply: Reply) => void) => void,
+    method: (
+      request: Request,
+      call: { nowMs: number; timeoutMs: number | undefined },
+      respond: (reply: Reply) => void,
+    ) => void,
     request: Request,
   ): Promise<Reply> {
     const reply = new Promise<Reply>((resolve) => {
@@ -122,7 +128,10 @@ export class KvFixture implements KvBackend {
       if (this.refusal !== undefined) {
         request.respond({ type: 'refused', error: this.refusal });
       } else if (outside !== undefined) {
-        request.respond({ type: 'refused', error: { type: 'key-not-in-region', key: outside, regionId: this.region.id, range: this.region.range } });
+        request.respond({
+          type: 'refused',
+          error: { type: 'key-not-in-region', key: outside, regionId: this.region.id, range: this.region.range },
+        });
       } else {
         request.respond({ type: 'ok', region: this.region });
       }
@@ -164,7 +173,15 @@ export class KvFixture implements KvBackend {
         batch.del(dataKey(op.key));
       } else if (op.type === 'delete-range') {
         if (!rangeCovers(this.region.range, op.range)) {
-          request.respond({ type: 'refused', error: { type: 'key-not-in-region', key: op.range.start, regionId: this.region.id, range: this.region.range } });
+          request.respond({
+            type: 'refused',
+            error: {
+              type: 'key-not-in-region',
+              key: op.range.start,
+              regionId: this.region.id,
+              range: this.region.range,
+            },
+          });
           return;
         }
         const { entries } = await this.engine.scan({ range: dataRange(op.range), limit: 1000, keysOnly: true });
@@ -174,9 +191,12 @@ export class KvFixture implements KvBackend {
       } else if (op.type === 'compare-and-swap') {
         const stored = await this.engine.get(dataKey(op.key));
         const current = stored === undefined ? undefined : decodeDataValue(stored);
-        const previous = current === undefined || isExpired(current.expireAtSeconds, op.nowSeconds) ? undefined : current.value;
+        const previous =
+          current === undefined || isExpired(current.expireAtSeconds, op.nowSeconds) ? undefined : current.value;
         const matches =
-          op.expected === undefined ? previous === undefined : previous !== undefined && Buffer.compare(previous, op.expected) === 0;
+          op.expected === undefined
+            ? previous === undefined
+            : previous !== undefined && Buffer.compare(previous, op.expected) === 0;
         if (matches && op.deletes) {
           batch.del(dataKey(op.key));
         } else if (matches) {

@@ -14,7 +14,9 @@ describe('metrics', () => {
     times.x.observe(3);
     times.x.observe(1e9);
     const text = metrics.text();
-    expect(text).toContain('# HELP braid_things_total Things.\n# TYPE braid_things_total counter\nbraid_things_total{kind="a"} 3\nbraid_things_total{kind="b"} 0\n');
+    expect(text).toContain(
+      '# HELP braid_things_total Things.\n# TYPE braid_things_total counter\nbraid_things_total{kind="a"} 3\nbraid_things_total{kind="b"} 0\n',
+    );
     expect(text).toContain('braid_others_total 1\n');
     expect(text).toContain('braid_size{path="a\\"b\\\\c"} 4\n');
     expect(text).toContain('braid_time_seconds_bucket{kind="x",le="0.0001"} 1\n');

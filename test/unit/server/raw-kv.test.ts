@@ -75,14 +75,21 @@ describe('checks before the region is asked', () => {
       replicaRead: true,
     });
     expect(store.reads[1]?.header.deadlineMonoMs).toBeGreaterThanOrEqual(60_000);
-    store.kv.rawGet({ context: context({ maxExecutionDurationMs: 9_000 }), key: utf8('k'), cf: '' }, { nowMs: 0, timeoutMs: 100 }, () => {});
+    store.kv.rawGet(
+      { context: context({ maxExecutionDurationMs: 9_000 }), key: utf8('k'), cf: '' },
+      { nowMs: 0, timeoutMs: 100 },
+      () => {},
+    );
     expect(store.reads[2]?.header.deadlineMonoMs).toBe(100);
   });
 
   test('every refusal of a region is passed on with its readable text', async () => {
     store.refusal = { type: 'not-leader', regionId: regionId(2), leader: undefined };
     const reply = await get('k');
-    expect(reply.regionError).toMatchObject({ notLeader: { regionId: 2 }, message: expect.stringContaining('not leader') as string });
+    expect(reply.regionError).toMatchObject({
+      notLeader: { regionId: 2 },
+      message: expect.stringContaining('not leader') as string,
+    });
     expect((await put('k', 'v')).regionError?.notLeader).toBeDefined();
     expect((await scan('b', '')).regionError?.notLeader).toBeDefined();
   });
@@ -115,9 +122,13 @@ describe('point reads and writes', () => {
     const count = READ_BATCH_KEYS_MAX + 3;
     for (let i = 0; i < count; i++) {
       const key = `c${String(i).padStart(3, '0')}`;
-      store.kv.rawGet({ context: context(), key: utf8(key), cf: '' }, { nowMs: 0, timeoutMs: undefined }, ({ notFound, value }) => {
-        replies[i] = notFound ? undefined : fromUtf8(value);
-      });
+      store.kv.rawGet(
+        { context: context(), key: utf8(key), cf: '' },
+        { nowMs: 0, timeoutMs: undefined },
+        ({ notFound, value }) => {
+          replies[i] = notFound ? undefined : fromUtf8(value);
+        },
+      );
     }
     await store.clock.runAll();
     expect(calls).toEqual([READ_BATCH_KEYS_MAX, 3]);
@@ -156,12 +167,20 @@ describe('point reads and writes', () => {
     expect(store.writes).toHaveLength(1);
     await batchPut(['k1', 'k2'], [100]);
     const now = store.nowSeconds();
-    expect(store.writes[1]?.ops.map((op) => (op.type === 'put' ? op.expireAtSeconds : 0))).toEqual([now + 100, now + 100]);
+    expect(store.writes[1]?.ops.map((op) => (op.type === 'put' ? op.expireAtSeconds : 0))).toEqual([
+      now + 100,
+      now + 100,
+    ]);
     await batchPut(['k1', 'k2'], [0, 7]);
     expect(store.writes[2]?.ops.map((op) => (op.type === 'put' ? op.expireAtSeconds : 0))).toEqual([0, now + 7]);
     const empty = await store.ask(store.kv.rawBatchDelete, { context: context(), keys: [], cf: '', forCas: false });
     expect(empty.error).toBe('the batch has no keys');
-    await store.ask(store.kv.rawBatchDelete, { context: context(), keys: [utf8('k1'), utf8('k2')], cf: '', forCas: false });
+    await store.ask(store.kv.rawBatchDelete, {
+      context: context(),
+      keys: [utf8('k1'), utf8('k2')],
+      cf: '',
+      forCas: false,
+    });
     expect(await get('k1')).toMatchObject({ notFound: true });
   });
 
@@ -211,7 +230,11 @@ describe('compare and swap', () => {
     expect(await cas('k', 'x', 'b')).toMatchObject({ succeed: false });
     expect(await cas('k', 'a', '')).toMatchObject({ succeed: true, previousNotExist: false });
     // An empty value is a value, not absence.
-    expect(await cas('k', undefined, 'c')).toMatchObject({ succeed: false, previousNotExist: false, previousValue: EMPTY_BYTES });
+    expect(await cas('k', undefined, 'c')).toMatchObject({
+      succeed: false,
+      previousNotExist: false,
+      previousValue: EMPTY_BYTES,
+    });
     expect(await cas('k', '', 'c')).toMatchObject({ succeed: true });
   });
 
@@ -281,7 +304,15 @@ describe('scans', () => {
     }
     const reply = new Promise<readonly KvPair[]>((resolve) => {
       store.kv.rawScan(
-        { context: context(), startKey: utf8('m'), endKey: utf8('n'), limit: 10_000, reverse: false, keyOnly: false, cf: '' },
+        {
+          context: context(),
+          startKey: utf8('m'),
+          endKey: utf8('n'),
+          limit: 10_000,
+          reverse: false,
+          keyOnly: false,
+          cf: '',
+        },
         { nowMs: 0, timeoutMs: undefined },
         ({ kvs }) => resolve(kvs),
       );
@@ -303,10 +334,57 @@ describe('scans', () => {
         cf: '',
         reverse,
       });
-    expect(pairs((await batchScan([['b', ''], ['d', '']], 10)).kvs)).toEqual(['b=B', 'c=C', 'd=D', 'e=E', 'x=X']);
-    expect(pairs((await batchScan([['b', ''], ['d', '']], 1)).kvs)).toEqual(['b=B', 'd=D']);
-    expect((await batchScan([['d', ''], ['b', '']], 1)).kvs[0]?.error?.abort).toContain('not in order');
-    expect(pairs((await batchScan([['e', 'd'], ['c', 'b']], 9, true)).kvs)).toEqual(['d=D', 'b=B']);
+    expect(
+      pairs(
+        (
+          await batchScan(
+            [
+              ['b', ''],
+              ['d', ''],
+            ],
+            10,
+          )
+        ).kvs,
+      ),
+    ).toEqual(['b=B', 'c=C', 'd=D', 'e=E', 'x=X']);
+    expect(
+      pairs(
+        (
+          await batchScan(
+            [
+              ['b', ''],
+              ['d', ''],
+            ],
+            1,
+          )
+        ).kvs,
+      ),
+    ).toEqual(['b=B', 'd=D']);
+    expect(
+      (
+        await batchScan(
+          [
+            ['d', ''],
+            ['b', ''],
+          ],
+          1,
+        )
+      ).kvs[0]?.error?.abort,
+    ).toContain('not in order');
+    expect(
+      pairs(
+        (
+          await batchScan(
+            [
+              ['e', 'd'],
+              ['c', 'b'],
+            ],
+            9,
+            true,
+          )
+        ).kvs,
+      ),
+    ).toEqual(['d=D', 'b=B']);
   });
 
   test('delete range takes only what lies in the region', async () => {
@@ -323,9 +401,18 @@ describe('scans', () => {
     // The check value of the CRC catalogue.
     expect(new Crc64().update(utf8('123456789')).digest()).toBe(0x995dc9bbdf1939fan);
     const checksum = (startKey: string, endKey: string) =>
-      store.ask(store.kv.rawChecksum, { context: context(), algorithm: 0, ranges: [{ startKey: utf8(startKey), endKey: utf8(endKey) }] });
+      store.ask(store.kv.rawChecksum, {
+        context: context(),
+        algorithm: 0,
+        ranges: [{ startKey: utf8(startKey), endKey: utf8(endKey) }],
+      });
     const expected = new Crc64().update(utf8('bB')).digest() ^ new Crc64().update(utf8('cC')).digest();
-    expect(await checksum('b', 'd')).toMatchObject({ checksum: String(expected), totalKvs: 2, totalBytes: 4, error: '' });
+    expect(await checksum('b', 'd')).toMatchObject({
+      checksum: String(expected),
+      totalKvs: 2,
+      totalBytes: 4,
+      error: '',
+    });
     expect((await checksum('b', 'zz')).regionError?.keyNotInRegion).toBeDefined();
     expect((await checksum('b', '')).regionError?.keyNotInRegion).toBeDefined();
   });
@@ -357,7 +444,11 @@ describe('split', () => {
     const reply = await split(['e', 'c', 'e']);
     expect(reply.regions.map(({ id }) => id)).toEqual([2]);
     const [request] = store.admins;
-    expect(request).toMatchObject({ regionId: 2, epoch: REGION.epoch, body: { type: 'split', keys: [utf8('c'), utf8('e')] } });
+    expect(request).toMatchObject({
+      regionId: 2,
+      epoch: REGION.epoch,
+      body: { type: 'split', keys: [utf8('c'), utf8('e')] },
+    });
   });
 
   test('transactional and empty keys, and refusals, are told', async () => {

@@ -44,7 +44,10 @@ const envOn = (machine: MemoryDisk): Env => ({
 
 const newDisk = (): MemoryDisk => new MemoryDisk(createRng(9), { readDelayMs: [0, 0], writeDelayMs: [0, 0] });
 const startService = (address = '127.0.0.1:0'): Promise<PdProcess> =>
-  startPd({ env: envOn(pdDisk), config: { dataDir: 'pd', listenAddress: address, closeGraceMs: 20, cluster: { storeCheckMs: 20, warmupMaxMs: 0 } } });
+  startPd({
+    env: envOn(pdDisk),
+    config: { dataDir: 'pd', listenAddress: address, closeGraceMs: 20, cluster: { storeCheckMs: 20, warmupMaxMs: 0 } },
+  });
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'braid-store-'));
@@ -71,7 +74,8 @@ async function client(endpoints: readonly string[] = [pd.address]): Promise<Stor
   return made;
 }
 
-const openDir = (service: StorePd, path = directory) => openDataDir({ path, engines: envOn(disk).engines, pd: service, log: SILENT_LOGGER });
+const openDir = (service: StorePd, path = directory) =>
+  openDataDir({ path, engines: envOn(disk).engines, pd: service, log: SILENT_LOGGER });
 
 const storeOf = (id: number, address = `127.0.0.1:${2000 + id}`): Store => ({
   id: storeId(id),
@@ -141,18 +145,29 @@ describe('the data directory', () => {
     const { engine } = await openDir(service);
     await engine.close();
     const foreign = { clusterId: pd.clusterId + 1n, allocIds: () => Promise.resolve([9]) };
-    await expect(openDataDir({ path: directory, engines: envOn(disk).engines, pd: foreign, log: SILENT_LOGGER })).rejects.toThrow(
+    await expect(
+      openDataDir({ path: directory, engines: envOn(disk).engines, pd: foreign, log: SILENT_LOGGER }),
+    ).rejects.toThrow(
       `belongs to cluster ${pd.clusterId}, but the placement service is of cluster ${pd.clusterId + 1n}`,
     );
     // The same without the file: the database knows as well.
     const ident = readFileSync(join(directory, 'IDENT'));
     rmSync(join(directory, 'IDENT'));
-    expect(await codeOf(openDataDir({ path: directory, engines: envOn(disk).engines, pd: foreign, log: SILENT_LOGGER }))).toBe('ClusterMismatch');
+    expect(
+      await codeOf(openDataDir({ path: directory, engines: envOn(disk).engines, pd: foreign, log: SILENT_LOGGER })),
+    ).toBe('ClusterMismatch');
     writeFileSync(join(directory, 'IDENT'), ident);
     // A database that has gone is never created anew under the old identity.
     const empty = envOn(newDisk()).engines;
-    expect(await codeOf(openDataDir({ path: directory, engines: empty, pd: service, log: SILENT_LOGGER }))).toBe('EngineOpen');
-    for (const text of ['{', '{"format":2}', '{"format":1,"clusterId":5,"storeId":1}', '{"format":1,"clusterId":"5","storeId":-1}']) {
+    expect(await codeOf(openDataDir({ path: directory, engines: empty, pd: service, log: SILENT_LOGGER }))).toBe(
+      'EngineOpen',
+    );
+    for (const text of [
+      '{',
+      '{"format":2}',
+      '{"format":1,"clusterId":5,"storeId":1}',
+      '{"format":1,"clusterId":"5","storeId":-1}',
+    ]) {
       writeFileSync(join(directory, 'IDENT'), text);
       expect(await codeOf(openDir(service))).toBe('DataDir');
     }
@@ -162,7 +177,10 @@ describe('the data directory', () => {
 });
 
 describe('joining a cluster', () => {
-  async function join_(name: string, service: StorePd): Promise<{ regions: number; store: Store; close: () => Promise<void> }> {
+  async function join_(
+    name: string,
+    service: StorePd,
+  ): Promise<{ regions: number; store: Store; close: () => Promise<void> }> {
     const path = join(directory, name);
     const { engine, ident } = await openDir(service, path);
     const store = storeOf(ident.storeId);
@@ -173,7 +191,7 @@ describe('joining a cluster', () => {
   test('of stores that start together one creates the first region', async () => {
     const services = await Promise.all([client(), client(), client()]);
     const joined = await Promise.all(services.map((service, i) => join_(`s${i}`, service)));
-    expect(joined.map(({ regions }) => regions).sort()).toEqual([0, 0, 1]);
+    expect(joined.map(({ regions }) => regions).sort((a, b) => a - b)).toEqual([0, 0, 1]);
     for (const { store } of joined) {
       await services[0]?.putStore(store);
     }
@@ -318,7 +336,10 @@ describe('the placement service as seen by a store', () => {
     await service.putStore(storeOf(5));
     const how = { physicallyDestroyed: true, dryRun: false, actor: 'test' };
     expect(await pd.node.setStoreState(storeId(5), 'removing', how)).toBeUndefined();
-    await vi.waitFor(() => expect(pd.node.placement.cluster.store(storeId(5))?.record.store.state).toBe('tombstone'), WAIT);
+    await vi.waitFor(
+      () => expect(pd.node.placement.cluster.store(storeId(5))?.record.store.state).toBe('tombstone'),
+      WAIT,
+    );
     await expect(service.putStore(storeOf(5))).rejects.toBeInstanceOf(StoreRemovedError);
     let isTold = false;
     service.onRemoved = () => {

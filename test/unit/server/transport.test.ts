@@ -101,7 +101,11 @@ let resolved: number;
 
 async function listen(address = '127.0.0.1:0'): Promise<void> {
   const services = new ServiceBuilder();
-  addPeerService(services, { env: { clock, log: SILENT_LOGGER }, self: { clusterId: CLUSTER, storeId: 2 }, target: receiver });
+  addPeerService(services, {
+    env: { clock, log: SILENT_LOGGER },
+    self: { clusterId: CLUSTER, storeId: 2 },
+    target: receiver,
+  });
   listener = await receiverNet.listen(address, services.build());
   addresses.set(2, listener.address);
 }
@@ -212,7 +216,9 @@ describe('messages', () => {
 
   test('a stream of another cluster is refused', async () => {
     const channel = senderNet.dial(addresses.get(2) ?? '');
-    const stream = openStream(channel, peerMethods.raftStream, { metadata: callMetadata({ clusterId: '78', storeId: 1 }, 2) });
+    const stream = openStream(channel, peerMethods.raftStream, {
+      metadata: callMetadata({ clusterId: '78', storeId: 1 }, 2),
+    });
     const end = await new Promise<number>((resolve) => {
       stream.onEnd = ({ status }) => resolve(status);
       stream.send([heartbeat(1)]);
@@ -223,7 +229,9 @@ describe('messages', () => {
 });
 
 describe('snapshots', () => {
-  async function source(keys: number): Promise<{ source: SnapshotSource; message: PeerMessage; isClosed: () => boolean }> {
+  async function source(
+    keys: number,
+  ): Promise<{ source: SnapshotSource; message: PeerMessage; isClosed: () => boolean }> {
     const batch = engine.createBatch();
     for (let i = 0; i < keys; i++) {
       batch.put(dataKey(utf8(`k${String(i).padStart(4, '0')}`)), encodeDataValue(utf8(`value ${i}`), 0));
@@ -234,7 +242,11 @@ describe('snapshots', () => {
     const raft = Object.assign(newMessage(MsgType.Snap, TO.id, FROM.id, 5), {
       snapshot: {
         data: encodeSnapshotDescriptor({ snapshotId: 1, region: REGION }),
-        metadata: { index: 9, term: 5, confState: { voters: [11, 12], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false } },
+        metadata: {
+          index: 9,
+          term: 5,
+          confState: { voters: [11, 12], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false },
+        },
       },
     });
     return {
@@ -287,7 +299,9 @@ describe('snapshots', () => {
 
   test('that break off are removed by the receiver', async () => {
     const channel = senderNet.dial(addresses.get(2) ?? '');
-    const stream = openStream(channel, peerMethods.snapshot, { metadata: callMetadata({ clusterId: CLUSTER, storeId: 1 }, 2) });
+    const stream = openStream(channel, peerMethods.snapshot, {
+      metadata: callMetadata({ clusterId: CLUSTER, storeId: 1 }, 2),
+    });
     const { message, source: unused } = await source(1);
     unused.close();
     stream.send({ type: 'message', message });
@@ -313,11 +327,24 @@ describe('snapshots', () => {
       openStream(senderNet.dial(addresses.get(2) ?? ''), peerMethods.snapshot, {
         metadata: callMetadata({ clusterId: CLUSTER, storeId: 1 }, 2),
       });
-    expect(await ask([{ type: 'chunk', chunk }])).toEqual({ accepted: false, reason: 'a chunk came before its snapshot' });
+    expect(await ask([{ type: 'chunk', chunk }])).toEqual({
+      accepted: false,
+      reason: 'a chunk came before its snapshot',
+    });
     const { message, source: unused } = await source(1);
     unused.close();
-    expect(await ask([{ type: 'message', message }, { type: 'chunk', chunk }])).toEqual({ accepted: false, reason: 'chunk 0 is damaged' });
-    expect(await ask([{ type: 'message', message }, { type: 'message', message }])).toEqual({
+    expect(
+      await ask([
+        { type: 'message', message },
+        { type: 'chunk', chunk },
+      ]),
+    ).toEqual({ accepted: false, reason: 'chunk 0 is damaged' });
+    expect(
+      await ask([
+        { type: 'message', message },
+        { type: 'message', message },
+      ]),
+    ).toEqual({
       accepted: false,
       reason: 'a transfer carries one snapshot',
     });

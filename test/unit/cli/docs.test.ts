@@ -43,7 +43,8 @@ const UNDOCUMENTED = new Set(
 );
 
 /** Words of every `braid …` line in the code blocks. */
-const shownCommands = [...`${cli}\n${benchmarks}`.matchAll(/^braid ([^#\n]+)/gm)]
+const blocks = [...`${cli}\n${benchmarks}`.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block]) => block).join('\n');
+const shownCommands = [...blocks.matchAll(/^braid ([^#\n]+)/gm)]
   .map(([, line]) => (line as string).trim().split(/\s+(?=(?:[^']*'[^']*')*[^']*$)/))
   .filter(([word]) => !ELSEWHERE.has(word as string));
 

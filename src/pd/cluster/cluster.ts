@@ -6,7 +6,7 @@ import { assert } from '../../base/assert.ts';
 import type { StoreId } from '../../base/ids.ts';
 import { isEmptyRange } from '../../base/key-range.ts';
 import type { RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
-import { type Region, type Store, epochsEqual, findPeer, findPeerOnStore } from '../../meta/region.ts';
+import { type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
 import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
@@ -179,17 +179,3 @@ function toReport(info: RegionInfo, verdict: OfferVerdict): ReportVerdict {
     previous.region.peers.length !== info.region.peers.length;
   return { type: 'accepted', info, previous, evicted, save };
 }
-
-/** Stores of the region's peers that are known. */
-export function storesOfRegion(cluster: Cluster, region: Region): Store[] {
-  const stores: Store[] = [];
-  for (const peer of region.peers) {
-    const info = cluster.store(peer.storeId);
-    if (info !== undefined) {
-      stores.push(info.record.store);
-    }
-  }
-  return stores;
-}
-
-export const hasPeerOn = (region: Region, store: StoreId): boolean => findPeerOnStore(region, store) !== undefined;

@@ -2,7 +2,7 @@
  * What the placement service believes about one region: the descriptor plus what its leader last said. Values are
  * immutable. Only heartbeats and the persisted map make them; nothing here decides.
  */
-import type { RegionId, StoreId } from '../../base/ids.ts';
+import type { StoreId } from '../../base/ids.ts';
 import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
 import { type Peer, type Region, findPeer, findPeerOnStore, isInJointState } from '../../meta/region.ts';
 
@@ -75,8 +75,6 @@ export function unreportedRegion(region: Region): RegionInfo {
     reportedAtMs: undefined,
   };
 }
-
-export const idOf = (info: RegionInfo): RegionId => info.region.id;
 
 export const votersOf = (region: Region): readonly Peer[] =>
   region.peers.filter((p) => p.role === 'voter' || p.role === 'incoming-voter');

@@ -2,7 +2,6 @@
  * What the placement service believes about one store: the persisted record plus the last heartbeat. Liveness is
  * computed from the age of the heartbeat and never stored.
  */
-import type { StoreId } from '../../base/ids.ts';
 import type { StoreHeartbeat } from '../../meta/heartbeat.ts';
 import type { Store, StoreLabel } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
@@ -34,12 +33,10 @@ export function livenessOf(info: StoreInfo, config: PlacementConfig, nowMs: numb
   return silentMs >= config.storeDisconnectedMs ? 'disconnected' : 'up';
 }
 
-export const storeIdOf = (info: StoreInfo): StoreId => info.record.store.id;
-
 export const isUp = (info: StoreInfo): boolean => info.record.store.state === 'up';
 
 /** Value of a label; keys are compared without case. */
-export function labelOf(labels: readonly StoreLabel[], key: string): string | undefined {
+function labelOf(labels: readonly StoreLabel[], key: string): string | undefined {
   const wanted = key.toLowerCase();
   return labels.find((label) => label.key.toLowerCase() === wanted)?.value;
 }

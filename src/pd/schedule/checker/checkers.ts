@@ -46,7 +46,7 @@ function verdictOf(made: Result<Made>): CheckerVerdict {
 }
 
 /** A region left between two memberships, e.g. because its operator was canceled, is brought out of it. */
-export const jointStateChecker: Checker = {
+const jointStateChecker: Checker = {
   name: 'joint-state-checker',
   kind: 'replica',
   check: (info, { factory }) =>
@@ -56,7 +56,7 @@ export const jointStateChecker: Checker = {
 };
 
 /** A learner left behind becomes a voter if one is missing, and is removed if not. */
-export const learnerChecker: Checker = {
+const learnerChecker: Checker = {
   name: 'learner-checker',
   kind: 'replica',
   check: (info, { cluster, factory, nowMs }) => {
@@ -74,7 +74,7 @@ export const learnerChecker: Checker = {
 };
 
 /** The wanted number of replicas, on stores that are neither down nor being emptied, in different places. */
-export const replicaChecker: Checker = {
+const replicaChecker: Checker = {
   name: 'replica-checker',
   kind: 'replica',
   check: (info, context) => {
@@ -122,7 +122,7 @@ function replace(info: RegionInfo, bad: Peer, context: CheckerContext, maker: Ma
 }
 
 /** Merges a small region into the smaller of its neighbors. */
-export const mergeChecker: Checker = {
+const mergeChecker: Checker = {
   name: 'merge-checker',
   kind: 'merge',
   check: (info, { cluster, factory, merge }) => {

@@ -303,7 +303,7 @@ function plan(
 }
 
 /** The region's peers as wanted roles; a region between two memberships is refused elsewhere. */
-export function rolesOf(region: Region): Map<StoreId, WantedRole> {
+function rolesOf(region: Region): Map<StoreId, WantedRole> {
   return new Map(region.peers.map((peer) => [peer.storeId, peer.role === 'learner' ? 'learner' : 'voter']));
 }
 

@@ -14,7 +14,7 @@ const FREE_BYTES = 1 * MIB;
 
 export type LimitDirection = 'add' | 'remove';
 
-export function costOf(sizeBytes: number): number {
+function costOf(sizeBytes: number): number {
   if (sizeBytes <= FREE_BYTES) {
     return 0;
   }

@@ -85,6 +85,14 @@ describe('balance-region', () => {
     expect(world.sent.length).toBe(sent);
   });
 
+  test('leaves nearly empty regions where they are', () => {
+    const world = new World({ warmupMaxMs: 0 }, [1, 2, 3]);
+    fill(world, 12, ['1', '2', '3'], 1 * MIB);
+    world.addStore(4);
+    run(world, 10);
+    expect(peers(world)).toEqual([12, 12, 12, 0]);
+  });
+
   test('does not make the separation of replicas worse', () => {
     const world = new World({ warmupMaxMs: 0 }, []);
     for (const [id, host] of [

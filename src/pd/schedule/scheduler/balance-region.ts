@@ -1,5 +1,6 @@
 /** Moves replicas from the store with the most data to those with less, never to a worse place. */
 import type { StoreId } from '../../../base/ids.ts';
+import { MIB } from '../../../base/units.ts';
 import { type RegionInfo, isHealthy, learnersOf, peerOn, votersOf } from '../../cluster/region-info.ts';
 import { isLowOnSpace, isolationScore } from '../../cluster/store-info.ts';
 import { scoreOf, stayingStores } from '../checker/placement-choice.ts';
@@ -10,6 +11,8 @@ import { type StoreLoad, projectedLoads } from './load.ts';
 
 /** Regions looked at per pair of stores. */
 const CANDIDATES_MAX = 64;
+/** Regions up to this size are left where they are: moving them frees nothing and only gets in the way of other changes. */
+const EMPTY_REGION_MAX_BYTES: number = 1 * MIB;
 
 /** At most one move; undefined when data is spread well enough or nothing fits. */
 export function scheduleRegionBalance(context: SchedulerContext): OperatorGroup | undefined {
@@ -73,7 +76,7 @@ function moveOneReplica(context: SchedulerContext, source: StoreLoad, target: St
   return undefined;
 }
 
-/** Only quiet, complete regions, only if the difference stays positive, only to a place that is at least as good. */
+/** Only quiet, complete regions with data, only if the difference stays positive, only to a place that is at least as good. */
 function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, target: StoreLoad): boolean {
   const { cluster, controller } = context;
   const leaving = peerOn(info, source.storeId);
@@ -83,6 +86,7 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
     store === undefined ||
     !isHealthy(info) ||
     info.merging ||
+    info.sizeBytes <= EMPTY_REGION_MAX_BYTES ||
     controller.runningOn(info.region.id) !== undefined ||
     peerOn(info, target.storeId) !== undefined ||
     votersOf(info.region).length !== cluster.config.maxReplicas ||

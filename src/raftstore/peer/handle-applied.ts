@@ -14,8 +14,19 @@ import type { RaftPeer } from './raft-peer.ts';
 import { addRead } from './read.ts';
 
 export function onApplied(peer: RaftPeer, result: ApplyResult): void {
-  // After destruction began, late results must not bring anything back into the store map.
-  if (result.peerId !== peer.peer.id || (peer.life.type !== 'active' && peer.life.type !== 'merging-away')) {
+  const { life } = peer;
+  if (result.peerId !== peer.peer.id || life.type === 'destroying' || life.type === 'dead') {
+    return;
+  }
+  if (life.type === 'removing') {
+    // What apply did before it stopped is on disk: a child born from a split lives on its own, and only the range this
+    // replica still has may be cleaned. Once apply has stopped nothing may come back into the store map.
+    if (!life.applyStopped) {
+      peer.storage.applyState = result.applyState;
+      for (const exec of result.results) {
+        onExecResult(peer, exec);
+      }
+    }
     return;
   }
   const truncatedBefore = peer.storage.applyState.truncatedIndex;

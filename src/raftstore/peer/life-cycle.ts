@@ -95,7 +95,8 @@ export function continueDestroy(peer: RaftPeer): void {
   for (let i = Math.min(peer.gcFromIndex, storage.firstIndex()); i <= storage.lastIndex(); i++) {
     batch.del(raftLogKey(regionId, logIndex(i)));
   }
-  const cleanTask = life.keepData || !peer.isInitialized ? undefined : ctx.workers.addCleanTask(batch, peer.region.range);
+  const cleanTask =
+    life.keepData || !peer.isInitialized ? undefined : ctx.workers.addCleanTask(batch, peer.region.range);
   peer.life = { type: 'destroying', keepData: life.keepData };
   const { peer: me } = peer;
   ctx.write(batch, () => {
@@ -168,13 +169,16 @@ function finish(peer: RaftPeer, keepData: boolean): void {
 export function checkStale(peer: RaftPeer): void {
   const { ctx } = peer;
   const nowMs = ctx.clock.monoMs();
-  if (!peer.isActive || peer.installing.type !== 'none' || peer.isLeader || (peer.lead !== 0 && peer.isInitialized)) {
+  const { abnormalLeaderMissingMs, maxLeaderMissingMs } = ctx.config;
+  // A learner never campaigns and so never forgets a leader: one that is silent for long is as good as none.
+  const heardMs = peer.lead === 0 ? undefined : peer.lastHeardMs.get(peer.lead);
+  const isLed = peer.lead !== 0 && (heardMs === undefined || nowMs - heardMs < abnormalLeaderMissingMs);
+  if (!peer.isActive || peer.installing.type !== 'none' || peer.isLeader || (isLed && peer.isInitialized)) {
     peer.leaderMissingSinceMs = undefined;
     return;
   }
-  peer.leaderMissingSinceMs ??= nowMs;
+  peer.leaderMissingSinceMs ??= heardMs ?? nowMs;
   const missingMs = nowMs - peer.leaderMissingSinceMs;
-  const { abnormalLeaderMissingMs, maxLeaderMissingMs } = ctx.config;
   if (missingMs < abnormalLeaderMissingMs || nowMs - peer.lastStaleCheckMs < abnormalLeaderMissingMs) {
     return;
   }

@@ -59,6 +59,8 @@ interface Machine {
   rate: number;
   /** A start under way. */
   booting: Promise<void> | undefined;
+  /** Called when the process dies. */
+  readonly deathWatch: (() => void)[];
 }
 
 /** Sees what a run does; see `invariants.ts`. */
@@ -144,6 +146,7 @@ export class StoreCluster {
         incarnation: 0,
         rate: 1,
         booting: undefined,
+        deathWatch: [],
       });
       await cluster.run(cluster.#start(id, peers.some((p) => p.storeId === id) ? region : undefined));
     }
@@ -231,6 +234,9 @@ export class StoreCluster {
       return;
     }
     machine.booting = undefined;
+    for (const tell of machine.deathWatch.splice(0)) {
+      tell();
+    }
     machine.store = undefined;
     machine.engine = undefined;
     machine.clock.kill();
@@ -388,7 +394,8 @@ export class StoreCluster {
           receiver.abort();
           return false;
         }
-        const verdict = await receiver.accept(chunk);
+        // When the receiving process dies its connections break.
+        const verdict = await Promise.race([receiver.accept(chunk), this.#deathOf(target)]);
         if (verdict.type === 'refused' || target.store !== store) {
           return false;
         }
@@ -408,6 +415,12 @@ export class StoreCluster {
       }
     };
     run().then(finish, () => finish(false));
+  }
+
+  #deathOf(machine: Machine): Promise<{ readonly type: 'refused' }> {
+    return new Promise((resolve) => {
+      machine.deathWatch.push(() => this.scheduler.at(this.#delay(), () => resolve({ type: 'refused' }), { node: machine.id, kind: 'reset' }));
+    });
   }
 
   sleep(ms: number): Promise<void> {

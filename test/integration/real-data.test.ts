@@ -53,6 +53,7 @@ async function expectRows(client: Braid, expected: ReadonlyMap<string, string>):
 }
 
 describe('the package list', () => {
+  // The rows are input only and not part of the project.
   test.skipIf(!existsSync(DATA))(
     'survives a killed store and a power cut of all (skipped without the data file: set BRAID_TEST_ROWS)',
     async () => {

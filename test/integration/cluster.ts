@@ -134,19 +134,18 @@ export class Program {
     return this.ended;
   }
 
-  /** Waits for a line of stdout that matches. */
+  /** Waits for a line of stdout that matches; fails at once when the program ends without it. */
   async line(pattern: RegExp, limitMs: number = READY_MS): Promise<RegExpExecArray> {
-    return waitFor(
+    const found = await waitFor(
       `a line like ${pattern.source}`,
-      () => {
-        const match = pattern.exec(this.stdout);
-        if (match === null && !this.isRunning) {
-          throw new Error(`the program ended: ${this.stderr}`);
-        }
-        return match ?? undefined;
-      },
+      () => pattern.exec(this.stdout) ?? (this.isRunning ? undefined : 'ended'),
       limitMs,
     );
+    if (found === 'ended') {
+      const { code, signal, stderr } = await this.ended;
+      throw new Error(`the program ended (${code ?? signal}): ${stderr}`);
+    }
+    return found;
   }
 }
 

@@ -1,5 +1,7 @@
 /** What the commands of this folder share: flags, the form of errors, examples in help. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { EXIT_CODE_STORAGE } from '../../base/assert.ts';
+import { CorruptionError } from '../../env/engine.ts';
 import { LOG_LEVELS } from '../../env/real/index.ts';
 import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
@@ -45,6 +47,10 @@ export async function runReported(app: App, task: string, run: () => Promise<Exi
     return await run();
   } catch (error) {
     await app.io.stderr.write(formatFailure(task, error, false));
+    if (error instanceof CorruptionError) {
+      // The same code as for damage found later: whoever restarts processes must not restart this one.
+      return EXIT_CODE_STORAGE as ExitCode;
+    }
     return app.io.signal.aborted ? EXIT_INTERRUPTED : exitCodeOf(error);
   }
 }

@@ -594,6 +594,25 @@ describe('quorum checks and leases', () => {
   });
 });
 
+describe('votes', () => {
+  test('votes are refused while a leader is known, in the same term', () => {
+    const node = new LabNode(2, TRIO);
+    node.becomeFollower(1, 1);
+    node.step(MsgType.Vote, { from: 3, term: 1, index: 9, logTerm: 1 });
+    expect(ofType(node.take(), MsgType.VoteResp)[0]).toMatchObject({ reject: true, term: 1 });
+  });
+
+  test('a vote restarts the election timer, a pre-vote does not', () => {
+    const node = new LabNode(2, TRIO);
+    node.becomeFollower(1);
+    node.ticks(5);
+    node.step(MsgType.PreVote, { from: 3, term: 2, index: 9, logTerm: 1 });
+    expect(node.raft.electionElapsed).toBe(5);
+    node.step(MsgType.Vote, { from: 3, term: 1, index: 9, logTerm: 1 });
+    expect(node.raft.electionElapsed).toBe(0);
+  });
+});
+
 describe('campaign conditions', () => {
   test('a learner ignores campaign and TimeoutNow', () => {
     const node = new LabNode(2, { voters: [1], learners: [2] });

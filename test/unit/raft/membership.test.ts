@@ -259,6 +259,18 @@ describe('applying a membership change', () => {
   });
 });
 
+describe('demotion', () => {
+  test('a demotion is staged while joint and takes effect on leaving', () => {
+    const node = new LabNode(1, { voters: [1, 2, 3] });
+    node.raw.applyConfChange(change([addLearner(3), addNode(4)], ConfChangeTransition.JointExplicit));
+    expect(node.raw.confState).toEqual(confState([1, 2, 4], { votersOutgoing: [1, 2, 3], learnersNext: [3] }));
+    expect(node.progress(3).isLearner).toBe(false);
+    node.raw.applyConfChange(LEAVE_JOINT);
+    expect(node.raw.confState).toEqual(confState([1, 2, 4], { learners: [3] }));
+    expect(node.progress(3).isLearner).toBe(true);
+  });
+});
+
 describe('the kinds of change', () => {
   const cases: [string, ConfChangeV2, boolean, ConfState, ConfState | undefined][] = [
     ['V1', change([addNode(2)]), true, confState([1, 2]), undefined],

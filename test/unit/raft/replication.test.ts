@@ -552,6 +552,17 @@ describe('a leader hearing answers', () => {
     ]);
   });
 
+  test('a heartbeat records the commit index it carried', () => {
+    const node = new LabNode(1, { ...TRIO, terms: [1, 1, 1], hardState: { commit: 3 } });
+    node.becomeQuietLeader();
+    const progress = node.progress(2);
+    progress.match = 2;
+    progress.next = 5;
+    progress.sentCommit = 3;
+    node.raw.tick();
+    expect(progress.sentCommit).toBe(2);
+  });
+
   test('is the only role that reacts to the heartbeat tick', () => {
     const counts = (['leader', 'candidate', 'follower'] as const).map((role) => {
       const node = new LabNode(1, TRIO);

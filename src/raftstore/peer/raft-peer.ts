@@ -322,14 +322,20 @@ export class RaftPeer {
 
   #takeSnapshot(to: number): Snapshot | null {
     const state = this.generating;
-    if (state.type === 'ready' && state.toPeer === to) {
+    if (state.type === 'ready') {
+      // Made for one follower, good for any that it lists. The one it was made for may never ask again (it caught up
+      // through the log), and must not keep the others waiting.
       const { metadata } = state.snapshot;
+      const { voters, votersOutgoing, learners, learnersNext } = metadata.confState;
       const stillUseful =
-        metadata.index >= this.storage.applyState.truncatedIndex && this.region.peers.some((p) => p.id === to);
+        metadata.index >= this.storage.applyState.truncatedIndex &&
+        this.region.peers.some((p) => p.id === to) &&
+        [voters, votersOutgoing, learners, learnersNext].some((ids) => ids.includes(to));
       this.generating = { type: 'none' };
       if (stillUseful) {
         return state.snapshot;
       }
+      this.ctx.snapshots.dropOf(state.snapshot);
     }
     if (this.generating.type === 'none' && this.isActive && this.pendingMerge === undefined) {
       this.generating = { type: 'wanted', toPeer: to };

@@ -109,19 +109,23 @@ export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes
   });
 }
 
-/** A membership change was applied (or refused at apply) on this replica. */
+/**
+ * A membership change was applied (or refused at apply) on this replica.
+ * @param firstIndex of the log before the batch that applied it
+ */
 export function onChangePeerApplied(
   peer: RaftPeer,
   index: number,
   confChange: ConfChangeV2,
   region: Region,
   applied: boolean,
+  firstIndex: number,
 ): void {
   if (!applied) {
     return;
   }
   const { ctx } = peer;
-  if (index >= peer.storage.firstIndex()) {
+  if (index >= firstIndex) {
     // Below the first index the configuration already came with a snapshot.
     peer.node.applyConfChange(confChange);
   }

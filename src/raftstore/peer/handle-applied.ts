@@ -22,20 +22,23 @@ export function onApplied(peer: RaftPeer, result: ApplyResult): void {
     // What apply did before it stopped is on disk: a child born from a split lives on its own, and only the range this
     // replica still has may be cleaned. Once apply has stopped nothing may come back into the store map.
     if (!life.applyStopped) {
+      const firstIndex = peer.storage.firstIndex();
       peer.storage.applyState = result.applyState;
       for (const exec of result.results) {
-        onExecResult(peer, exec);
+        onExecResult(peer, exec, firstIndex);
       }
     }
     return;
   }
   const truncatedBefore = peer.storage.applyState.truncatedIndex;
+  // As it was before a CompactLog in this very batch: a membership change below that is still news to the core.
+  const firstIndex = peer.storage.firstIndex();
   peer.storage.applyState = result.applyState;
   peer.flowBytesWritten += result.bytesWritten;
   peer.flowKeysWritten += result.keysWritten;
   peer.writtenSinceCheckBytes += result.bytesWritten;
   for (const exec of result.results) {
-    onExecResult(peer, exec);
+    onExecResult(peer, exec, firstIndex);
   }
   if (result.applyState.truncatedIndex > truncatedBefore) {
     onCompactLogApplied(peer, result.applyState.truncatedIndex);
@@ -46,10 +49,10 @@ export function onApplied(peer: RaftPeer, result: ApplyResult): void {
   retryHeld(peer, (request, again) => addRead(peer, request, again), undefined);
 }
 
-function onExecResult(peer: RaftPeer, exec: ExecResult): void {
+function onExecResult(peer: RaftPeer, exec: ExecResult, firstIndex: number): void {
   switch (exec.type) {
     case 'change-peer':
-      onChangePeerApplied(peer, exec.index, exec.confChange, exec.region, exec.applied);
+      onChangePeerApplied(peer, exec.index, exec.confChange, exec.region, exec.applied, firstIndex);
       return;
     case 'split':
       onSplitApplied(peer, exec.derived, exec.regions, exec.skipped);

@@ -16,7 +16,15 @@ import { decodeSnapshotDescriptor } from '../../codec/snapshot-record.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import { applyStateKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import { logIndex } from '../../base/ids.ts';
-import { LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MsgType, type Entry, type HardState, type Message, type Snapshot } from '../../raft/types.ts';
+import {
+  LOCAL_APPEND_THREAD,
+  LOCAL_APPLY_THREAD,
+  MsgType,
+  type Entry,
+  type HardState,
+  type Message,
+  type Snapshot,
+} from '../../raft/types.ts';
 import type { PendingProposal } from '../msg.ts';
 import { onBecomeLeader, onStepDown } from './role.ts';
 import { onReadState, serveReads } from './read.ts';
@@ -85,7 +93,8 @@ export function collectReady(peer: RaftPeer, batch: WriteBatch): boolean {
   const entries = append?.entries ?? [];
   const hardState = append === undefined ? null : hardStateOf(append);
   const promisesChanged =
-    hardState !== null && (hardState.term !== peer.storage.raftState.term || hardState.vote !== peer.storage.raftState.vote);
+    hardState !== null &&
+    (hardState.term !== peer.storage.raftState.term || hardState.vote !== peer.storage.raftState.vote);
   const written = entries.length > 0 || promisesChanged || snapshot !== null;
   if (snapshot !== null) {
     acceptedSnapshotToBatch(peer, batch, snapshot, hardState);
@@ -93,7 +102,10 @@ export function collectReady(peer: RaftPeer, batch: WriteBatch): boolean {
     peer.storage.append(batch, entries, hardState);
   } else if (hardState !== null) {
     // A commit index alone may be written lazily, with whatever comes next; apply persists it as well.
-    peer.storage.raftState = { ...peer.storage.raftState, commit: Math.max(peer.storage.raftState.commit, hardState.commit) };
+    peer.storage.raftState = {
+      ...peer.storage.raftState,
+      commit: Math.max(peer.storage.raftState.commit, hardState.commit),
+    };
   }
   const responses = append?.responses ?? [];
   if (written || responses.length > 0 || held.length > 0) {
@@ -222,7 +234,12 @@ function handToApply(peer: RaftPeer, message: Message): void {
   });
   const proposals: PendingProposal[] = [];
   let renewFrom: QueuedProposal | undefined;
-  while (peer.proposals.length > 0 && (peer.proposals[0] as QueuedProposal).index <= last.index) {
+  for (let head = peer.proposals[0]; head !== undefined; head = peer.proposals[0]) {
+    // A proposal of an earlier leadership may have a higher index than those of this one that queue behind it. Nothing
+    // of its term can follow an entry of a later term, so it is lost, and must not keep the others from their entries.
+    if (head.index > last.index && head.term >= last.term) {
+      break;
+    }
     const proposal = peer.proposals.shift() as QueuedProposal;
     proposals.push(proposal);
     if (proposal.term === peer.node.term) {
@@ -276,7 +293,12 @@ export function acknowledgeApplied(peer: RaftPeer): void {
  * An accepted snapshot: everything the replica was is replaced, and the sources that die with it become tombstones in
  * the same batch. A crash before this batch leaves everything as it was; after it, the installation is resumed.
  */
-function acceptedSnapshotToBatch(peer: RaftPeer, batch: WriteBatch, snapshot: Snapshot, hardState: HardState | null): void {
+function acceptedSnapshotToBatch(
+  peer: RaftPeer,
+  batch: WriteBatch,
+  snapshot: Snapshot,
+  hardState: HardState | null,
+): void {
   assert(peer.installing.type === 'accepted', 'a snapshot that was not accepted reached persistence');
   const { region, staged } = peer.installing;
   const { index, term } = snapshot.metadata;
@@ -295,12 +317,18 @@ function acceptedSnapshotToBatch(peer: RaftPeer, batch: WriteBatch, snapshot: Sn
   peer.region = region;
   old.putRaftState(batch);
   batch.put(applyStateKey(peer.regionId), encodeApplyState(old.applyState));
-  batch.put(regionStateKey(peer.regionId), encodeRegionLocalState({ state: 'applying', region, mergeState: undefined }));
+  batch.put(
+    regionStateKey(peer.regionId),
+    encodeRegionLocalState({ state: 'applying', region, mergeState: undefined }),
+  );
   peer.ctx.workers.recordInstall(batch, region, staged);
   for (const source of peer.ctx.meta.atomicSnapRegions.get(peer.regionId)?.keys() ?? []) {
     const dead = peer.ctx.meta.regions.get(source);
     assert(dead !== undefined, 'a source of an atomic snapshot is gone', { source });
-    batch.put(regionStateKey(regionId(source)), encodeRegionLocalState({ state: 'tombstone', region: dead, mergeState: undefined }));
+    batch.put(
+      regionStateKey(regionId(source)),
+      encodeRegionLocalState({ state: 'tombstone', region: dead, mergeState: undefined }),
+    );
     batch.del(raftStateKey(regionId(source)));
     batch.del(applyStateKey(regionId(source)));
   }

@@ -105,7 +105,7 @@ export const DEFAULT_PD_PROCESS_CONFIG: PdProcessConfig = Object.freeze({
     addr: '127.0.0.1:2379',
     advertiseAddr: '',
     dataDir: 'braid-pd',
-    gracefulStopMs: 5_000,
+    gracefulStopMs: 1_000,
   }),
   placement: DEFAULT_PLACEMENT_CONFIG,
   allocation: DEFAULT_ALLOCATION_CONFIG,

@@ -4,9 +4,13 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { EXIT_CODE_STORAGE } from '../../src/base/assert.ts';
-import { fromUtf8 } from '../../src/base/bytes.ts';
 import { AppError } from '../../src/base/app-error.ts';
+import { fromUtf8, utf8 } from '../../src/base/bytes.ts';
+import { Context, type RawGetResponse } from '../../src/gen/kvrpcpb.ts';
 import { all, type Braid } from '../../src/index.ts';
+import { unaryCall } from '../../src/rpc/call.ts';
+import { createGrpcNet } from '../../src/rpc/grpc/grpc-net.ts';
+import { tikvMethods } from '../../src/rpc/services.ts';
 import { braid, TestCluster, type TestStore, waitFor } from './cluster.ts';
 
 const KIB = 1024;
@@ -174,6 +178,50 @@ describe('a cluster of processes', () => {
     expect(['with two', 'alone']).toContain(value);
     await client.put('k', 'again');
     expect(text(await client.get('k'))).toBe('again');
+  });
+
+  test('a leader that slept does not answer from the past', async () => {
+    cluster = await TestCluster.start();
+    const client = await cluster.client({ timeoutMs: 30_000 });
+    await client.put('k', 'before');
+    const leader = await cluster.leaderOf(client, 'k');
+    const { id, epoch, leader: peer } = await client.locate('k');
+    const net = createGrpcNet();
+    const channel = net.dial(leader.address);
+    const read = (): Promise<RawGetResponse> =>
+      unaryCall(
+        channel,
+        tikvMethods.rawGet,
+        {
+          context: Context.create({ regionId: id, regionEpoch: epoch, peer: { ...peer, role: 0 } }),
+          key: utf8('k'),
+          cf: '',
+        },
+        { timeoutMs: 60_000 },
+      );
+    try {
+      expect(text((await read()).value)).toBe('before');
+      leader.program.child.kill('SIGSTOP');
+      // These wait in the sleeper's socket and are the first thing it sees when it wakes up.
+      const asleep = Array.from({ length: 20 }, read);
+      const others = await cluster.client({ timeoutMs: 30_000 });
+      await waitFor('a write through another leader', () =>
+        others.put('k', 'after', { timeoutMs: 2_000 }).then(
+          () => true,
+          () => undefined,
+        ),
+      );
+      leader.program.child.kill('SIGCONT');
+      for (const reply of await Promise.all(asleep)) {
+        if (reply.regionError === undefined) {
+          expect(text(reply.value)).toBe('after');
+        }
+      }
+    } finally {
+      leader.program.child.kill('SIGCONT');
+      await net.close(0);
+    }
+    expect(text(await client.get('k'))).toBe('after');
   });
 
   test('an orderly stop moves leaders away first and ends with exit code 0', async () => {

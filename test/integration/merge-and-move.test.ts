@@ -99,7 +99,10 @@ describe('regions under load', () => {
       const from = left.peers[0]?.storeId as number;
       await settled(client, () => admin.moveRegion(left.id, { fromStore: from, toStore: free }));
     }
-    const load = new Registers(client, Array.from({ length: 20 }, (_, i) => keyOf(i * 5)));
+    const load = new Registers(
+      client,
+      Array.from({ length: 20 }, (_, i) => keyOf(i * 5)),
+    );
     const done = await settled(client, () => admin.mergeRegions({ source: left.id, target: right.id }));
     expect(done.status).toBe('success');
     const merged = await waitFor('one region', async () => {
@@ -118,9 +121,14 @@ describe('regions under load', () => {
     const client = await cluster.client({ timeoutMs: 20_000 });
     const added = await cluster.addStore();
     const region = await regionOf(client, keyOf(0));
-    const load = new Registers(client, Array.from({ length: 20 }, (_, i) => keyOf(i)));
-    const from = region.leader?.storeId ?? (region.peers[0]?.storeId as number);
-    const done = await settled(client, () => client.admin().moveRegion(region.id, { fromStore: from, toStore: added.id }));
+    const load = new Registers(
+      client,
+      Array.from({ length: 20 }, (_, i) => keyOf(i)),
+    );
+    const from = region.leader?.storeId ?? region.peers[0]?.storeId ?? 0;
+    const done = await settled(client, () =>
+      client.admin().moveRegion(region.id, { fromStore: from, toStore: added.id }),
+    );
     expect(done.status).toBe('success');
     await load.stop();
     expect(load.problems).toEqual([]);
@@ -167,7 +175,10 @@ describe('regions under load', () => {
         if (regions.length === 1) {
           return true;
         }
-        await client.admin().mergeRegions({ source: left.id, target: right.id }).catch(() => undefined);
+        await client
+          .admin()
+          .mergeRegions({ source: left.id, target: right.id })
+          .catch(() => undefined);
         return undefined;
       });
     }

@@ -12,7 +12,11 @@ import { braid, Program, TestCluster, waitFor } from './cluster.ts';
 const DATA = process.env['BRAID_TEST_ROWS'] ?? '../shared/data/debian-packages.tsv.gz';
 const ROWS = 63_436;
 /** The split size of `braid dev`. */
-const DEMO_REGIONS = ['raftstore.region-max-size=1MiB', 'raftstore.region-split-size=512KiB', 'raftstore.split-check=500ms'];
+const DEMO_REGIONS = [
+  'raftstore.region-max-size=1MiB',
+  'raftstore.region-split-size=512KiB',
+  'raftstore.split-check=500ms',
+];
 
 let cluster: TestCluster | undefined;
 
@@ -66,7 +70,10 @@ describe('the package list', () => {
       for (const line of content.toString('utf8').split('\n')) {
         if (line.length > 0) {
           const fields = line.split('\t');
-          expected.set(fields[0] as string, JSON.stringify(Object.fromEntries(columns.map((name, i) => [name, fields[i]]))));
+          expected.set(
+            fields[0] as string,
+            JSON.stringify(Object.fromEntries(columns.map((name, i) => [name, fields[i]]))),
+          );
         }
       }
       expect(expected.size).toBe(ROWS);
@@ -75,20 +82,50 @@ describe('the package list', () => {
       const loading = new Program([
         'import',
         file,
-        ...['--format', 'tsv', '--key-column', 'package', '--columns', columns.join(','), '--pd', cluster.pdAddress, '-o', 'json'],
+        ...[
+          '--format',
+          'tsv',
+          '--key-column',
+          'package',
+          '--columns',
+          columns.join(','),
+          '--pd',
+          cluster.pdAddress,
+          '-o',
+          'json',
+        ],
       ]);
       const client = await cluster.client({ timeoutMs: 20_000 });
-      await waitFor('a third of the rows', async () => (await client.get(names[20_000] as string)) !== undefined, 60_000);
+      await waitFor(
+        'a third of the rows',
+        async () => (await client.get(names[20_000] as string)) !== undefined,
+        60_000,
+      );
       const victim = await cluster.leaderOf(client, 'zzz');
       await victim.kill();
-      await waitFor('more rows without that store', async () => !loading.isRunning || (await client.get(names[36_000] as string)) !== undefined, 60_000);
+      await waitFor(
+        'more rows without that store',
+        async () => !loading.isRunning || (await client.get(names[36_000] as string)) !== undefined,
+        60_000,
+      );
       await victim.start();
       const ended = await loading.ended;
       const summary = JSON.parse(ended.stdout) as { readonly stored: number; readonly refused: number };
       // Rows whose write had an unknown outcome are reported as refused; importing them again is harmless.
       if (ended.code !== 0) {
         const again = await braid(
-          ['import', file, '--format', 'tsv', '--key-column', 'package', '--columns', columns.join(','), '--pd', cluster.pdAddress],
+          [
+            'import',
+            file,
+            '--format',
+            'tsv',
+            '--key-column',
+            'package',
+            '--columns',
+            columns.join(','),
+            '--pd',
+            cluster.pdAddress,
+          ],
           { limitMs: 120_000 },
         );
         expect(again.code, again.stderr).toBe(0);

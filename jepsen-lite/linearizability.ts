@@ -74,6 +74,8 @@ function narrowUnknown(ops: readonly RegisterOp[]): RegisterOp[] {
     }
   }
   const seen = observations(ops);
+  // A conditional write of unknown outcome may have met what it expected without telling anybody.
+  const perhapsMet = new Set(ops.flatMap(({ step }) => (step.type === 'cas' && step.outcome === undefined ? [step.expected] : [])));
   const out: RegisterOp[] = [];
   for (const op of ops) {
     const { step } = op;
@@ -84,6 +86,8 @@ function narrowUnknown(ops: readonly RegisterOp[]): RegisterOp[] {
     const seenNs = seen.get(step.value);
     if (seenNs !== undefined) {
       out.push({ ...op, returnNs: Math.max(op.callNs, seenNs) });
+    } else if (perhapsMet.has(step.value)) {
+      out.push(op);
     }
   }
   return out;

@@ -192,10 +192,15 @@ class MemoryEngine implements Engine {
     const isEarly = this.#disk.isEarlyVisible();
     return new Promise((resolve) => {
       if (isEarly) {
-        this.#after(delayMs / 2, 'engine-sync', () => this.#database.complete(record));
+        this.#after(delayMs / 2, 'engine-sync', () => {
+          // Timers of a real clock may fire late and out of order; what is resolved must never be applied again.
+          if (!record.isWritten) {
+            this.#database.complete(record);
+          }
+        });
       }
       this.#after(delayMs, 'engine-write', () => {
-        if (!isEarly) {
+        if (!record.isWritten) {
           this.#database.complete(record);
         }
         resolve();

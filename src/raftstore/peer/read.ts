@@ -157,6 +157,10 @@ export function serveReads(peer: RaftPeer): void {
       });
       if (waiting.length > 0 || (read.requests.length === 0 && nowMs - read.sentAtMs < peer.ctx.config.leaderLeaseMs)) {
         rest.push({ ...read, requests: waiting });
+        if (waiting.length > 0 && read.index > peer.appliedIndex) {
+          // What the read must see may be held back only because nobody waited for it so far.
+          peer.ctx.flushWrites();
+        }
       }
     }
   }

@@ -89,7 +89,7 @@ interface ApplySlot {
 }
 
 /** How long a write that nobody waits for is kept back, to join one that somebody waits for. */
-const LAZY_WRITE_MS = 2;
+const LAZY_WRITE_MS = 5;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
 const EXPIRE_DEADLINE_MS = 5_000;
 /** How often the merged-away map is trimmed, in entries. */

@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { toJsonl } from '../../jepsen-lite/history.ts';
 import { drawCase, type ProfileName, type SimCase } from './case.ts';
+import { runFull } from './full-world.ts';
 import { runLite } from './lite-world.ts';
 import type { RunResult } from './run-result.ts';
 import { shrinkCase } from './shrink.ts';
@@ -30,7 +31,7 @@ const print = (value: unknown): void => {
 };
 
 export function runCase(simCase: SimCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
-  return runLite(simCase, options);
+  return simCase.config.world === 'full' ? runFull(simCase) : runLite(simCase, options);
 }
 
 function summary(result: RunResult, wallMs: number): unknown {

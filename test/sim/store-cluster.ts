@@ -843,7 +843,7 @@ export class StoreCluster {
   }
 }
 
-function consoleLogger(now: () => number, fields: Readonly<Record<string, unknown>>): import('../../src/env/log.ts').Logger {
+export function consoleLogger(now: () => number, fields: Readonly<Record<string, unknown>>): import('../../src/env/log.ts').Logger {
   const line = (level: string, more: Readonly<Record<string, unknown>>, text: string): void => {
     process.stderr.write(`${now().toFixed(3).padStart(12)} ${level} ${text} ${JSON.stringify({ ...fields, ...more })}\n`);
   };

@@ -116,7 +116,7 @@ function claimChildren(ctx: StoreContext, parent: Region, myPeerId: number, chil
     const pending = ctx.pendingCreatePeers.get(child.id);
     if (pending === undefined) {
       ctx.pendingCreatePeers.set(child.id, { peerId: childPeerId, isSplitting: true });
-    } else if (pending.peerId === childPeerId && !pending.isSplitting) {
+    } else if (pending.peerId === childPeerId && !pending.isSplitting && pending.hasSnapshot !== true) {
       ctx.pendingCreatePeers.set(child.id, { peerId: childPeerId, isSplitting: true });
       replacing.add(child.id);
     } else {

@@ -62,6 +62,9 @@ export function acceptSnapshot(peer: RaftPeer, message: PeerMessage, staged: Sta
     assert(!peer.isInitialized, 'the region map disagrees with its peer', { regionId });
     return drop('this replica was replaced by a split');
   }
+  if (!peer.isInitialized && ctx.pendingCreatePeers.get(regionId)?.isSplitting === true) {
+    return drop('a split is creating this replica');
+  }
   if (meta.atomicSnapRegions.has(regionId)) {
     return drop('another snapshot is waiting for its sources');
   }
@@ -103,6 +106,10 @@ export function acceptSnapshot(peer: RaftPeer, message: PeerMessage, staged: Sta
   }
   meta.pendingSnapshotRegions.set(regionId, region);
   peer.installing = { type: 'accepted', region, staged };
+  if (!peer.isInitialized) {
+    // A region that dies with this snapshot may still have a split in its queue that gives birth to this very replica.
+    ctx.pendingCreatePeers.set(regionId, { peerId: peer.peer.id, isSplitting: false, hasSnapshot: true });
+  }
   if (sources.length > 0) {
     const waiting = new Map<RegionId, boolean>();
     meta.atomicSnapRegions.set(regionId, waiting);

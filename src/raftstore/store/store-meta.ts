@@ -132,6 +132,8 @@ export class StoreMeta {
 export interface PendingCreate {
   readonly peerId: number;
   readonly isSplitting: boolean;
+  /** The replica has accepted a snapshot, and regions that were merged into it die with that: no split may replace it. */
+  readonly hasSnapshot?: boolean;
 }
 
 /** Arbitrates creation by message against creation by split (reference 9.2). */

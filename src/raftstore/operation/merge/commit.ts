@@ -75,12 +75,18 @@ export function onCommitMergeApplied(peer: RaftPeer, region: Region, source: Reg
 export function onMergeResult(peer: RaftPeer, targetRegionId: RegionId, targetPeer: Peer, kind: MergeResultKind): void {
   const { pendingMerge } = peer;
   if (kind !== 'stale' && pendingMerge !== undefined) {
-    const listed = findPeerOnStore(pendingMerge.target, targetPeer.storeId);
-    assert(
-      pendingMerge.target.id === targetRegionId && listed !== undefined && listed.id <= targetPeer.id,
-      'a merge result from a target this source does not merge into',
-      { region: peer.regionId, target: targetRegionId },
-    );
+    if (pendingMerge.target.id !== targetRegionId && kind !== 'target-log') {
+      // This replica missed that its merge was rolled back and that its region was merged elsewhere later: the snapshot
+      // of that later target takes it along.
+      peer.pendingMerge = undefined;
+    } else {
+      const listed = findPeerOnStore(pendingMerge.target, targetPeer.storeId);
+      assert(
+        pendingMerge.target.id === targetRegionId && listed !== undefined && listed.id <= targetPeer.id,
+        'a merge result from a target this source does not merge into',
+        { region: peer.regionId, target: targetRegionId },
+      );
+    }
   }
   switch (kind) {
     case 'target-log':

@@ -375,6 +375,7 @@ export class StoreCluster {
   #sendSnapshot(id: StoreId, incarnation: number, message: PeerMessage, source: SnapshotSource, done: (ok: boolean) => void): void {
     const sender = this.machine(id);
     const { engine } = sender;
+    let isOver = false;
     const run = async (): Promise<boolean> => {
       if (engine === undefined || this.filters.size > 0 && [...this.filters].some((f) => f(message))) {
         return false;
@@ -386,6 +387,12 @@ export class StoreCluster {
       }
       const receiver = store.receiveSnapshot(decodeFrame(encodeFrame([message]))[0] as PeerMessage);
       this.#transfers.add({ sender: id, receiver: target.id, abort: () => receiver.abort(), fail: () => finish(false) });
+      // When the sending process dies the receiver sees the stream end.
+      sender.deathWatch.push(() => {
+        if (!isOver) {
+          receiver.abort();
+        }
+      });
       const chunks = new SnapshotSender({ engine, source, chunkBytes: this.config.snapshotChunkBytes });
       for await (const chunk of chunks) {
         await this.sleep(this.#delay());

@@ -305,13 +305,8 @@ export class RawKv {
       false,
       fail,
       (region) => {
-        for (const { endKey } of ranges) {
-          if (compareEnds(endKey, region.range.end) > 0) {
-            fail(toWireRegionError(keyNotInRegion(endKey, region)), '');
-            return;
-          }
-        }
-        const parts = ranges.map(({ startKey, endKey }) => ({ start: startKey, end: endKey }));
+        // As with scans: clients send the whole range and continue at the region's end, whatever the reply says.
+        const parts = ranges.map(({ startKey, endKey }) => ({ start: startKey, end: clampEnd(endKey, region) }));
         this.#scanning(
           fail,
           (snapshot) => this.#checksum(parts, snapshot),

@@ -36,6 +36,7 @@ const { values: flags } = parseArgs({
     defect: { type: 'string' },
     defects: { type: 'boolean', default: false },
     only: { type: 'string' },
+    tries: { type: 'string', default: '3' },
     hashes: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
@@ -316,12 +317,19 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 /** How many seeds and CPU seconds each planted defect survives, over several starting points. */
 async function defects() {
   const wanted = DEFECTS.filter((defect) => flags.only === undefined || flags.only.split(',').includes(defect.name));
-  const tries = 3;
+  const tries = number('tries');
   const limitMs = Number(flags.minutes ?? 1) * 60_000;
   let missed = 0;
   process.stdout.write('| defect | room | profile | found by | seeds (median) | CPU s (median) |\n|---|---|---|---|---|---|\n');
   for (const defect of wanted) {
-    const program = await bundle(defect);
+    let program;
+    try {
+      program = await bundle(defect);
+    } catch (error) {
+      missed++;
+      process.stdout.write(`| ${defect.name} | ${defect.room} | ${defect.profile} | does not fit: ${sentence(String(error.message))} | | |\n`);
+      continue;
+    }
     const seeds = [];
     const cpu = [];
     const by = new Set();

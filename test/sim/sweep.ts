@@ -1,2 +1,37 @@
-/** Placeholder replaced below. */
-export const runSweep = (seed: number): Promise<unknown> => Promise.resolve({ seed });
+/** One run of the profile `sweep`: the seed chooses scenario, fault and schedule, so that consecutive seeds cover all. */
+import { faultsOf, runWithFault, SWEEP_SCENARIOS, type SweepFault } from './sweep-scenarios.ts';
+import { InvariantError } from './invariants.ts';
+
+const FAULTS: Map<string, SweepFault[]> = new Map();
+
+export async function runSweep(seed: number): Promise<unknown> {
+  const scenario = SWEEP_SCENARIOS[seed % SWEEP_SCENARIOS.length];
+  if (scenario === undefined) {
+    throw new Error('there are no scenarios');
+  }
+  const round = Math.floor(seed / SWEEP_SCENARIOS.length);
+  const schedule = 11 + Math.floor(round / 1_000);
+  const key = `${scenario.name}/${schedule}`;
+  const faults = FAULTS.get(key) ?? (await faultsOf(scenario, schedule));
+  FAULTS.set(key, faults);
+  // A stride that shares no factor with most lengths visits every fault before it repeats one.
+  const fault = faults[(round * 101) % faults.length] as SweepFault;
+  const stats = { events: 0, virtualMs: 0, ok: 1, failed: 0, unknown: 0, actions: { [`${scenario.name}, ${fault.type}`]: 1 }, checks: {} };
+  const fromMs = performance.now();
+  const result = { type: 'result', seed, profile: 'sweep', traceHash: '', stats };
+  try {
+    stats.events = (await runWithFault(scenario, schedule, fault)).events;
+    return { ...result, wallMs: performance.now() - fromMs };
+  } catch (error) {
+    return {
+      ...result,
+      wallMs: performance.now() - fromMs,
+      failure: {
+        invariant: error instanceof InvariantError ? error.invariant : 'sweep',
+        message: `${scenario.name}, ${JSON.stringify(fault)}: ${error instanceof Error ? error.message : String(error)}`,
+        atMs: 0,
+        event: fault.k,
+      },
+    };
+  }
+}

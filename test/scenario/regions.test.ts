@@ -1,0 +1,337 @@
+/** Split, membership, snapshot, life cycle and read scenarios (raftstore-scenarios.md, sections 2 to 7). */
+import { describe, expect, test } from 'vitest';
+import { fromUtf8, utf8 } from '../../src/base/bytes.ts';
+import { peerId, storeId } from '../../src/base/ids.ts';
+import { findPeerOnStore, type Peer, type Region } from '../../src/meta/region.ts';
+import { MsgType } from '../../src/raft/types.ts';
+import type { StoreCluster } from '../sim/store-cluster.ts';
+import { attempt, expectCalm, startCluster, twoRegions } from './support.ts';
+
+const learner = (cluster: StoreCluster, store: number): Peer => ({ id: peerId(cluster.nextId()), storeId: storeId(store), role: 'learner' });
+
+const add = async (cluster: StoreCluster, region: number, peer: Peer): Promise<void> => {
+  await cluster.mustAdmin(region, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer }] }));
+};
+
+const promote = async (cluster: StoreCluster, region: number, peer: Peer): Promise<void> => {
+  await cluster.mustAdmin(region, () => ({ type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...peer, role: 'voter' } }] }));
+};
+
+const remove = async (cluster: StoreCluster, region: number, store: number): Promise<void> => {
+  await cluster.mustAdmin(region, () => ({
+    type: 'change-peer',
+    changes: [{ type: 'remove', peer: findPeerOnStore(cluster.region(region) as Region, storeId(store)) as Peer }],
+  }));
+};
+
+const holds = (cluster: StoreCluster, store: number, region: number): boolean => cluster.store(store).status().some((s) => s.region.id === region);
+
+describe('split', () => {
+  test('S-01 and S-02 many keys at once: ids, epochs, ranges; senseless keys are refused', async () => {
+    const cluster = await startCluster();
+    await cluster.mustPut('m', '1');
+    const parts = await cluster.mustAdmin(1, () => ({ type: 'split', keys: ['c', 'h', 'm', 'r', 'w'].map(utf8) }));
+    expect(parts).toHaveLength(6);
+    expect(new Set(parts.map((r) => r.epoch.version))).toEqual(new Set([6]));
+    expect(new Set(parts.flatMap((r) => r.peers.map((p) => p.id))).size).toBe(18);
+    await cluster.until('a leader of the part', () => fromUtf8(cluster.regionOf('n')?.range.start ?? utf8('')) === 'm');
+    const region = cluster.regionOf('n') as Region;
+    for (const keys of [['q', 'p'], ['n', 'n'], ['m'], ['x'], ['a']]) {
+      expect(await attempt(cluster, region.id, { type: 'split', keys: keys.map(utf8) }), keys.join()).not.toBe('ok');
+    }
+    await expectCalm(cluster, { m: '1' });
+  });
+
+  test('S-06 a slow follower gets votes of the child before it applied the split', async () => {
+    const cluster = await startCluster();
+    await cluster.mustPut('a', '1');
+    cluster.failpoints.set('3!apply::before-split', { type: 'pause' });
+    const [left] = await cluster.mustSplit('k');
+    cluster.crash(2);
+    await cluster.advance(500);
+    cluster.failpoints.delete('3!apply::before-split');
+    await cluster.mustPut('b', '2');
+    expect(cluster.leaderStore(left.id)).toBeDefined();
+    await cluster.restart(2);
+    await expectCalm(cluster, { a: '1', b: '2' });
+  });
+
+  test('S-07 lost votes only delay the first leader of a child', async () => {
+    const cluster = await startCluster();
+    const heal = cluster.drop((m) => m.body.type === 'raft' && (m.body.message.type === MsgType.Vote || m.body.message.type === MsgType.PreVote));
+    const split = cluster.mustAdmin(1, () => ({ type: 'split', keys: [utf8('k')] }));
+    await split;
+    await cluster.advance(3_000);
+    heal();
+    await expectCalm(cluster, { a: undefined });
+  });
+
+  test('S-10 a replica of the parent that was away shrinks, and its child arrives', async () => {
+    const cluster = await startCluster({ config: { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } });
+    await cluster.mustPut('a', '1');
+    await cluster.mustPut('z', '2');
+    const heal = cluster.isolate(3);
+    await cluster.mustSplit('k');
+    for (let i = 0; i < 20; i++) {
+      await cluster.mustPut(`a${i}`, 'x');
+      await cluster.mustPut(`z${i}`, 'x');
+    }
+    await cluster.advance(3_000);
+    heal();
+    await expectCalm(cluster, { a: '1', a19: 'x', z: '2', z19: 'x' });
+  });
+});
+
+describe('membership and leadership', () => {
+  test('C-01 a learner becomes a voter, then leaves; the counters say so', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    await cluster.mustPut('a', '1');
+    const peer = learner(cluster, 4);
+    await add(cluster, 1, peer);
+    await cluster.until('data on store 4', () => cluster.store(4).status().some((s) => s.appliedIndex > 5 && s.state === 'normal'));
+    expect(await cluster.valueOn(4, 'a')).toBe('1');
+    await promote(cluster, 1, peer);
+    expect((cluster.region(1) as Region).epoch.confVer).toBe(3);
+    await remove(cluster, 1, 4);
+    await cluster.until('store 4 forgot it', () => !holds(cluster, 4, 1));
+    await cluster.advance(6_000);
+    expect(await cluster.keysOn(4)).toEqual([]);
+    await expectCalm(cluster, { a: '1' });
+  });
+
+  test('C-02 and C-04 changes that make no sense are refused, the leader is not removed', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    await cluster.settle();
+    const region = cluster.region(1) as Region;
+    const leader = cluster.leaderStore(1) as number;
+    const own = findPeerOnStore(region, storeId(leader)) as Peer;
+    const stranger: Peer = { id: peerId(77), storeId: storeId(4), role: 'voter' };
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: own }] })).toBe('RemovesLeader');
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: stranger }] })).not.toBe('ok');
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [] })).not.toBe('ok');
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'add-learner', peer: { ...own, id: peerId(78) } }] })).not.toBe('ok');
+    expect(cluster.region(1)?.epoch.confVer).toBe(1);
+    await expectCalm(cluster, { a: undefined });
+  });
+
+  test('C-05 a change that would leave no quorum alive is refused', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    const leader = cluster.leaderStore(1) as number;
+    const [deaf, other] = [1, 2, 3].filter((id) => id !== leader) as [number, number];
+    cluster.crash(deaf);
+    await cluster.advance(5_000);
+    const victim = findPeerOnStore(cluster.region(1) as Region, storeId(other)) as Peer;
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] })).toBe('WouldLoseQuorum');
+    await cluster.restart(deaf);
+    await expectCalm(cluster, { a: undefined });
+  });
+
+  test('C-07 a follower removed while away goes when it comes back, and does not disturb the others', async () => {
+    const cluster = await startCluster();
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.settle();
+    const { term } = cluster.store(1).status()[0] as { term: number };
+    const heal = cluster.isolate(3);
+    await remove(cluster, 1, 3);
+    await cluster.advance(3_000);
+    heal();
+    await cluster.until('store 3 forgot it', () => !holds(cluster, 3, 1));
+    expect(cluster.store(1).status()[0]?.term).toBe(term);
+    await expectCalm(cluster, { a: undefined });
+  });
+
+  test('C-11 leadership is not given to a learner, and lags are refused or caught up', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    const peer = learner(cluster, 4);
+    await add(cluster, 1, peer);
+    await cluster.settle();
+    const leader = cluster.leaderStore(1);
+    expect(await attempt(cluster, 1, { type: 'transfer-leader', peer })).not.toBe('ok');
+    expect(cluster.leaderStore(1)).toBe(leader);
+    await cluster.mustTransferLeader(1, ((leader as number) % 3) + 1);
+    await expectCalm(cluster, { a: undefined });
+  });
+
+  test('C-14 a follower that was alone does not raise the term of the others', async () => {
+    const cluster = await startCluster();
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.settle();
+    const { term } = cluster.store(1).status()[0] as { term: number };
+    const heal = cluster.isolate(3);
+    await cluster.advance(20_000);
+    heal();
+    await cluster.settle();
+    expect(cluster.store(3).status()[0]?.term).toBe(term);
+    expect(cluster.leaderStore(1)).toBe(1);
+  });
+
+  test('a membership change compacted in its own apply batch still reaches the consensus core', async () => {
+    const cluster = await startCluster({ stores: 4, config: { logGcThreshold: 1, logGcCountLimit: 4, mergeMaxLogGap: 3 } });
+    await cluster.mustTransferLeader(1, 1);
+    const peer = learner(cluster, 4);
+    await add(cluster, 1, peer);
+    await promote(cluster, 1, peer);
+    await cluster.settle();
+    // Store 2 applies the removal and the compaction behind it in one go.
+    cluster.failpoints.set('2!apply::before-change-peer', { type: 'pause' });
+    await remove(cluster, 1, 3);
+    for (let i = 0; i < 20; i++) {
+      await cluster.mustPut(`a${i}`, 'x');
+    }
+    await cluster.advance(1_000);
+    cluster.failpoints.clear();
+    await cluster.settle();
+    await cluster.mustTransferLeader(1, 2);
+    await cluster.advance(3_000);
+    expect(holds(cluster, 3, 1)).toBe(false);
+    await expectCalm(cluster, { a19: 'x' });
+  });
+});
+
+describe('snapshots and the end of replicas', () => {
+  test('P-05 and T-01 a removed replica comes back under a larger id, never under its own', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    await cluster.mustPut('a', '1');
+    cluster.oldMailMax = 10_000;
+    for (let round = 0; round < 3; round++) {
+      await add(cluster, 1, learner(cluster, 4));
+      await cluster.until('data on store 4', () => cluster.store(4).status().some((s) => s.appliedIndex > 5));
+      await remove(cluster, 1, 4);
+    }
+    await cluster.until('store 4 forgot it', () => !holds(cluster, 4, 1));
+    const rng = cluster.rng.fork('old');
+    for (let i = 0; i < 500; i++) {
+      cluster.replayOldMail(rng);
+      await cluster.advance(1);
+    }
+    await cluster.until('nothing came back', () => !holds(cluster, 4, 1));
+    await expectCalm(cluster, { a: '1' });
+  });
+
+  test('T-03 a replica whose whole group was replaced while it slept finds out', async () => {
+    const cluster = await startCluster({ stores: 6 });
+    await cluster.mustPut('a', '1');
+    await cluster.mustTransferLeader(1, 1);
+    cluster.crash(3);
+    for (const store of [4, 5, 6]) {
+      const peer = learner(cluster, store);
+      await add(cluster, 1, peer);
+      await cluster.until(`data on store ${store}`, () => cluster.store(store).status().some((s) => s.appliedIndex > 5));
+      await promote(cluster, 1, peer);
+    }
+    await cluster.mustTransferLeader(1, 4);
+    for (const store of [3, 2, 1]) {
+      await remove(cluster, 1, store);
+    }
+    await cluster.restart(3);
+    await cluster.until('store 3 forgot it', () => !holds(cluster, 3, 1), 120_000);
+    await expectCalm(cluster, { a: '1' });
+  });
+
+  test('T-04 a learner removed behind its back asks and goes', async () => {
+    const cluster = await startCluster({ stores: 4 });
+    await add(cluster, 1, learner(cluster, 4));
+    await cluster.settle();
+    const heal = cluster.isolate(4);
+    await remove(cluster, 1, 4);
+    await cluster.advance(1_000);
+    heal();
+    await cluster.until('store 4 forgot it', () => !holds(cluster, 4, 1), 60_000);
+    await expectCalm(cluster, { a: undefined });
+  });
+});
+
+describe('reads', () => {
+  test('R-02 a leader that is alone stops answering before another may write', async () => {
+    const cluster = await startCluster();
+    await cluster.mustPut('a', 'old');
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.settle();
+    const heal = cluster.isolate(1);
+    await cluster.until('another leader', () => [2, 3].some((s) => cluster.store(s).status()[0]?.role === 'leader'));
+    await cluster.mustPut('a', 'new');
+    const region = cluster.region(1) as Region;
+    const own = findPeerOnStore(region, storeId(1)) as Peer;
+    const answer = await cluster.run(Promise.race([cluster.readAt(1, region, own.id, 'a', false), cluster.sleep(6_000).then(() => ({ error: 'silence' }) as const)]));
+    expect('value' in answer ? answer.value : 'no answer').not.toBe('old');
+    heal();
+    await expectCalm(cluster, { a: 'new' });
+  });
+
+  test('R-09 a follower answers with at least what was acknowledged, however slow its apply is', async () => {
+    const cluster = await startCluster();
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.mustPut('a', 'old');
+    await cluster.settle();
+    cluster.failpoints.set('2!apply::before-write', { type: 'pause' });
+    await cluster.mustPut('a', 'new');
+    const region = cluster.region(1) as Region;
+    const reading = cluster.readAt(2, region, (findPeerOnStore(region, storeId(2)) as Peer).id, 'a', true);
+    await cluster.advance(300);
+    cluster.failpoints.clear();
+    expect(await cluster.run(reading)).toEqual({ value: 'new' });
+  });
+
+  test('a leader does not show less than a follower has shown', async () => {
+    const cluster = await startCluster();
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.mustPut('a', 'old');
+    await cluster.settle();
+    cluster.failpoints.set('1!apply::before-write', { type: 'pause' });
+    const write = cluster.writeOnce([{ type: 'put', key: utf8('a'), value: utf8('new'), expireAtSeconds: 0 }], 'a');
+    await cluster.advance(300);
+    const region = cluster.region(1) as Region;
+    const at = (store: number, replicaRead: boolean) => cluster.readAt(store, region, (findPeerOnStore(region, storeId(store)) as Peer).id, 'a', replicaRead);
+    expect(await cluster.run(at(2, true))).toEqual({ value: 'new' });
+    const atLeader = at(1, false);
+    await cluster.advance(300);
+    cluster.failpoints.clear();
+    expect(await cluster.run(atLeader)).toEqual({ value: 'new' });
+    expect(await cluster.run(write)).toMatchObject({ type: 'ok' });
+  });
+
+  test('P-12 no read is served from a replica while a snapshot is being installed', async () => {
+    const cluster = await startCluster({ config: { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } });
+    await cluster.mustTransferLeader(1, 1);
+    await cluster.mustPut('a', 'old');
+    await cluster.settle();
+    const heal = cluster.isolate(3);
+    for (let i = 0; i < 20; i++) {
+      await cluster.mustPut('a', `new-${i}`);
+    }
+    await cluster.advance(2_000);
+    cluster.failpoints.set('3!snapshot::before-install', { type: 'pause' });
+    heal();
+    await cluster.until('an installation', () => cluster.store(3).status()[0]?.state === 'installing');
+    const region = cluster.region(1) as Region;
+    const own = findPeerOnStore(region, storeId(3)) as Peer;
+    const answer = await cluster.run(cluster.readAt(3, region, own.id, 'a', true));
+    expect(answer).not.toMatchObject({ value: 'old' });
+    cluster.failpoints.clear();
+    await expectCalm(cluster, { a: 'new-19' });
+  });
+});
+
+describe('log compaction', () => {
+  test('G-02 and G-03 a slow follower is left behind by force only, and not while its region merges', async () => {
+    const cluster = await startCluster({ config: { logGcThreshold: 3, logGcCountLimit: 1_000 } });
+    const { left, right } = await twoRegions(cluster);
+    await cluster.mustTransferLeader(right.id, 1);
+    const heal = cluster.isolate(3);
+    for (let i = 0; i < 30; i++) {
+      await cluster.mustPut(`z${i}`, 'x');
+    }
+    await cluster.advance(2_000);
+    const status = cluster.store(1).status().find((s) => s.region.id === right.id);
+    expect(status?.firstIndex).toBeLessThan((status?.lastIndex ?? 0) - 25);
+    heal();
+    await cluster.settle();
+    cluster.failpoints.set('merge::before-commit', { type: 'pause' });
+    await cluster.prepareMerge(left.id, right.id);
+    const leader = cluster.leaderStore(left.id) as number;
+    const merging = cluster.store(leader).status().find((s) => s.region.id === left.id);
+    expect(await attempt(cluster, left.id, { type: 'compact-log', index: (merging?.appliedIndex ?? 2) - 1, term: merging?.term ?? 0 })).not.toBe('ok');
+    cluster.failpoints.clear();
+    await expectCalm(cluster, { a: '1', z: '2', z29: 'x' });
+  });
+});

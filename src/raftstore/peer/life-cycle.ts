@@ -171,6 +171,10 @@ export function checkStale(peer: RaftPeer): void {
   const nowMs = ctx.clock.monoMs();
   const { abnormalLeaderMissingMs, maxLeaderMissingMs } = ctx.config;
   // A learner never campaigns and so never forgets a leader: one that is silent for long is as good as none.
+  if (peer.lead !== 0 && !peer.isLeader && !peer.lastHeardMs.has(peer.lead)) {
+    // It may have been heard last before this replica had its first snapshot.
+    peer.lastHeardMs.set(peer.lead, nowMs);
+  }
   const heardMs = peer.lead === 0 ? undefined : peer.lastHeardMs.get(peer.lead);
   const isLed = peer.lead !== 0 && (heardMs === undefined || nowMs - heardMs < abnormalLeaderMissingMs);
   if (!peer.isActive || peer.installing.type !== 'none' || peer.isLeader || (isLed && peer.isInitialized)) {

@@ -332,6 +332,11 @@ function acceptedSnapshotToBatch(
     batch.del(raftStateKey(regionId(source)));
     batch.del(applyStateKey(regionId(source)));
   }
+  // What was proposed here in the range the snapshot covers may or may not be part of it.
+  for (let head = peer.proposals[0]; head !== undefined && head.index <= index; head = peer.proposals[0]) {
+    peer.proposals.shift();
+    head.complete({ type: 'region-removed' });
+  }
   peer.lastApplyingIndex = index;
   peer.gcFromIndex = index + 1;
   peer.pendingApplyAcks.length = 0;

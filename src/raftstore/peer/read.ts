@@ -94,10 +94,26 @@ function contextOf(id: number): Uint8Array {
   return out;
 }
 
+/**
+ * Asks for one read index for `requests`. What the core drops is refused at once: it may have lost the leadership in
+ * this very round, before the peer's role says so, and for a dropped question no answer and no change of term comes.
+ */
 function askReadIndex(peer: RaftPeer, requests: readonly ReadRequest[]): void {
   const id = peer.nextReadId++;
-  peer.pendingReads.push({ id, term: peer.node.term, sentAtMs: peer.ctx.clock.monoMs(), requests, index: 0 });
-  peer.node.readIndex(contextOf(id));
+  const sentAtMs = peer.ctx.clock.monoMs();
+  const result = peer.node.readIndex(contextOf(id));
+  if (result.type === 'ok') {
+    // The confirmation comes with the next ready, even from a single voter.
+    peer.pendingReads.push({ id, term: peer.node.term, sentAtMs, requests, index: 0 });
+    return;
+  }
+  const error =
+    result.type === 'dropped' && result.reason === 'too-many-reads'
+      ? readIndexNotReady(peer.regionId, 'too many reads are waiting')
+      : notLeader(peer.regionId, undefined);
+  for (const request of requests) {
+    request.respond({ type: 'refused', error });
+  }
 }
 
 /** One read index for all reads of this round that the lease could not serve. */
@@ -139,7 +155,12 @@ export function serveReads(peer: RaftPeer): void {
       for (const request of read.requests) {
         request.respond({ type: 'refused', error: staleCommand() });
       }
-    } else if (read.index !== 0 && peer.appliedIndex >= read.index && !peer.isMerging && peer.installing.type === 'none') {
+    } else if (
+      read.index !== 0 &&
+      peer.appliedIndex >= read.index &&
+      !peer.isMerging &&
+      peer.installing.type === 'none'
+    ) {
       // While a snapshot is installed the applied index is already the snapshot's, the data is not.
       for (const request of read.requests) {
         serve(peer, request);

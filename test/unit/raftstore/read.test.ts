@@ -1,0 +1,56 @@
+/** Reads of a peer whose Raft core knows more than the peer does. */
+import { describe, expect, test } from 'vitest';
+import { utf8 } from '../../../src/base/bytes.ts';
+import { peerId, regionId } from '../../../src/base/ids.ts';
+import { dropped, OK, type StepResult } from '../../../src/raft/ready.ts';
+import type { ReadRequest, ReadOutcome } from '../../../src/raftstore/msg.ts';
+import type { PendingRead, RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
+import { sendReadIndex } from '../../../src/raftstore/peer/read.ts';
+
+const REGION = regionId(2);
+
+/** A peer that takes itself for the leader, with one read that the lease could not serve. */
+function peerWithRead(answer: StepResult): { peer: RaftPeer; answers: ReadOutcome[]; pending: PendingRead[] } {
+  const answers: ReadOutcome[] = [];
+  const pending: PendingRead[] = [];
+  const request: ReadRequest = {
+    header: { regionId: REGION, epoch: { confVer: 1, version: 1 }, peerId: peerId(3), term: 0, deadlineMonoMs: 60_000 },
+    keys: [utf8('k')],
+    replicaRead: false,
+    respond: (result) => answers.push(result),
+  };
+  const peer = {
+    regionId: REGION,
+    isLeader: true,
+    lead: 3,
+    newReads: [request],
+    pendingReads: pending,
+    nextReadId: 7,
+    node: { term: 5, readIndex: () => answer },
+    ctx: { clock: { monoMs: () => 100 } },
+  } as unknown as RaftPeer;
+  return { peer, answers, pending };
+}
+
+describe('a read that needs a read index', () => {
+  test('waits for the confirmation when the core took the question', () => {
+    const { peer, answers, pending } = peerWithRead(OK);
+    sendReadIndex(peer);
+    expect(answers).toEqual([]);
+    expect(pending).toMatchObject([{ id: 7, term: 5, sentAtMs: 100, index: 0 }]);
+  });
+
+  test('is refused at once when the core has just lost the leadership', () => {
+    const { peer, answers, pending } = peerWithRead(dropped('no-leader'));
+    sendReadIndex(peer);
+    expect(answers).toMatchObject([{ type: 'refused', error: { type: 'not-leader', regionId: REGION } }]);
+    expect(pending).toEqual([]);
+  });
+
+  test('is refused at once when too many reads wait in the core', () => {
+    const { peer, answers, pending } = peerWithRead(dropped('too-many-reads'));
+    sendReadIndex(peer);
+    expect(answers).toMatchObject([{ type: 'refused', error: { type: 'read-index-not-ready' } }]);
+    expect(pending).toEqual([]);
+  });
+});

@@ -63,7 +63,7 @@ export async function loadRegions(engine: Engine, storeId: number): Promise<Load
         if (record.mergeState !== undefined) {
           merged.set(id, record.mergeState.target.id);
         }
-        await wipeLeftovers(engine, id);
+        await wipeLeftovers(engine, record.region);
         continue;
       }
       const peer = findPeerOnStore(record.region, storeId as Peer['storeId']);
@@ -147,9 +147,18 @@ async function loadLog(
   return { raftState: { ...raftState, commit }, applyState };
 }
 
-/** What a crash during destruction left of a dead replica's log. */
-async function wipeLeftovers(engine: Engine, region: RegionId): Promise<void> {
-  await deleteRange(engine, regionLocalRange(region));
+/**
+ * What a crash during destruction left of a dead replica's log. The raft state may belong to somebody else by now: a
+ * newer replica of the region that has voted and waits for its first snapshot. Its promises must survive.
+ */
+async function wipeLeftovers(engine: Engine, tombstone: Region): Promise<void> {
+  const bytes = await engine.get(raftStateKey(tombstone.id));
+  const state = bytes === undefined ? undefined : decodeRaftLocalState(bytes);
+  const isOfNewer =
+    state !== undefined && state.lastIndex === 0 && tombstone.peers.every((peer) => peer.id < state.peerId);
+  if (!isOfNewer) {
+    await deleteRange(engine, regionLocalRange(tombstone.id));
+  }
 }
 
 async function deleteRange(engine: Engine, range: { start: Uint8Array; end: Uint8Array }): Promise<void> {

@@ -115,7 +115,10 @@ function gc(): void {
   globalThis.gc?.();
 }
 
-function proposals(batch: number): { readonly proposalsPerSecond: number; readonly heapBytesPerCommittedEntry: number } {
+function proposals(batch: number): {
+  readonly proposalsPerSecond: number;
+  readonly heapBytesPerCommittedEntry: number;
+} {
   const group = new Group([1, 2, 3]);
   const leader = group.members.get(1) as Member;
   leader.node.campaign();

@@ -62,7 +62,11 @@ function universe(operations: readonly Operation[]): Set<string> {
 }
 
 /** What an operation means for each single key. */
-function decompose(op: Operation, keys: ReadonlySet<string>, emit: (key: string, step: RegisterOp['step']) => void): void {
+function decompose(
+  op: Operation,
+  keys: ReadonlySet<string>,
+  emit: (key: string, step: RegisterOp['step']) => void,
+): void {
   const { request, outcome } = op;
   const isOk = outcome.type === 'ok';
   switch (request.f) {
@@ -82,7 +86,10 @@ function decompose(op: Operation, keys: ReadonlySet<string>, emit: (key: string,
         type: 'cas',
         expected: request.expected,
         value: request.value,
-        outcome: isOk && outcome.response.f === 'cas' ? { swapped: outcome.response.swapped, actual: outcome.response.actual } : undefined,
+        outcome:
+          isOk && outcome.response.f === 'cas'
+            ? { swapped: outcome.response.swapped, actual: outcome.response.actual }
+            : undefined,
       });
       return;
     case 'batch':
@@ -147,7 +154,11 @@ export function checkHistory(events: readonly HistoryEvent[], options: CheckOpti
     if (verdict.type === 'unknown') {
       undecided.push(key);
     } else if (verdict.type === 'violation') {
-      problems.push({ promise: 'linearizable', key, text: explain(key, verdict.placed, verdict.state, verdict.stuckAt, ops) });
+      problems.push({
+        promise: 'linearizable',
+        key,
+        text: explain(key, verdict.placed, verdict.state, verdict.stuckAt, ops),
+      });
     }
   }
   for (const group of options.tagGroups ?? []) {
@@ -159,7 +170,13 @@ export function checkHistory(events: readonly HistoryEvent[], options: CheckOpti
   return { problems, keys: byKey.size, operations: operations.length, undecided };
 }
 
-function explain(key: string, placed: number, state: Value, stuckAt: readonly RegisterOp[], ops: readonly RegisterOp[]): string {
+function explain(
+  key: string,
+  placed: number,
+  state: Value,
+  stuckAt: readonly RegisterOp[],
+  ops: readonly RegisterOp[],
+): string {
   const show = (op: RegisterOp): string => {
     const { step } = op;
     const what =
@@ -171,7 +188,9 @@ function explain(key: string, placed: number, state: Value, stuckAt: readonly Re
     return `#${op.i} ${what.replaceAll(/\.{3,}/g, '')}${op.at === undefined ? '' : ` (${op.at})`} [${(op.callNs / 1e6).toFixed(2)}, ${op.returnNs === Infinity ? '…' : (op.returnNs / 1e6).toFixed(2)} ms]`;
   };
   const first = stuckAt.reduce((low, op) => Math.min(low, op.callNs), Infinity);
-  const near = ops.filter((op) => op.callNs <= first && (op.returnNs === Infinity || op.returnNs >= first - 3e8)).slice(-20);
+  const near = ops
+    .filter((op) => op.callNs <= first && (op.returnNs === Infinity || op.returnNs >= first - 3e8))
+    .slice(-20);
   return `${key}: ${placed} of ${ops.length} operations fit one order; then the value is ${String(state).replace(/\.{3,}$/, '')} and none of these fits:\n  ${stuckAt
     .map(show)
     .join('\n  ')}\nShortly before:\n  ${near.map(show).join('\n  ')}`;
@@ -213,10 +232,15 @@ function checkTags(operations: readonly Operation[], group: readonly string[], p
     } else if (request.f === 'scan' && request.isAtomic && outcome.response.f === 'scan') {
       const { rows, coveredTo } = outcome.response;
       const map = new Map(rows);
-      values = group.every((key) => inRange(key, request.start, coveredTo)) ? group.map((key) => map.get(key) ?? null) : undefined;
+      values = group.every((key) => inRange(key, request.start, coveredTo))
+        ? group.map((key) => map.get(key) ?? null)
+        : undefined;
     }
     if (values !== undefined && new Set(values).size > 1) {
-      problems.push({ promise: 'atomic-batch', text: `#${i} saw half of a batch: ${group.map((k, n) => `${k}=${String(values[n])}`).join(' ')}` });
+      problems.push({
+        promise: 'atomic-batch',
+        text: `#${i} saw half of a batch: ${group.map((k, n) => `${k}=${String(values[n])}`).join(' ')}`,
+      });
     }
   }
 }
@@ -226,10 +250,16 @@ const TTL_GRAIN_NS = 2e9;
 
 function checkTtl(operations: readonly Operation[], key: string, slackNs: number, problems: Problem[]): void {
   const writes = operations.filter(
-    (op) => (op.request.f === 'put' || op.request.f === 'delete') && op.request.key === key && op.outcome.type !== 'fail',
+    (op) =>
+      (op.request.f === 'put' || op.request.f === 'delete') && op.request.key === key && op.outcome.type !== 'fail',
   );
   for (const read of operations) {
-    if (read.request.f !== 'get' || read.request.key !== key || read.outcome.type !== 'ok' || read.outcome.response.f !== 'get') {
+    if (
+      read.request.f !== 'get' ||
+      read.request.key !== key ||
+      read.outcome.type !== 'ok' ||
+      read.outcome.response.f !== 'get'
+    ) {
       continue;
     }
     const { value } = read.outcome.response;

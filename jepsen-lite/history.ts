@@ -19,7 +19,13 @@ export type Request =
   /** All pairs are written at one moment; `isAtomic` is false if they may lie in several regions. */
   | { readonly f: 'batch'; readonly pairs: readonly (readonly [string, string])[]; readonly isAtomic: boolean }
   | { readonly f: 'batch-get'; readonly keys: readonly string[]; readonly isAtomic: boolean }
-  | { readonly f: 'scan'; readonly start: string; readonly end: string; readonly limit: number; readonly isAtomic: boolean };
+  | {
+      readonly f: 'scan';
+      readonly start: string;
+      readonly end: string;
+      readonly limit: number;
+      readonly isAtomic: boolean;
+    };
 
 export type Response =
   | { readonly f: 'get'; readonly value: Value }
@@ -30,8 +36,22 @@ export type Response =
   | { readonly f: 'scan'; readonly rows: readonly (readonly [string, string])[]; readonly coveredTo: string };
 
 export type HistoryEvent =
-  | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'invoke'; readonly request: Request; readonly at?: string }
-  | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'ok'; readonly response: Response; readonly at?: string }
+  | {
+      readonly i: number;
+      readonly t: number;
+      readonly process: number;
+      readonly type: 'invoke';
+      readonly request: Request;
+      readonly at?: string;
+    }
+  | {
+      readonly i: number;
+      readonly t: number;
+      readonly process: number;
+      readonly type: 'ok';
+      readonly response: Response;
+      readonly at?: string;
+    }
   | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'fail'; readonly error: string }
   | { readonly i: number; readonly t: number; readonly process: number; readonly type: 'info'; readonly error: string };
 
@@ -41,7 +61,10 @@ export interface Operation {
   readonly i: number;
   readonly process: number;
   readonly request: Request;
-  readonly outcome: { readonly type: 'ok'; readonly response: Response } | { readonly type: 'fail' } | { readonly type: 'info' };
+  readonly outcome:
+    | { readonly type: 'ok'; readonly response: Response }
+    | { readonly type: 'fail' }
+    | { readonly type: 'info' };
   readonly callNs: number;
   /** Infinity while unknown. */
   readonly returnNs: number;
@@ -66,12 +89,26 @@ export class HistoryRecorder {
   }
 
   invoke(process: number, request: Request, at?: string): number {
-    return this.#add({ i: this.events.length, t: this.#nowNs(), process, type: 'invoke', request, ...(at === undefined ? {} : { at }) });
+    return this.#add({
+      i: this.events.length,
+      t: this.#nowNs(),
+      process,
+      type: 'invoke',
+      request,
+      ...(at === undefined ? {} : { at }),
+    });
   }
 
   /** @param at who answered, for reports */
   ok(process: number, response: Response, at?: string): void {
-    this.#add({ i: this.events.length, t: this.#nowNs(), process, type: 'ok', response, ...(at === undefined ? {} : { at }) });
+    this.#add({
+      i: this.events.length,
+      t: this.#nowNs(),
+      process,
+      type: 'ok',
+      response,
+      ...(at === undefined ? {} : { at }),
+    });
   }
 
   /** Certainly without effect. */
@@ -91,7 +128,8 @@ export class HistoryRecorder {
   }
 }
 
-export const toJsonl = (events: readonly HistoryEvent[]): string => events.map((event) => `${JSON.stringify(event)}\n`).join('');
+export const toJsonl = (events: readonly HistoryEvent[]): string =>
+  events.map((event) => `${JSON.stringify(event)}\n`).join('');
 
 /** The history is not one: a line is no event, or events contradict each other. */
 export class HistoryFormatError extends Error {}
@@ -112,7 +150,11 @@ export function parseJsonl(text: string): HistoryEvent[] {
       throw new HistoryFormatError(`line ${n + 1} is not JSON`, { cause });
     }
     const { i, t, process, type } = event;
-    if (![i, t, process].every((x) => Number.isSafeInteger(x) && x >= 0) || !TYPES.includes(type) || i !== events.length) {
+    if (
+      ![i, t, process].every((x) => Number.isSafeInteger(x) && x >= 0) ||
+      !TYPES.includes(type) ||
+      i !== events.length
+    ) {
       throw new HistoryFormatError(`line ${n + 1} is not the event ${events.length}`);
     }
     const keys = Object.keys(event).filter((key) => !['i', 't', 'process', 'type', 'at'].includes(key));
@@ -172,11 +214,23 @@ export function operationsOf(events: readonly HistoryEvent[]): Operation[] {
       if (event.response.f !== ANSWERS[call.request.f]) {
         throw new HistoryFormatError(`event ${event.i} answers ${call.request.f} with ${String(event.response.f)}`);
       }
-      out.push({ ...base, outcome: { type: 'ok', response: event.response }, returnNs: event.t, ...(event.at === undefined ? {} : { at: event.at }) });
+      out.push({
+        ...base,
+        outcome: { type: 'ok', response: event.response },
+        returnNs: event.t,
+        ...(event.at === undefined ? {} : { at: event.at }),
+      });
     }
   }
   for (const call of open.values()) {
-    out.push({ i: call.i, process: call.process, request: call.request, callNs: call.t, outcome: { type: 'info' }, returnNs: Infinity });
+    out.push({
+      i: call.i,
+      process: call.process,
+      request: call.request,
+      callNs: call.t,
+      outcome: { type: 'info' },
+      returnNs: Infinity,
+    });
   }
   return out.sort((a, b) => a.i - b.i);
 }

@@ -28,7 +28,12 @@ export interface RegisterOp {
 export type Verdict =
   | { readonly type: 'linearizable' }
   /** `stuckAt`: the operations that could not be placed behind the longest explained prefix. */
-  | { readonly type: 'violation'; readonly placed: number; readonly stuckAt: readonly RegisterOp[]; readonly state: Value }
+  | {
+      readonly type: 'violation';
+      readonly placed: number;
+      readonly stuckAt: readonly RegisterOp[];
+      readonly state: Value;
+    }
   /** The search gave up at its budget. */
   | { readonly type: 'unknown' };
 
@@ -75,7 +80,9 @@ function narrowUnknown(ops: readonly RegisterOp[]): RegisterOp[] {
   }
   const seen = observations(ops);
   // A conditional write of unknown outcome may have met what it expected without telling anybody.
-  const perhapsMet = new Set(ops.flatMap(({ step }) => (step.type === 'cas' && step.outcome === undefined ? [step.expected] : [])));
+  const perhapsMet = new Set(
+    ops.flatMap(({ step }) => (step.type === 'cas' && step.outcome === undefined ? [step.expected] : [])),
+  );
   const out: RegisterOp[] = [];
   for (const op of ops) {
     const { step } = op;
@@ -108,7 +115,11 @@ const DEFAULT_BUDGET = 2_000_000;
  * @param initial state before the first operation
  * @param budget most steps of the search
  */
-export function checkRegister(history: readonly RegisterOp[], initial: Value = null, budget: number = DEFAULT_BUDGET): Verdict {
+export function checkRegister(
+  history: readonly RegisterOp[],
+  initial: Value = null,
+  budget: number = DEFAULT_BUDGET,
+): Verdict {
   const ops = narrowUnknown(history);
   const marks: { readonly atNs: number; readonly op: number; readonly isCall: boolean }[] = [];
   for (const [n, op] of ops.entries()) {

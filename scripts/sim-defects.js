@@ -175,7 +175,8 @@ export const DEFECTS = [
     profile: 'move-storm',
     file: 'src/raftstore/snapshot/install.ts',
     find: 'for (let sequence = 0; sequence < record.chunks; sequence++) {',
-    replace: 'keys += record.chunks > 1 ? 0 : 0; for (let sequence = 0; sequence < record.chunks - (record.chunks > 1 ? 1 : 0); sequence++) {',
+    replace:
+      'keys += record.chunks > 1 ? 0 : 0; for (let sequence = 0; sequence < record.chunks - (record.chunks > 1 ? 1 : 0); sequence++) {',
   },
   {
     name: 'split-replaces-accepted-snapshot',
@@ -249,7 +250,8 @@ export const DEFECTS = [
     profile: 'full',
     file: 'src/client/request-router.ts',
     find: '    } else if (call.isWrite) {\n      this.#fail(\n        call,\n        new UndeterminedResultError(\n          `${call.describe()} was sent',
-    replace: '    } else if (call.isWrite && call.dueMs < 0) {\n      this.#fail(\n        call,\n        new UndeterminedResultError(\n          `${call.describe()} was sent',
+    replace:
+      '    } else if (call.isWrite && call.dueMs < 0) {\n      this.#fail(\n        call,\n        new UndeterminedResultError(\n          `${call.describe()} was sent',
   },
   {
     name: 'scan-skips-at-region-borders',

@@ -46,7 +46,9 @@ const { values: flags } = parseArgs({
 
 function usage(message) {
   const text = readFileSync(fileURLToPath(import.meta.url), 'utf8');
-  process.stderr.write(`${message === undefined ? '' : `${message}\n`}${text.slice(text.indexOf('/**') + 4, text.indexOf('*/')).replaceAll(/^ \* ?/gm, '')}`);
+  process.stderr.write(
+    `${message === undefined ? '' : `${message}\n`}${text.slice(text.indexOf('/**') + 4, text.indexOf('*/')).replaceAll(/^ \* ?/gm, '')}`,
+  );
   process.exit(message === undefined ? 0 : 2);
 }
 
@@ -102,10 +104,14 @@ async function bundle(defect) {
 
 /** Runs one worker; calls `onLine` for each JSON line it prints. */
 function work(program, order, onLine) {
-  const child = spawn(process.execPath, ['--enable-source-maps', '--stack-trace-limit=30', program, JSON.stringify(order)], {
-    cwd: root,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    process.execPath,
+    ['--enable-source-maps', '--stack-trace-limit=30', program, JSON.stringify(order)],
+    {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   let rest = '';
   let errors = '';
   child.stdout.setEncoding('utf8');
@@ -132,7 +138,11 @@ function work(program, order, onLine) {
 function commit() {
   try {
     const hash = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
-    const isDirty = execFileSync('git', ['status', '--porcelain', 'src', 'test/sim', 'jepsen-lite'], { cwd: root, encoding: 'utf8' }) !== '';
+    const isDirty =
+      execFileSync('git', ['status', '--porcelain', 'src', 'test/sim', 'jepsen-lite'], {
+        cwd: root,
+        encoding: 'utf8',
+      }) !== '';
     return isDirty ? `${hash}+changes` : hash;
   } catch {
     return 'unknown';
@@ -152,7 +162,17 @@ const sentence = (text) => text.replaceAll(/\n\s*/g, ' ').slice(0, 400);
 /** Runs seeds over jobs; returns totals. */
 async function runSeeds(program, options) {
   const { profile, first, count, jobs, stopMs, onResult } = options;
-  const totals = { runs: 0, failures: [], events: 0, ok: 0, unknown: 0, wallMs: 0, actions: {}, checks: {}, broken: [] };
+  const totals = {
+    runs: 0,
+    failures: [],
+    events: 0,
+    ok: 0,
+    unknown: 0,
+    wallMs: 0,
+    actions: {},
+    checks: {},
+    broken: [],
+  };
   const children = new Set();
   const workers = [];
   let isOver = false;
@@ -235,7 +255,9 @@ async function loop(program) {
     },
   });
   for (const broken of totals.broken) {
-    process.stdout.write(`FAIL a worker ended with ${broken.signal ?? broken.code} after seed ${broken.after}: ${broken.errors.slice(-2000)}\n`);
+    process.stdout.write(
+      `FAIL a worker ended with ${broken.signal ?? broken.code} after seed ${broken.after}: ${broken.errors.slice(-2000)}\n`,
+    );
   }
   const seconds = (performance.now() - startMs) / 1000;
   const cpu = totals.wallMs / 1000;
@@ -287,7 +309,9 @@ async function one(program) {
     process.stdout.write(`FAIL the worker ended with ${end.signal ?? end.code}: ${end.errors}\n`);
     return 1;
   }
-  process.stdout.write(`seed ${result.seed} profile ${result.profile}: trace ${result.traceHash}, ${result.stats.events} events, ${result.stats.ok} operations, ${result.wallMs} ms\n`);
+  process.stdout.write(
+    `seed ${result.seed} profile ${result.profile}: trace ${result.traceHash}, ${result.stats.events} events, ${result.stats.ok} operations, ${result.wallMs} ms\n`,
+  );
   if (result.failure === undefined) {
     return 0;
   }
@@ -295,15 +319,24 @@ async function one(program) {
   process.stdout.write(`${result.failure.message}\n`);
   if (flags.shrink) {
     let shrunk;
-    await work(program, { type: 'shrink', case: simCase, budgetMs: Number(flags['shrink-minutes']) * 60_000 }, (line) => {
-      if (line.type === 'progress') {
-        process.stdout.write(`  ${line.text}\n`);
-      } else {
-        shrunk = line;
-      }
-    });
+    await work(
+      program,
+      { type: 'shrink', case: simCase, budgetMs: Number(flags['shrink-minutes']) * 60_000 },
+      (line) => {
+        if (line.type === 'progress') {
+          process.stdout.write(`  ${line.text}\n`);
+        } else {
+          shrunk = line;
+        }
+      },
+    );
     if (shrunk !== undefined) {
-      const path = saveFailure({ ...result, profile: `${result.profile}-shrunk`, failure: shrunk.failure, case: shrunk.case });
+      const path = saveFailure({
+        ...result,
+        profile: `${result.profile}-shrunk`,
+        failure: shrunk.failure,
+        case: shrunk.case,
+      });
       process.stdout.write(
         `shrunk from ${shrunk.actionsBefore} to ${shrunk.case.schedule.length} actions in ${shrunk.runs} runs: ${sentence(shrunk.failure.message)}\nreplay: npm run sim -- --replay ${path}\n`,
       );
@@ -320,14 +353,18 @@ async function defects() {
   const tries = number('tries');
   const limitMs = Number(flags.minutes ?? 1) * 60_000;
   let missed = 0;
-  process.stdout.write('| defect | room | profile | found by | seeds (median) | CPU s (median) |\n|---|---|---|---|---|---|\n');
+  process.stdout.write(
+    '| defect | room | profile | found by | seeds (median) | CPU s (median) |\n|---|---|---|---|---|---|\n',
+  );
   for (const defect of wanted) {
     let program;
     try {
       program = await bundle(defect);
     } catch (error) {
       missed++;
-      process.stdout.write(`| ${defect.name} | ${defect.room} | ${defect.profile} | does not fit: ${sentence(String(error.message))} | | |\n`);
+      process.stdout.write(
+        `| ${defect.name} | ${defect.room} | ${defect.profile} | does not fit: ${sentence(String(error.message))} | | |\n`,
+      );
       continue;
     }
     const seeds = [];

@@ -50,7 +50,8 @@ export interface Store {
 
 export const INITIAL_EPOCH: RegionEpoch = Object.freeze({ confVer: 1, version: 1 });
 
-export const epochsEqual = (a: RegionEpoch, b: RegionEpoch): boolean => a.confVer === b.confVer && a.version === b.version;
+export const epochsEqual = (a: RegionEpoch, b: RegionEpoch): boolean =>
+  a.confVer === b.confVer && a.version === b.version;
 
 /** Whether `a` is behind `b` in either counter. Not a total order: both directions can hold at once. */
 export const isEpochStale = (a: RegionEpoch, b: RegionEpoch): boolean => a.version < b.version || a.confVer < b.confVer;

@@ -37,7 +37,10 @@ export interface Router {
   /** Remembers where a merged region went, so that late requests learn the new route. */
   setMergedInto(source: RegionId, target: RegionId): void;
   /** Creates the peer and apply FSM of a region born from a split here, replacing an uninitialized peer. */
-  createSplitPeer(region: Region, options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number }): void;
+  createSplitPeer(
+    region: Region,
+    options: { readonly campaign: boolean; readonly sizeBytes: number; readonly keys: number },
+  ): void;
   /** The live region on this store that took `source` in. */
   mergedInto(source: RegionId): Region | undefined;
 }

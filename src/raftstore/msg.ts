@@ -44,8 +44,7 @@ export interface WriteRequest {
 
 export type ReadOutcome =
   /** The engine may be read now, in the same synchronous turn: getMany, scan or snapshot taken here is linearizable. */
-  | { readonly type: 'ok'; readonly region: Region }
-  | { readonly type: 'refused'; readonly error: RegionError };
+  { readonly type: 'ok'; readonly region: Region } | { readonly type: 'refused'; readonly error: RegionError };
 
 export interface ReadRequest {
   readonly header: RequestHeader;
@@ -244,7 +243,12 @@ export type PeerMsg =
       /** Answers an explicit half-split request even when nothing can be split. */
       readonly forced: boolean;
     }
-  | { readonly type: 'split-ids'; readonly attempt: number; readonly ids: readonly SplitIdsResult[] | undefined; readonly failure: string }
+  | {
+      readonly type: 'split-ids';
+      readonly attempt: number;
+      readonly ids: readonly SplitIdsResult[] | undefined;
+      readonly failure: string;
+    }
   | { readonly type: 'unreachable'; readonly storeId: number }
   /** PD's view of this region, asked for by a peer without a leader. */
   | { readonly type: 'pd-region'; readonly region: Region | undefined };

@@ -12,7 +12,10 @@ export const notLeader = (region: RegionId, leader: Peer | undefined): RegionErr
 
 export const regionNotFound = (region: RegionId): RegionError => ({ type: 'region-not-found', regionId: region });
 
-export const regionNotInitialized = (region: RegionId): RegionError => ({ type: 'region-not-initialized', regionId: region });
+export const regionNotInitialized = (region: RegionId): RegionError => ({
+  type: 'region-not-initialized',
+  regionId: region,
+});
 
 export const mismatchPeerId = (requestPeerId: PeerId, storePeerId: PeerId): RegionError => ({
   type: 'mismatch-peer-id',
@@ -21,7 +24,10 @@ export const mismatchPeerId = (requestPeerId: PeerId, storePeerId: PeerId): Regi
 });
 
 /** Own region first; an empty list tells the client to ask the placement service. */
-export const epochNotMatch = (currentRegions: readonly Region[]): RegionError => ({ type: 'epoch-not-match', currentRegions });
+export const epochNotMatch = (currentRegions: readonly Region[]): RegionError => ({
+  type: 'epoch-not-match',
+  currentRegions,
+});
 
 export const keyNotInRegion = (key: Uint8Array, region: Region): RegionError => ({
   type: 'key-not-in-region',

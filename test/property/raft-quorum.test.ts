@@ -157,7 +157,7 @@ describe('membership changes', () => {
     readonly auto: boolean;
   };
   const step: fc.Arbitrary<Step> = fc.record({
-    kind: fc.constantFrom('simple', 'enter', 'leave') as fc.Arbitrary<Step['kind']>,
+    kind: fc.constantFrom<Step['kind']>('simple', 'enter', 'leave'),
     changes: fc.array(change, { maxLength: 4 }),
     auto: fc.boolean(),
   });

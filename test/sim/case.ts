@@ -99,9 +99,26 @@ export interface SimCase {
 
 type Weights = Partial<Record<NemesisKind, number>>;
 
-const REGION_WORK: Weights = { split: 6, merge: 7, transfer: 3, move: 4, joint: 1, learner: 2, 'leave-joint': 2, retarget: 1 };
+const REGION_WORK: Weights = {
+  split: 6,
+  merge: 7,
+  transfer: 3,
+  move: 4,
+  joint: 1,
+  learner: 2,
+  'leave-joint': 2,
+  retarget: 1,
+};
 const MACHINE_FAULTS: Weights = { crash: 3, 'crash-all': 0.5, stall: 1.5, 'disk-slow': 0.7 };
-const NETWORK_FAULTS: Weights = { isolate: 2, 'one-way': 1.5, bisect: 0.7, ring: 0.5, clog: 1, 'drop-class': 2, 'old-mail': 1.5 };
+const NETWORK_FAULTS: Weights = {
+  isolate: 2,
+  'one-way': 1.5,
+  bisect: 0.7,
+  ring: 0.5,
+  clog: 1,
+  'drop-class': 2,
+  'old-mail': 1.5,
+};
 const SCHEDULING: Weights = { 'hold-apply': 1.5, 'hold-merge': 0.7, 'hold-install': 0.7 };
 
 interface ProfileSpec {
@@ -129,35 +146,94 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     always: ['split', 'merge', 'crash'],
   },
   'merge-storm': {
-    weights: { ...REGION_WORK, ...SCHEDULING, merge: 14, split: 9, retarget: 3, 'hold-merge': 2, crash: 2, isolate: 1.5, 'drop-class': 2, 'old-mail': 1 },
+    weights: {
+      ...REGION_WORK,
+      ...SCHEDULING,
+      merge: 14,
+      split: 9,
+      retarget: 3,
+      'hold-merge': 2,
+      crash: 2,
+      isolate: 1.5,
+      'drop-class': 2,
+      'old-mail': 1,
+    },
     meanActionMs: [50, 200],
     durationMs: 8_000,
     stores: [3, 4, 4, 5],
     always: ['split', 'merge', 'retarget'],
   },
   'move-storm': {
-    weights: { ...REGION_WORK, ...SCHEDULING, move: 14, learner: 4, split: 4, merge: 3, crash: 2, isolate: 1.5, 'one-way': 1, 'drop-class': 2, 'old-mail': 2, compact: 3 },
+    weights: {
+      ...REGION_WORK,
+      ...SCHEDULING,
+      move: 14,
+      learner: 4,
+      split: 4,
+      merge: 3,
+      crash: 2,
+      isolate: 1.5,
+      'one-way': 1,
+      'drop-class': 2,
+      'old-mail': 2,
+      compact: 3,
+    },
     meanActionMs: [50, 200],
     durationMs: 8_000,
     stores: [4, 5, 5, 6],
     always: ['move', 'split'],
   },
   disk: {
-    weights: { ...REGION_WORK, crash: 8, 'crash-all': 3, 'disk-slow': 4, 'disk-error': 2, 'hold-install': 1, isolate: 1 },
+    weights: {
+      ...REGION_WORK,
+      crash: 8,
+      'crash-all': 3,
+      'disk-slow': 4,
+      'disk-error': 2,
+      'hold-install': 1,
+      isolate: 1,
+    },
     meanActionMs: [80, 300],
     durationMs: 7_000,
     stores: [3, 4],
     always: ['crash', 'crash-all'],
   },
   clock: {
-    weights: { transfer: 6, split: 2, merge: 2, stall: 8, 'clock-rate': 6, 'wall-jump': 3, isolate: 6, 'one-way': 4, crash: 1.5, clog: 2, 'drop-class': 2 },
+    weights: {
+      transfer: 6,
+      split: 2,
+      merge: 2,
+      stall: 8,
+      'clock-rate': 6,
+      'wall-jump': 3,
+      isolate: 6,
+      'one-way': 4,
+      crash: 1.5,
+      clog: 2,
+      'drop-class': 2,
+    },
     meanActionMs: [100, 400],
     durationMs: 9_000,
     stores: [3, 3, 5],
     always: ['isolate', 'stall', 'clock-rate'],
   },
   membership: {
-    weights: { move: 10, joint: 8, learner: 6, 'leave-joint': 5, transfer: 4, split: 3, merge: 3, compact: 2, crash: 2.5, isolate: 2, 'one-way': 1.5, 'drop-class': 2, 'old-mail': 2, 'hold-apply': 1.5 },
+    weights: {
+      move: 10,
+      joint: 8,
+      learner: 6,
+      'leave-joint': 5,
+      transfer: 4,
+      split: 3,
+      merge: 3,
+      compact: 2,
+      crash: 2.5,
+      isolate: 2,
+      'one-way': 1.5,
+      'drop-class': 2,
+      'old-mail': 2,
+      'hold-apply': 1.5,
+    },
     meanActionMs: [50, 200],
     durationMs: 8_000,
     stores: [3, 4, 5, 6],

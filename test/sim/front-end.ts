@@ -11,12 +11,17 @@ export interface FrontEndResult {
 
 export function runFrontEnd(args: readonly string[], limitMs = 240_000): Promise<FrontEndResult> {
   return new Promise((resolve, reject) => {
-    execFile(process.execPath, [script, ...args], { timeout: limitMs, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
-      if (error !== null && typeof error.code !== 'number') {
-        reject(new Error(`the front end was ended: ${stderr}`, { cause: error }));
-        return;
-      }
-      resolve({ code: typeof error?.code === 'number' ? error.code : 0, output: stdout + stderr });
-    });
+    execFile(
+      process.execPath,
+      [script, ...args],
+      { timeout: limitMs, maxBuffer: 64 * 1024 * 1024 },
+      (error, stdout, stderr) => {
+        if (error !== null && typeof error.code !== 'number') {
+          reject(new Error(`the front end was ended: ${stderr}`, { cause: error }));
+          return;
+        }
+        resolve({ code: typeof error?.code === 'number' ? error.code : 0, output: stdout + stderr });
+      },
+    );
   });
 }

@@ -156,7 +156,10 @@ export class FullWorld {
       net: host.net,
       engines: createMemoryEngineFactory(disk, host.clock),
       failpoints: { hit: () => undefined },
-      log: process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { host: host.name }),
+      log:
+        process.env['SIM_LOG'] === undefined
+          ? SILENT_LOGGER
+          : consoleLogger(() => this.scheduler.nowMs, { host: host.name }),
       abort: (kind, reason, cause) => {
         this.failStops.push(`${host.name} ${kind}: ${reason}`);
         this.network.kill(host);
@@ -323,7 +326,9 @@ export class FullWorld {
     if (machine.host === undefined) {
       this.#startStore(id).catch((error: unknown) => {
         if (!(error instanceof FailStop)) {
-          this.failStops.push(`store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+          this.failStops.push(
+            `store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+          );
         }
       });
     }
@@ -380,7 +385,11 @@ export class FullWorld {
     const wanted = Math.min(3, config.stores);
     const isReplicated = (): boolean => {
       const regions = [...this.machines.values()].flatMap(({ store }) => store?.status() ?? []);
-      return regions.some((s) => s.role === 'leader' && s.region.peers.filter((p) => p.role === 'voter').length === wanted) && !regions.some((s) => s.state !== 'normal');
+      return (
+        regions.some(
+          (s) => s.role === 'leader' && s.region.peers.filter((p) => p.role === 'voter').length === wanted,
+        ) && !regions.some((s) => s.state !== 'normal')
+      );
     };
     if (!(await this.scheduler.pump(isReplicated, 60_000))) {
       throw new WorldError('liveness', `the first region did not reach ${wanted} replicas\n${this.describe()}`);
@@ -437,11 +446,23 @@ export class FullWorld {
           return false;
         }
         for (const s of store.status()) {
-          if (s.state !== 'normal' || s.region.peers.some((p) => p.role === 'incoming-voter' || p.role === 'demoting-voter')) {
+          if (
+            s.state !== 'normal' ||
+            s.region.peers.some((p) => p.role === 'incoming-voter' || p.role === 'demoting-voter')
+          ) {
             return false;
           }
-          const item = byRegion.get(s.region.id) ?? { applied: s.appliedIndex, count: 0, leaders: 0, peers: s.region.peers.length };
-          if (item.applied !== s.appliedIndex || s.appliedIndex !== s.lastIndex || item.peers !== s.region.peers.length) {
+          const item = byRegion.get(s.region.id) ?? {
+            applied: s.appliedIndex,
+            count: 0,
+            leaders: 0,
+            peers: s.region.peers.length,
+          };
+          if (
+            item.applied !== s.appliedIndex ||
+            s.appliedIndex !== s.lastIndex ||
+            item.peers !== s.region.peers.length
+          ) {
             return false;
           }
           item.count++;
@@ -449,7 +470,9 @@ export class FullWorld {
           byRegion.set(s.region.id, item);
         }
       }
-      return byRegion.size > 0 && [...byRegion.values()].every((item) => item.count === item.peers && item.leaders === 1);
+      return (
+        byRegion.size > 0 && [...byRegion.values()].every((item) => item.count === item.peers && item.leaders === 1)
+      );
     };
     if (!(await this.scheduler.pump(isCalm, this.scheduler.nowMs + CONVERGE_MS))) {
       this.#assertNoFailStop();
@@ -496,7 +519,9 @@ export class FullWorld {
         }
       } catch (error) {
         // The SDK says by the type of the error whether a write may have happened.
-        const isUnknown = !isRead && (!(error instanceof AppError) || error instanceof UndeterminedResultError || error.outcome === 'unknown');
+        const isUnknown =
+          !isRead &&
+          (!(error instanceof AppError) || error instanceof UndeterminedResultError || error.outcome === 'unknown');
         if (isUnknown) {
           this.#unknown++;
           this.history.info(process, errorCode(error));
@@ -515,7 +540,11 @@ export class FullWorld {
     const key = keyName(rng.below(config.keys));
     const value = `${n}:${this.#nextValue++}`;
     if (rng.chance(config.reads)) {
-      return rng.chance(0.75) ? { f: 'get', key } : rng.chance(0.5) ? { f: 'scan', start: key, end: '', limit: rng.pick([1, 3, 100]), isAtomic: false } : { f: 'batch-get', keys: TAGS, isAtomic: false };
+      return rng.chance(0.75)
+        ? { f: 'get', key }
+        : rng.chance(0.5)
+          ? { f: 'scan', start: key, end: '', limit: rng.pick([1, 3, 100]), isAtomic: false }
+          : { f: 'batch-get', keys: TAGS, isAtomic: false };
     }
     const kind = rng.float();
     if (kind < 0.6) {
@@ -595,13 +624,21 @@ export class FullWorld {
       case 'retarget': {
         const next = regions[at + 1];
         if (region !== undefined && next !== undefined) {
-          this.#ask('merge', admin.mergeRegions(c % 2 === 0 ? { source: region.id, target: next.id } : { source: next.id, target: region.id }));
+          this.#ask(
+            'merge',
+            admin.mergeRegions(
+              c % 2 === 0 ? { source: region.id, target: next.id } : { source: next.id, target: region.id },
+            ),
+          );
         }
         return;
       }
       case 'transfer':
         if (region !== undefined) {
-          this.#ask(kind, admin.transferLeader(region.id, (region.peers[c % region.peers.length] as { storeId: number }).storeId));
+          this.#ask(
+            kind,
+            admin.transferLeader(region.id, (region.peers[c % region.peers.length] as { storeId: number }).storeId),
+          );
         }
         return;
       case 'move':
@@ -621,7 +658,9 @@ export class FullWorld {
         this.#crashPd();
         this.#later(forMs, () => {
           if (this.#pdHost === undefined) {
-            this.#startPd().catch((error: unknown) => this.failStops.push(`the placement service did not start: ${String(error)}`));
+            this.#startPd().catch((error: unknown) =>
+              this.failStops.push(`the placement service did not start: ${String(error)}`),
+            );
           }
         });
         return;
@@ -663,7 +702,11 @@ export class FullWorld {
     if (this.failStops.length > 0) {
       return { ...base, invariant: 'fail-stop', message: this.failStops.join('; ') };
     }
-    return { ...base, invariant: 'crash', message: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+    return {
+      ...base,
+      invariant: 'crash',
+      message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    };
   }
 
   result(failure: RunFailure | undefined): RunResult {
@@ -706,7 +749,11 @@ async function perform(client: Braid, request: Request, rng: Rng): Promise<Respo
       return { f: 'get', value: value === undefined ? null : fromUtf8(value) };
     }
     case 'put':
-      await client.put(utf8(request.key), utf8(request.value), request.ttlSeconds === undefined ? {} : { ttlMs: request.ttlSeconds * 1000 });
+      await client.put(
+        utf8(request.key),
+        utf8(request.value),
+        request.ttlSeconds === undefined ? {} : { ttlMs: request.ttlSeconds * 1000 },
+      );
       return { f: 'done' };
     case 'delete':
       await client.delete(utf8(request.key));
@@ -716,7 +763,11 @@ async function perform(client: Braid, request: Request, rng: Rng): Promise<Respo
         expected: request.expected === null ? undefined : utf8(request.expected),
         value: request.value === null ? undefined : utf8(request.value),
       });
-      return { f: 'cas', swapped: result.swapped, actual: result.previous === undefined ? null : fromUtf8(result.previous) };
+      return {
+        f: 'cas',
+        swapped: result.swapped,
+        actual: result.previous === undefined ? null : fromUtf8(result.previous),
+      };
     }
     case 'batch': {
       const results = await client.writeMany(
@@ -731,7 +782,10 @@ async function perform(client: Braid, request: Request, rng: Rng): Promise<Respo
       return { f: 'done' };
     }
     case 'batch-get': {
-      const values = await client.getMany(request.keys.map((key) => utf8(key)), mode);
+      const values = await client.getMany(
+        request.keys.map((key) => utf8(key)),
+        mode,
+      );
       return { f: 'batch-get', values: values.map((value) => (value === undefined ? null : fromUtf8(value))) };
     }
     case 'delete-range':
@@ -739,11 +793,18 @@ async function perform(client: Braid, request: Request, rng: Rng): Promise<Respo
       return { f: 'done' };
     case 'scan': {
       const rows: (readonly [string, string])[] = [];
-      for await (const { key, value } of client.scan({ start: utf8(request.start), end: utf8(request.end) }, { limit: request.limit, pageSize: 4, ...mode })) {
+      for await (const { key, value } of client.scan(
+        { start: utf8(request.start), end: utf8(request.end) },
+        { limit: request.limit, pageSize: 4, ...mode },
+      )) {
         rows.push([fromUtf8(key), fromUtf8(value)]);
       }
       const last = rows.at(-1);
-      return { f: 'scan', rows, coveredTo: rows.length >= request.limit && last !== undefined ? `${last[0]}\u0000` : request.end };
+      return {
+        f: 'scan',
+        rows,
+        coveredTo: rows.length >= request.limit && last !== undefined ? `${last[0]}\u0000` : request.end,
+      };
     }
   }
 }

@@ -104,7 +104,8 @@ export class Invariants {
   /** `store/region/incarnation` → last index compared. */
   readonly #compared: Map<string, number> = new Map();
   readonly #promises: Map<string, Promise_> = new Map();
-  readonly #tombstones: Map<string, { readonly peerId: number; readonly incarnation: number; isBuried: boolean }> = new Map();
+  readonly #tombstones: Map<string, { readonly peerId: number; readonly incarnation: number; isBuried: boolean }> =
+    new Map();
   #rounds = 0;
   #events = 0;
   /** Checks made, by name; a run that checked nothing proves nothing. */
@@ -156,7 +157,10 @@ export class Invariants {
       const key = `${region.id}/${s.term}`;
       const other = this.#leaders.get(key);
       if (other !== undefined && other !== s.peerId) {
-        throw new InvariantError('R1', `peers ${other} and ${s.peerId} both lead region ${region.id} in term ${s.term}`);
+        throw new InvariantError(
+          'R1',
+          `peers ${other} and ${s.peerId} both lead region ${region.id} in term ${s.term}`,
+        );
       }
       this.#leaders.set(key, s.peerId);
     }
@@ -183,16 +187,35 @@ export class Invariants {
     const dead = this.#tombstones.get(key);
     if (dead !== undefined && s.peerId <= dead.peerId && (dead.isBuried || dead.incarnation !== machine.incarnation)) {
       // G6, I4: what was removed stays removed. (The FSM of a replica outlives its record by a moment.)
-      throw new InvariantError('I4', `peer ${s.peerId} of region ${region.id} lives on store ${machine.id} after tombstone ${dead.peerId}`);
+      throw new InvariantError(
+        'I4',
+        `peer ${s.peerId} of region ${region.id} lives on store ${machine.id} after tombstone ${dead.peerId}`,
+      );
     }
     const seen = this.#seen.get(key);
-    if (seen === undefined || seen.peerId !== s.peerId || seen.incarnation !== machine.incarnation || seen.applied === 0) {
+    if (
+      seen === undefined ||
+      seen.peerId !== s.peerId ||
+      seen.incarnation !== machine.incarnation ||
+      seen.applied === 0
+    ) {
       // A replica without data promised nothing about commits: a split may replace it and start over.
       if (seen !== undefined && s.peerId < seen.peerId) {
-        throw new InvariantError('I4', `peer id of region ${region.id} on store ${machine.id} fell from ${seen.peerId} to ${s.peerId}`);
+        throw new InvariantError(
+          'I4',
+          `peer id of region ${region.id} on store ${machine.id} fell from ${seen.peerId} to ${s.peerId}`,
+        );
       }
-      if (seen !== undefined && seen.peerId === s.peerId && s.term < seen.term && this.#promises.get(`${key}/${s.peerId}`)?.term === seen.term) {
-        throw new InvariantError('R5', `region ${region.id} on store ${machine.id} forgot term ${seen.term}, has ${s.term}`);
+      if (
+        seen !== undefined &&
+        seen.peerId === s.peerId &&
+        s.term < seen.term &&
+        this.#promises.get(`${key}/${s.peerId}`)?.term === seen.term
+      ) {
+        throw new InvariantError(
+          'R5',
+          `region ${region.id} on store ${machine.id} forgot term ${seen.term}, has ${s.term}`,
+        );
       }
       this.#seen.set(key, {
         incarnation: machine.incarnation,
@@ -213,7 +236,10 @@ export class Invariants {
       );
     }
     if (region.epoch.version < seen.version || region.epoch.confVer < seen.confVer) {
-      throw new InvariantError('I12', `the epoch of region ${region.id} on store ${machine.id} went back to ${formatRegion(region)}`);
+      throw new InvariantError(
+        'I12',
+        `the epoch of region ${region.id} on store ${machine.id} went back to ${formatRegion(region)}`,
+      );
     }
     seen.term = s.term;
     seen.commit = s.commitIndex;
@@ -239,7 +265,10 @@ export class Invariants {
     const promise = this.#promises.get(key) ?? { term: 0, vote: 0, ackIndex: 0, ackTerm: 0 };
     if (isVote) {
       if (promise.term === raft.term && promise.vote !== 0 && promise.vote !== message.to.id) {
-        throw new InvariantError('P1', `peer ${message.from.id} of region ${message.regionId} voted for ${promise.vote} and ${message.to.id} in term ${raft.term}`);
+        throw new InvariantError(
+          'P1',
+          `peer ${message.from.id} of region ${message.regionId} voted for ${promise.vote} and ${message.to.id} in term ${raft.term}`,
+        );
       }
       if (raft.term >= promise.term) {
         promise.vote = message.to.id;
@@ -276,7 +305,10 @@ export class Invariants {
       }
       if (raftBytes === undefined) {
         if (promise.term > 0) {
-          throw new InvariantError('P1', `store ${id} forgot peer ${peer} of region ${region}, which answered in term ${promise.term}`);
+          throw new InvariantError(
+            'P1',
+            `store ${id} forgot peer ${peer} of region ${region}, which answered in term ${promise.term}`,
+          );
         }
         continue;
       }
@@ -286,13 +318,22 @@ export class Invariants {
       }
       this.#count('promises');
       if (raft.term < promise.term) {
-        throw new InvariantError('P1', `peer ${peer} of region ${region} on store ${id} answered in term ${promise.term}, now has ${raft.term}`);
+        throw new InvariantError(
+          'P1',
+          `peer ${peer} of region ${region} on store ${id} answered in term ${promise.term}, now has ${raft.term}`,
+        );
       }
       if (promise.vote !== 0 && raft.term === promise.term && raft.vote !== promise.vote) {
-        throw new InvariantError('P1', `peer ${peer} of region ${region} on store ${id} voted for ${promise.vote} in term ${promise.term}, now for ${raft.vote}`);
+        throw new InvariantError(
+          'P1',
+          `peer ${peer} of region ${region} on store ${id} voted for ${promise.vote} in term ${promise.term}, now for ${raft.vote}`,
+        );
       }
       if (raft.term === promise.ackTerm && raft.lastIndex < promise.ackIndex) {
-        throw new InvariantError('P1', `peer ${peer} of region ${region} on store ${id} acknowledged ${promise.ackIndex} in term ${promise.ackTerm}, holds ${raft.lastIndex}`);
+        throw new InvariantError(
+          'P1',
+          `peer ${peer} of region ${region} on store ${id} acknowledged ${promise.ackIndex} in term ${promise.ackTerm}, holds ${raft.lastIndex}`,
+        );
       }
     }
   }
@@ -310,7 +351,11 @@ export class Invariants {
     this.#count('disks');
   }
 
-  #checkDisk(machine: ObservedMachine, database: MemoryDatabase, byPosition: Map<string, { readonly store: number; readonly digest: string }>): void {
+  #checkDisk(
+    machine: ObservedMachine,
+    database: MemoryDatabase,
+    byPosition: Map<string, { readonly store: number; readonly digest: string }>,
+  ): void {
     const { view } = database;
     const live: Region[] = [];
     const range = regionStateRange();
@@ -356,7 +401,10 @@ export class Invariants {
     for (let i = 1; i < live.length; i++) {
       const [left, right] = [live[i - 1] as Region, live[i] as Region];
       if (rangesOverlap(left.range, right.range)) {
-        throw new InvariantError('I2', `the disk of store ${machine.id} holds ${formatRegion(left)} and ${formatRegion(right)}`);
+        throw new InvariantError(
+          'I2',
+          `the disk of store ${machine.id} holds ${formatRegion(left)} and ${formatRegion(right)}`,
+        );
       }
     }
   }
@@ -381,7 +429,10 @@ export class Invariants {
       const hash = hashBytes(bytes);
       const other = known.get(i);
       if (other !== undefined && other !== hash) {
-        throw new InvariantError('R2', `entry ${i} of region ${region} differs on store ${machine.id} from what was applied elsewhere`);
+        throw new InvariantError(
+          'R2',
+          `entry ${i} of region ${region} differs on store ${machine.id} from what was applied elsewhere`,
+        );
       }
       known.set(i, hash);
       this.#count('entries');
@@ -415,7 +466,10 @@ export class Invariants {
     const position = `${region.id}/${appliedIndex}`;
     const other = byPosition.get(position);
     if (other !== undefined && other.digest !== digest) {
-      throw new InvariantError('R7', `replicas differ at index ${appliedIndex}: store ${other.store} ${other.digest}, store ${store} ${digest}`);
+      throw new InvariantError(
+        'R7',
+        `replicas differ at index ${appliedIndex}: store ${other.store} ${other.digest}, store ${store} ${digest}`,
+      );
     }
     if (other !== undefined) {
       this.#count('replicas');

@@ -3,6 +3,7 @@
  * the SDK. Runs one case: a safety phase with faults, then everything heals and the cluster must come to rest, answer,
  * and agree. Which store a client asks is chosen without knowing better: whoever claims to lead is asked.
  */
+import type { Engine } from '../../src/env/engine.ts';
 import { checkHistory } from '../../jepsen-lite/checkers.ts';
 import { HistoryRecorder, type Request, type Response } from '../../jepsen-lite/history.ts';
 import { compareBytes, fromUtf8, utf8 } from '../../src/base/bytes.ts';
@@ -28,7 +29,9 @@ const CLIENT_TIMEOUT_MS = 2_500;
 const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
 const TIMELINE_MAX = 20_000;
 
-type Answer = { readonly type: 'ok'; readonly response: Response; readonly at?: string } | { readonly type: 'fail' | 'info'; readonly error: string };
+type Answer =
+  | { readonly type: 'ok'; readonly response: Response; readonly at?: string }
+  | { readonly type: 'fail' | 'info'; readonly error: string };
 
 export interface RunOptions {
   /** Keep the timeline, messages included, for the trace page. */
@@ -101,7 +104,10 @@ export class LiteWorld {
         ? undefined
         : { id, store: machine.store, incarnation: machine.incarnation, database: machine.disk.database('db') };
     };
-    this.invariants = new Invariants(() => [...cluster.machines.keys()].map((id) => machineOf(id) as NonNullable<ReturnType<typeof machineOf>>), machineOf);
+    this.invariants = new Invariants(
+      () => [...cluster.machines.keys()].map((id) => machineOf(id) as NonNullable<ReturnType<typeof machineOf>>),
+      machineOf,
+    );
     cluster.observer = {
       afterEvent: (node, kind) => {
         this.invariants.afterEvent(node, kind);
@@ -152,7 +158,11 @@ export class LiteWorld {
     if (this.cluster.failStops.length > 0) {
       return { ...base, invariant: 'fail-stop', message: this.cluster.failStops.join('; ') };
     }
-    return { ...base, invariant: 'crash', message: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+    return {
+      ...base,
+      invariant: 'crash',
+      message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    };
   }
 
   result(failure: RunFailure | undefined): RunResult {
@@ -225,7 +235,9 @@ export class LiteWorld {
 
   /** Whether so much of the history was spent without a quorum that few successes are no surprise. */
   #wasHard(): boolean {
-    return this.simCase.config.lossChance > 0.1 || this.simCase.config.delayMs[1] > 20 || this.simCase.schedule.length > 10;
+    return (
+      this.simCase.config.lossChance > 0.1 || this.simCase.config.delayMs[1] > 20 || this.simCase.schedule.length > 10
+    );
   }
 
   #assertNoFailStop(): void {
@@ -286,7 +298,9 @@ export class LiteWorld {
     }
     // Faults that waited for a write have struck by now; from here on every stop is a failure.
     const stuck = [...cluster.machines.values()].flatMap(({ id, store }) =>
-      (store?.status() ?? []).filter((s) => s.state !== 'normal').map((s) => `region ${s.region.id} on store ${id} is ${s.state}`),
+      (store?.status() ?? [])
+        .filter((s) => s.state !== 'normal')
+        .map((s) => `region ${s.region.id} on store ${id} is ${s.state}`),
     );
     if (stuck.length > 0) {
       throw new WorldError('I26', stuck.join('; '));
@@ -368,7 +382,13 @@ export class LiteWorld {
       if (kind < 0.75) {
         return { f: 'get', key };
       }
-      return { f: 'scan', start: rng.chance(0.3) ? '' : key, end: rng.chance(0.5) ? '' : `${keyName(rng.below(config.keys))}~`, limit: rng.pick([1, 3, 100]), isAtomic: true };
+      return {
+        f: 'scan',
+        start: rng.chance(0.3) ? '' : key,
+        end: rng.chance(0.5) ? '' : `${keyName(rng.below(config.keys))}~`,
+        limit: rng.pick([1, 3, 100]),
+        isAtomic: true,
+      };
     }
     const kind = rng.float();
     if (kind < 0.55) {
@@ -391,7 +411,12 @@ export class LiteWorld {
   readonly #lastSeen: Map<string, string> = new Map();
 
   /** A peer that might serve the key, as a client with an old map might choose it. */
-  #target(key: string, rng: Rng, pinned: number, needsLeader: boolean): { store: number; region: Region; peer: Peer; isLeader: boolean } | undefined {
+  #target(
+    key: string,
+    rng: Rng,
+    pinned: number,
+    needsLeader: boolean,
+  ): { store: number; region: Region; peer: Peer; isLeader: boolean } | undefined {
     const bytes = utf8(key);
     const found: { store: number; region: Region; peer: Peer; isLeader: boolean }[] = [];
     for (const { id, store } of this.cluster.machines.values()) {
@@ -448,7 +473,9 @@ export class LiteWorld {
       return { type: 'fail', error: 'nobody to ask' };
     }
     const result = await this.#read(target, [utf8(request.key)], true, (engine) =>
-      engine.get(dataKey(utf8(request.key))).then((stored) => (stored === undefined ? undefined : decodeDataValue(stored)?.value)),
+      engine
+        .get(dataKey(utf8(request.key)))
+        .then((stored) => (stored === undefined ? undefined : decodeDataValue(stored)?.value)),
     );
     if (result.type === 'refused') {
       return { type: 'fail', error: result.error };
@@ -466,7 +493,7 @@ export class LiteWorld {
     target: { store: number; region: Region; peer: Peer; isLeader: boolean },
     keys: readonly Uint8Array[],
     isPointRead: boolean,
-    read: (engine: import('../../src/env/engine.ts').Engine, region: Region) => Promise<T>,
+    read: (engine: Engine, region: Region) => Promise<T>,
   ): Promise<{ readonly type: 'ok'; readonly value: T } | { readonly type: 'refused'; readonly error: string }> {
     const { store, region, peer, isLeader } = target;
     const { engine, clock } = this.cluster.machine(store);
@@ -482,7 +509,15 @@ export class LiteWorld {
         );
       };
       clock.deliver(() => {
-        this.cluster.machine(store).store?.read({ header: this.#header(region, peer, store), keys, replicaRead: !isLeader, isPointRead, respond });
+        this.cluster
+          .machine(store)
+          .store?.read({
+            header: this.#header(region, peer, store),
+            keys,
+            replicaRead: !isLeader,
+            isPointRead,
+            respond,
+          });
       }, 'client');
     });
   }
@@ -498,18 +533,34 @@ export class LiteWorld {
         return { rows: [], coveredTo: request.start };
       }
       const page = await engine.scan({ range: dataRange(clipped), limit: request.limit });
-      const rows = page.entries.map(([key, value]) => [fromUtf8(userKeyOf(key)), fromUtf8(decodeDataValue(value)?.value ?? new Uint8Array(0))] as const);
+      const rows = page.entries.map(
+        ([key, value]) =>
+          [fromUtf8(userKeyOf(key)), fromUtf8(decodeDataValue(value)?.value ?? new Uint8Array(0))] as const,
+      );
       const last = rows.at(-1);
       return { rows, coveredTo: page.more && last !== undefined ? `${last[0]}\u0000` : fromUtf8(clipped.end) };
     });
     return result.type === 'refused'
       ? { type: 'fail', error: result.error }
-      : { type: 'ok', response: { f: 'scan', rows: result.value.rows, coveredTo: result.value.coveredTo }, at: whereOf(target) };
+      : {
+          type: 'ok',
+          response: { f: 'scan', rows: result.value.rows, coveredTo: result.value.coveredTo },
+          at: whereOf(target),
+        };
   }
 
-  async #write(request: Extract<Request, { f: 'put' | 'delete' | 'cas' | 'batch' | 'delete-range' }>, rng: Rng, pinned: number): Promise<Answer> {
+  async #write(
+    request: Extract<Request, { f: 'put' | 'delete' | 'cas' | 'batch' | 'delete-range' }>,
+    rng: Rng,
+    pinned: number,
+  ): Promise<Answer> {
     const ops = writeOps(request);
-    const key = request.f === 'batch' ? (request.pairs[0] as readonly [string, string])[0] : request.f === 'delete-range' ? request.start : request.key;
+    const key =
+      request.f === 'batch'
+        ? (request.pairs[0] as readonly [string, string])[0]
+        : request.f === 'delete-range'
+          ? request.start
+          : request.key;
     const target = this.#target(key, rng, pinned, true);
     if (target === undefined || !(await this.#there(target.store, rng))) {
       return { type: 'fail', error: 'nobody to ask' };
@@ -556,7 +607,11 @@ export class LiteWorld {
   #fire(region: number, body: AdminRequestBody, action: string): void {
     this.cluster.admin(region, body).then(
       (outcome) => {
-        this.count(outcome.type === 'ok' ? action : `${action}:${outcome.type === 'rejected' ? outcome.refusal.code : outcome.type === 'refused' ? outcome.error.type : outcome.type}`);
+        this.count(
+          outcome.type === 'ok'
+            ? action
+            : `${action}:${outcome.type === 'rejected' ? outcome.refusal.code : outcome.type === 'refused' ? outcome.error.type : outcome.type}`,
+        );
         if (outcome.type === 'ok') {
           this.note(0, 'region', `${action} of r${region} done`);
         }
@@ -652,7 +707,11 @@ export class LiteWorld {
         if (region !== undefined) {
           const learner = region.peers.find((p) => p.role === 'learner');
           if (learner !== undefined && b % 2 === 0) {
-            this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: learner }] }, 'remove-learner');
+            this.#fire(
+              region.id,
+              { type: 'change-peer', changes: [{ type: 'remove', peer: learner }] },
+              'remove-learner',
+            );
           } else {
             this.#addLearner(region, b);
           }
@@ -670,9 +729,19 @@ export class LiteWorld {
         return;
       case 'compact': {
         const leader = region === undefined ? undefined : cluster.leaderStore(region.id);
-        const status = leader === undefined ? undefined : cluster.store(leader).status().find((s) => s.region.id === region?.id);
+        const status =
+          leader === undefined
+            ? undefined
+            : cluster
+                .store(leader)
+                .status()
+                .find((s) => s.region.id === region?.id);
         if (region !== undefined && status !== undefined && status.appliedIndex > status.firstIndex + 1) {
-          this.#fire(region.id, { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term }, kind);
+          this.#fire(
+            region.id,
+            { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term },
+            kind,
+          );
         }
         return;
       }
@@ -732,19 +801,31 @@ export class LiteWorld {
       }
       case 'one-way':
         fault(`store ${store} is ${b % 2 === 0 ? 'mute' : 'deaf'}`, store);
-        this.#later(forMs, kind, cluster.drop((m) => (b % 2 === 0 ? m.from.storeId : m.to.storeId) === store));
+        this.#later(
+          forMs,
+          kind,
+          cluster.drop((m) => (b % 2 === 0 ? m.from.storeId : m.to.storeId) === store),
+        );
         return;
       case 'bisect': {
         const side = (id: number): boolean => ((b >>> (id % 16)) & 1) === 1;
         fault('the network falls in two');
-        this.#later(forMs, kind, cluster.drop((m) => side(m.from.storeId) !== side(m.to.storeId)));
+        this.#later(
+          forMs,
+          kind,
+          cluster.drop((m) => side(m.from.storeId) !== side(m.to.storeId)),
+        );
         return;
       }
       case 'ring': {
         const n = ids.length;
         const near = (x: number, y: number): boolean => [0, 1, n - 1].includes((x - y + n) % n);
         fault('every store sees another majority');
-        this.#later(forMs, kind, cluster.drop((m) => !near(m.from.storeId, m.to.storeId)));
+        this.#later(
+          forMs,
+          kind,
+          cluster.drop((m) => !near(m.from.storeId, m.to.storeId)),
+        );
         return;
       }
       case 'clog':
@@ -753,7 +834,16 @@ export class LiteWorld {
         this.#later(forMs, kind, () => cluster.setNetwork({ delayMs: simCase.config.delayMs }));
         return;
       case 'drop-class': {
-        const types = [MsgType.Snap, MsgType.App, MsgType.AppResp, MsgType.Vote, MsgType.VoteResp, MsgType.Heartbeat, MsgType.HeartbeatResp, MsgType.TimeoutNow];
+        const types = [
+          MsgType.Snap,
+          MsgType.App,
+          MsgType.AppResp,
+          MsgType.Vote,
+          MsgType.VoteResp,
+          MsgType.Heartbeat,
+          MsgType.HeartbeatResp,
+          MsgType.TimeoutNow,
+        ];
         const type = pick(types, b) as MsgType;
         const to = c % 2 === 0 ? store : 0;
         const only = c % 3 === 0 ? region?.id : undefined;
@@ -762,7 +852,11 @@ export class LiteWorld {
           forMs,
           kind,
           cluster.drop(
-            (m) => m.body.type === 'raft' && m.body.message.type === type && (to === 0 || m.to.storeId === to) && (only === undefined || m.regionId === only),
+            (m) =>
+              m.body.type === 'raft' &&
+              m.body.message.type === type &&
+              (to === 0 || m.to.storeId === to) &&
+              (only === undefined || m.regionId === only),
           ),
         );
         return;
@@ -774,7 +868,15 @@ export class LiteWorld {
         }
         return;
       case 'hold-apply': {
-        const names = ['apply::before-write', 'apply::before-split', 'apply::before-prepare-merge', 'apply::before-commit-merge', 'apply::before-rollback-merge', 'apply::before-change-peer', 'apply::before-compact-log'] as const;
+        const names = [
+          'apply::before-write',
+          'apply::before-split',
+          'apply::before-prepare-merge',
+          'apply::before-commit-merge',
+          'apply::before-rollback-merge',
+          'apply::before-change-peer',
+          'apply::before-compact-log',
+        ] as const;
         const name = pick(names, c) as (typeof names)[number];
         fault(`apply of store ${store} is held at ${name}`, store);
         this.#hold(store, name, forMs);
@@ -822,7 +924,11 @@ export class LiteWorld {
     }
     const learner = region.peers.find((p) => p.role === 'learner');
     if (learner !== undefined && c % 4 !== 0) {
-      this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] }, 'promote');
+      this.#fire(
+        region.id,
+        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
+        'promote',
+      );
       return;
     }
     if (region.peers.length <= 3 && learner === undefined) {
@@ -830,7 +936,9 @@ export class LiteWorld {
       return;
     }
     const leader = this.cluster.leaderStore(region.id);
-    const removable = region.peers.filter((p) => (p.storeId !== leader || c % 5 === 0) && (region.peers.length > 3 || p.role === 'learner'));
+    const removable = region.peers.filter(
+      (p) => (p.storeId !== leader || c % 5 === 0) && (region.peers.length > 3 || p.role === 'learner'),
+    );
     const victim = removable[b % Math.max(1, removable.length)];
     if (victim !== undefined) {
       this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] }, 'remove-peer');
@@ -850,14 +958,21 @@ export class LiteWorld {
       this.#addLearner(region, b);
       return;
     }
-    const leaving: PeerChange = c % 2 === 0 ? { type: 'add-learner', peer: { ...out, role: 'learner' } } : { type: 'remove', peer: out };
-    this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] }, 'joint');
+    const leaving: PeerChange =
+      c % 2 === 0 ? { type: 'add-learner', peer: { ...out, role: 'learner' } } : { type: 'remove', peer: out };
+    this.#fire(
+      region.id,
+      { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] },
+      'joint',
+    );
   }
 
   /** Proposes the merge if both regions have the same replicas, else goes one step towards that. */
   #mergeStep(source: Region, target: Region): void {
     const { cluster } = this;
-    const isAligned = source.peers.length === target.peers.length && source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
+    const isAligned =
+      source.peers.length === target.peers.length &&
+      source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
     if (isAligned) {
       this.#fire(source.id, { type: 'merge', target }, 'merge');
       return;
@@ -868,9 +983,15 @@ export class LiteWorld {
       this.#fire(source.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'align');
       return;
     }
-    const learner = source.peers.find((p) => p.role === 'learner' && findPeerOnStore(target, p.storeId)?.role === 'voter');
+    const learner = source.peers.find(
+      (p) => p.role === 'learner' && findPeerOnStore(target, p.storeId)?.role === 'voter',
+    );
     if (learner !== undefined) {
-      this.#fire(source.id, { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] }, 'align');
+      this.#fire(
+        source.id,
+        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
+        'align',
+      );
       return;
     }
     const extra = source.peers.find((p) => findPeerOnStore(target, p.storeId) === undefined);
@@ -904,7 +1025,12 @@ function writeOps(request: Extract<Request, { f: 'put' | 'delete' | 'cas' | 'bat
     case 'delete':
       return [{ type: 'delete', key: utf8(request.key) }];
     case 'batch':
-      return request.pairs.map(([key, value]) => ({ type: 'put', key: utf8(key), value: utf8(value), expireAtSeconds: 0 }));
+      return request.pairs.map(([key, value]) => ({
+        type: 'put',
+        key: utf8(key),
+        value: utf8(value),
+        expireAtSeconds: 0,
+      }));
     case 'delete-range':
       return [{ type: 'delete-range', range: { start: utf8(request.start), end: utf8(request.end) } }];
     case 'cas':

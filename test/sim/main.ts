@@ -14,7 +14,14 @@ import { FailStop } from './store-cluster.ts';
 import { tracePage } from './trace-page.ts';
 
 export type Order =
-  | { readonly type: 'seeds'; readonly profile: ProfileName; readonly first: number; readonly step: number; readonly count: number; readonly stopMs: number }
+  | {
+      readonly type: 'seeds';
+      readonly profile: ProfileName;
+      readonly first: number;
+      readonly step: number;
+      readonly count: number;
+      readonly stopMs: number;
+    }
   | { readonly type: 'draw'; readonly profile: Exclude<ProfileName, 'sweep'>; readonly seed: number }
   | { readonly type: 'case'; readonly case: SimCase; readonly history?: string; readonly trace?: string }
   | { readonly type: 'shrink'; readonly case: SimCase; readonly budgetMs: number };

@@ -105,7 +105,7 @@ export class Scheduler {
             }
           }
         } catch (error) {
-          reject(error as Error);
+          reject(error);
           return;
         }
         setImmediate(turn);

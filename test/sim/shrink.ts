@@ -16,7 +16,12 @@ export interface Shrunk {
 type Runner = (simCase: SimCase) => Promise<RunResult>;
 
 /** @throws Error if the case does not fail at all. */
-export async function shrinkCase(start: SimCase, run: Runner, budgetMs: number, say: (text: string) => void): Promise<Shrunk> {
+export async function shrinkCase(
+  start: SimCase,
+  run: Runner,
+  budgetMs: number,
+  say: (text: string) => void,
+): Promise<Shrunk> {
   const deadlineMs = performance.now() + budgetMs;
   const first = (await run(start)).failure;
   if (first === undefined) {
@@ -37,7 +42,10 @@ export async function shrinkCase(start: SimCase, run: Runner, budgetMs: number, 
     return true;
   };
   const withSchedule = (schedule: readonly NemesisAction[]): SimCase => ({ ...best.case, schedule });
-  const withConfig = (change: Partial<SimConfig>): SimCase => ({ ...best.case, config: { ...best.case.config, ...change } });
+  const withConfig = (change: Partial<SimConfig>): SimCase => ({
+    ...best.case,
+    config: { ...best.case.config, ...change },
+  });
 
   // Nothing after the failure matters, except that the history must be allowed to end.
   await attempt(withSchedule(best.case.schedule.filter((action) => action.atMs <= best.failure.atMs)));

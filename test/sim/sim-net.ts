@@ -188,10 +188,14 @@ class Pipe {
     if (!this.#isArmed && this.#queue.length > 0) {
       this.#isArmed = true;
       const { network } = this.#connection;
-      network.scheduler.at(Math.max(0, delayMs) + 0.001, () => {
-        this.#isArmed = false;
-        this.#drain();
-      }, { node: 0, kind: this.#toServer ? 'net:request' : 'net:reply' });
+      network.scheduler.at(
+        Math.max(0, delayMs) + 0.001,
+        () => {
+          this.#isArmed = false;
+          this.#drain();
+        },
+        { node: 0, kind: this.#toServer ? 'net:request' : 'net:reply' },
+      );
     }
   }
 
@@ -210,7 +214,8 @@ class Pipe {
       }
       const server = connection.port?.host ?? connection.findPort()?.host;
       const isBlocked =
-        server !== undefined && (this.#toServer ? network.isBlocked(connection.client, server) : network.isBlocked(server, connection.client));
+        server !== undefined &&
+        (this.#toServer ? network.isBlocked(connection.client, server) : network.isBlocked(server, connection.client));
       if (isBlocked) {
         if (nowMs - head.sentMs > GIVE_UP_MS) {
           connection.breakBoth('keep-alive timed out');
@@ -283,11 +288,13 @@ class Connection {
 
   down(run: () => void): void {
     if (!this.#mayReset()) {
-      this.#down.push(() => this.client.run(() => {
-        if (this.isOpen) {
-          run();
-        }
-      }, 'net'));
+      this.#down.push(() =>
+        this.client.run(() => {
+          if (this.isOpen) {
+            run();
+          }
+        }, 'net'),
+      );
     }
   }
 
@@ -319,7 +326,10 @@ class Connection {
       }
       const delayMs = host === silent ? 0 : this.network.delayMs();
       for (const end of waiting) {
-        this.network.scheduler.at(delayMs, () => host.run(() => end.broken(message), 'net-break'), { node: host.node, kind: 'net-break' });
+        this.network.scheduler.at(delayMs, () => host.run(() => end.broken(message), 'net-break'), {
+          node: host.node,
+          kind: 'net-break',
+        });
       }
     };
     tell(this.client, this.clientEnds);
@@ -343,7 +353,12 @@ class SimStream implements ByteStream, End {
   #isSendClosed = false;
   #isHigh = false;
 
-  constructor(options: { host: SimHost; send: (run: (peer: SimStream) => void) => void; isServer: boolean; release: () => void }) {
+  constructor(options: {
+    host: SimHost;
+    send: (run: (peer: SimStream) => void) => void;
+    isServer: boolean;
+    release: () => void;
+  }) {
     this.#host = options.host;
     this.#send = options.send;
     this.#isServer = options.isServer;
@@ -472,12 +487,19 @@ class SimChannel implements Channel {
       };
       const end: End = {
         broken: (message) =>
-          finish(() => reject(new RpcError(RpcStatus.UNAVAILABLE, `${this.address}: ${message}`, { sent: connection.wasConnected }))),
+          finish(() =>
+            reject(
+              new RpcError(RpcStatus.UNAVAILABLE, `${this.address}: ${message}`, { sent: connection.wasConnected }),
+            ),
+          ),
       };
       const onAbort = (): void => finish(() => reject(new RpcError(RpcStatus.CANCELLED, 'canceled by the caller')));
       const timer = host.clock.setTimer(
         call.timeoutMs,
-        () => finish(() => reject(new RpcError(RpcStatus.DEADLINE_EXCEEDED, `${method} took longer than ${call.timeoutMs} ms`))),
+        () =>
+          finish(() =>
+            reject(new RpcError(RpcStatus.DEADLINE_EXCEEDED, `${method} took longer than ${call.timeoutMs} ms`)),
+          ),
         'rpc-deadline',
       );
       call.signal?.addEventListener('abort', onAbort, { once: true });
@@ -486,7 +508,10 @@ class SimChannel implements Channel {
       const serverCall: ServerCall = { peer: host.name, metadata: call.metadata ?? {}, timeoutMs: call.timeoutMs };
       connection.up((services) => {
         const handler = services.unary.get(method);
-        const answer = handler === undefined ? Promise.reject(new RpcError(RpcStatus.UNIMPLEMENTED, `no method ${method}`)) : handler(bytes, serverCall);
+        const answer =
+          handler === undefined
+            ? Promise.reject(new RpcError(RpcStatus.UNIMPLEMENTED, `no method ${method}`))
+            : handler(bytes, serverCall);
         answer.then(
           (reply) => {
             const copy = new Uint8Array(reply);
@@ -513,11 +538,12 @@ class SimChannel implements Channel {
     let server: SimStream | undefined;
     const client: SimStream = new SimStream({
       host,
-      send: (run) => connection.up(() => {
-        if (server !== undefined) {
-          run(server);
-        }
-      }),
+      send: (run) =>
+        connection.up(() => {
+          if (server !== undefined) {
+            run(server);
+          }
+        }),
       isServer: false,
       release: () => connection.clientEnds.delete(client),
     });

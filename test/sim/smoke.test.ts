@@ -40,11 +40,17 @@ describe('a cluster of stores on virtual time', () => {
       const [left, right] = await cluster.mustSplit('k');
       await cluster.mustPut('b', '3');
       await cluster.settle();
-      const merged = seed % 2 === 0 ? await cluster.mustMerge(left.id, right.id) : await cluster.mustMerge(right.id, left.id);
+      const merged =
+        seed % 2 === 0 ? await cluster.mustMerge(left.id, right.id) : await cluster.mustMerge(right.id, left.id);
       expect(merged.range.start.length).toBe(0);
       expect(merged.range.end.length).toBe(0);
       await cluster.mustPut('c', '4');
-      for (const [key, value] of [['a', '1'], ['b', '3'], ['c', '4'], ['z', '2']] as const) {
+      for (const [key, value] of [
+        ['a', '1'],
+        ['b', '3'],
+        ['c', '4'],
+        ['z', '2'],
+      ] as const) {
         expect(await cluster.mustGet(key)).toBe(value);
       }
       await cluster.settle();
@@ -79,9 +85,15 @@ describe('a cluster of stores on virtual time', () => {
     const added = { id: cluster.nextId() as never, storeId: 4 as never, role: 'learner' as const };
     await cluster.mustAdmin(1, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer: added }] }));
     await cluster.until('the learner has the data', () =>
-      cluster.store(4).status().some((s) => s.state === 'normal' && s.appliedIndex > 5),
+      cluster
+        .store(4)
+        .status()
+        .some((s) => s.state === 'normal' && s.appliedIndex > 5),
     );
-    await cluster.mustAdmin(1, () => ({ type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...added, role: 'voter' } }] }));
+    await cluster.mustAdmin(1, () => ({
+      type: 'change-peer',
+      changes: [{ type: 'add-voter', peer: { ...added, role: 'voter' } }],
+    }));
     await cluster.mustTransferLeader(1, 4);
     const leaving = cluster.region(1)?.peers.find((p) => p.storeId === 1);
     await cluster.mustAdmin(1, () => ({ type: 'change-peer', changes: [{ type: 'remove', peer: leaving as never }] }));

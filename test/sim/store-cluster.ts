@@ -15,14 +15,34 @@ import type { RegionError } from '../../src/codec/region-error.ts';
 import type { Engine } from '../../src/env/engine.ts';
 import type { Env } from '../../src/env/env.ts';
 import type { FailpointAction, Failpoints } from '../../src/env/failpoints.ts';
-import { SILENT_LOGGER } from '../../src/env/log.ts';
+import { type Logger, SILENT_LOGGER } from '../../src/env/log.ts';
 import { createRng, type Rng } from '../../src/env/rng.ts';
-import { createMemoryEngineFactory, dataKey, dataRange, MemoryDisk, userKeyOf, type CrashKind } from '../../src/engine/index.ts';
+import {
+  createMemoryEngineFactory,
+  dataKey,
+  dataRange,
+  MemoryDisk,
+  userKeyOf,
+  type CrashKind,
+} from '../../src/engine/index.ts';
 import type { RegionHeartbeat, StoreHeartbeat } from '../../src/meta/heartbeat.ts';
-import { findPeerOnStore, formatRegion, INITIAL_EPOCH, type Peer, type PeerRole, type Region } from '../../src/meta/region.ts';
+import {
+  findPeerOnStore,
+  formatRegion,
+  INITIAL_EPOCH,
+  type Peer,
+  type PeerRole,
+  type Region,
+} from '../../src/meta/region.ts';
 import { DEFAULT_RAFTSTORE_CONFIG, type RaftstoreConfig } from '../../src/raftstore/config.ts';
 import type { PdClient, PeerTransport, SnapshotSource } from '../../src/raftstore/context.ts';
-import type { AdminOutcome, AdminRequestBody, OpResult, SplitIdsResult, WriteOutcome } from '../../src/raftstore/msg.ts';
+import type {
+  AdminOutcome,
+  AdminRequestBody,
+  OpResult,
+  SplitIdsResult,
+  WriteOutcome,
+} from '../../src/raftstore/msg.ts';
 import { SnapshotSender } from '../../src/raftstore/snapshot/send.ts';
 import { bootstrapStore, prepareFirstRegion } from '../../src/raftstore/store/bootstrap.ts';
 import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
@@ -132,7 +152,11 @@ export class StoreCluster {
 
   static async start(options: ClusterOptions): Promise<StoreCluster> {
     const cluster = new StoreCluster(options);
-    const first = options.firstPeers ?? [[1, 'voter'], [2, 'voter'], [3, 'voter']];
+    const first = options.firstPeers ?? [
+      [1, 'voter'],
+      [2, 'voter'],
+      [3, 'voter'],
+    ];
     const peers: Peer[] = first.map(([store, role]) => ({ id: peerId(store), storeId: storeId(store), role }));
     const region: Region = { id: regionId(1), range: { start: utf8(''), end: utf8('') }, epoch: INITIAL_EPOCH, peers };
     for (let i = 1; i <= options.stores; i++) {
@@ -168,7 +192,10 @@ export class StoreCluster {
       if (firstRegion !== undefined) {
         const self = findPeerOnStore(firstRegion, id);
         assert(self !== undefined, 'first region without this store');
-        await prepareFirstRegion(engine, { ...firstRegion, peers: [self, ...firstRegion.peers.filter((p) => p !== self)] });
+        await prepareFirstRegion(engine, {
+          ...firstRegion,
+          peers: [self, ...firstRegion.peers.filter((p) => p !== self)],
+        });
         await this.#fixFirstRegion(engine, firstRegion);
       }
     }
@@ -178,13 +205,14 @@ export class StoreCluster {
       net: undefined as never,
       engines: factory,
       failpoints: this.#failpointsOf(id),
-      log: process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
+      log:
+        process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
         if (!(kind === 'storage' && this.mayStop.has(id))) {
           this.failStops.push(`store ${id} ${kind}: ${reason}`);
         }
         if (process.env['SIM_LOG'] !== undefined) {
-          process.stderr.write(`${cause instanceof Error ? cause.stack ?? '' : ''}\n`);
+          process.stderr.write(`${cause instanceof Error ? (cause.stack ?? '') : ''}\n`);
         }
         this.crash(id, 'kill');
         throw new FailStop(`store ${id} ${kind}: ${reason}`, { cause });
@@ -256,7 +284,9 @@ export class StoreCluster {
       return;
     }
     this.#start(storeId(id), undefined).catch((error: unknown) => {
-      this.failStops.push(`store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      this.failStops.push(
+        `store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+      );
     });
   }
 
@@ -278,7 +308,9 @@ export class StoreCluster {
         this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
         return this.failpoints.size === 0
           ? undefined
-          : (this.failpoints.get(`${name}#${key}`) ?? this.failpoints.get(`${store}!${name}`) ?? this.failpoints.get(name));
+          : (this.failpoints.get(`${name}#${key}`) ??
+              this.failpoints.get(`${store}!${name}`) ??
+              this.failpoints.get(name));
       },
     };
   }
@@ -342,7 +374,7 @@ export class StoreCluster {
   #transportOf(id: StoreId, incarnation: number): PeerTransport {
     return {
       send: (message) => {
-        if (this.machine(id).incarnation !== incarnation || !this.isUp(id) && this.machine(id).engine === undefined) {
+        if (this.machine(id).incarnation !== incarnation || (!this.isUp(id) && this.machine(id).engine === undefined)) {
           return;
         }
         this.observer?.onSend(message, id);
@@ -360,8 +392,12 @@ export class StoreCluster {
         }
         for (let i = 0; i < copies; i++) {
           if (!this.#netRng.chance(this.#network.lossChance)) {
-            const late = fault === 'delay' || this.#netRng.chance(this.#network.lateChance) ? LATE_MS * this.#netRng.float() : 0;
-            this.scheduler.at(this.#delay() + late, () => this.#deliver(message, bytes), { node: message.to.storeId, kind });
+            const late =
+              fault === 'delay' || this.#netRng.chance(this.#network.lateChance) ? LATE_MS * this.#netRng.float() : 0;
+            this.scheduler.at(this.#delay() + late, () => this.#deliver(message, bytes), {
+              node: message.to.storeId,
+              kind,
+            });
           }
         }
       },
@@ -372,12 +408,18 @@ export class StoreCluster {
     };
   }
 
-  #sendSnapshot(id: StoreId, incarnation: number, message: PeerMessage, source: SnapshotSource, done: (ok: boolean) => void): void {
+  #sendSnapshot(
+    id: StoreId,
+    incarnation: number,
+    message: PeerMessage,
+    source: SnapshotSource,
+    done: (ok: boolean) => void,
+  ): void {
     const sender = this.machine(id);
     const { engine } = sender;
-    let isOver = false;
+    let isFinished = false;
     const run = async (): Promise<boolean> => {
-      if (engine === undefined || this.filters.size > 0 && [...this.filters].some((f) => f(message))) {
+      if (engine === undefined || (this.filters.size > 0 && [...this.filters].some((f) => f(message)))) {
         return false;
       }
       const target = this.machine(message.to.storeId);
@@ -386,10 +428,15 @@ export class StoreCluster {
         return false;
       }
       const receiver = store.receiveSnapshot(decodeFrame(encodeFrame([message]))[0] as PeerMessage);
-      this.#transfers.add({ sender: id, receiver: target.id, abort: () => receiver.abort(), fail: () => finish(false) });
+      this.#transfers.add({
+        sender: id,
+        receiver: target.id,
+        abort: () => receiver.abort(),
+        fail: () => finish(false),
+      });
       // When the sending process dies the receiver sees the stream end.
       sender.deathWatch.push(() => {
-        if (!isOver) {
+        if (!isFinished) {
           receiver.abort();
         }
       });
@@ -413,7 +460,6 @@ export class StoreCluster {
       }
       return false;
     };
-    let isFinished = false;
     const finish = (ok: boolean): void => {
       if (!isFinished) {
         isFinished = true;
@@ -426,7 +472,9 @@ export class StoreCluster {
 
   #deathOf(machine: Machine): Promise<{ readonly type: 'refused' }> {
     return new Promise((resolve) => {
-      machine.deathWatch.push(() => this.scheduler.at(this.#delay(), () => resolve({ type: 'refused' }), { node: machine.id, kind: 'reset' }));
+      machine.deathWatch.push(() =>
+        this.scheduler.at(this.#delay(), () => resolve({ type: 'refused' }), { node: machine.id, kind: 'reset' }),
+      );
     });
   }
 
@@ -489,7 +537,10 @@ export class StoreCluster {
       if (++this.#stuckSteps > STUCK_STEPS_MAX - 50) {
         this.#stuckKinds.add(`${kind} on store ${node}`);
       }
-      assert(this.#stuckSteps < STUCK_STEPS_MAX, `events go on for ever without time passing: ${[...this.#stuckKinds].join(', ')}\n${this.describe()}`);
+      assert(
+        this.#stuckSteps < STUCK_STEPS_MAX,
+        `events go on for ever without time passing: ${[...this.#stuckKinds].join(', ')}\n${this.describe()}`,
+      );
     } else {
       this.#stuckAtMs = nowMs;
       this.#stuckSteps = 0;
@@ -514,7 +565,9 @@ export class StoreCluster {
     for (const { id, store } of this.machines.values()) {
       lines.push(`store ${id}: ${store === undefined ? 'down' : ''}`);
       for (const s of store?.status() ?? []) {
-        lines.push(`  ${formatRegion(s.region)} peer ${s.peerId} ${s.role} t${s.term} lead ${s.leaderPeerId} ${s.state} applied ${s.appliedIndex} commit ${s.commitIndex} last ${s.lastIndex}`);
+        lines.push(
+          `  ${formatRegion(s.region)} peer ${s.peerId} ${s.role} t${s.term} lead ${s.leaderPeerId} ${s.state} applied ${s.appliedIndex} commit ${s.commitIndex} last ${s.lastIndex}`,
+        );
       }
     }
     return lines.join('\n');
@@ -544,7 +597,10 @@ export class StoreCluster {
     let best: Region | undefined;
     for (const { store } of this.machines.values()) {
       const found = store?.status().find((s) => s.region.id === id)?.region;
-      if (found !== undefined && (best === undefined || found.epoch.version > best.epoch.version || found.epoch.confVer > best.epoch.confVer)) {
+      if (
+        found !== undefined &&
+        (best === undefined || found.epoch.version > best.epoch.version || found.epoch.confVer > best.epoch.confVer)
+      ) {
         best = found;
       }
     }
@@ -557,7 +613,12 @@ export class StoreCluster {
     let best: Region | undefined;
     for (const { store } of this.machines.values()) {
       for (const s of store?.status() ?? []) {
-        if (s.role === 'leader' && s.region.peers.length > 0 && rangeContains(s.region.range, bytes) && (best === undefined || s.region.epoch.version > best.epoch.version)) {
+        if (
+          s.role === 'leader' &&
+          s.region.peers.length > 0 &&
+          rangeContains(s.region.range, bytes) &&
+          (best === undefined || s.region.epoch.version > best.epoch.version)
+        ) {
           best = s.region;
         }
       }
@@ -605,7 +666,13 @@ export class StoreCluster {
     }
     return new Promise((resolve) => {
       this.store(leader).write({
-        header: { regionId: region.id, epoch: region.epoch, peerId: peer.id, term: 0, deadlineMonoMs: this.scheduler.nowMs + 5000 },
+        header: {
+          regionId: region.id,
+          epoch: region.epoch,
+          peerId: peer.id,
+          term: 0,
+          deadlineMonoMs: this.scheduler.nowMs + 5000,
+        },
         ops,
         respond: resolve,
       });
@@ -617,7 +684,9 @@ export class StoreCluster {
     const deadline = this.scheduler.nowMs + limitMs;
     let last: unknown;
     while (this.scheduler.nowMs < deadline) {
-      const outcome = await this.run(Promise.race([this.writeOnce([op], key), this.sleep(8000).then(() => ({ type: 'no-leader' }) as const)]));
+      const outcome = await this.run(
+        Promise.race([this.writeOnce([op], key), this.sleep(8000).then(() => ({ type: 'no-leader' }) as const)]),
+      );
       last = outcome;
       if (outcome.type === 'ok') {
         return outcome.results[0] as OpResult;
@@ -636,7 +705,9 @@ export class StoreCluster {
   }
 
   /** One linearizable read at the leader. */
-  readOnce(key: string): Promise<{ readonly value: string | undefined } | { readonly error: RegionError | 'no-leader' }> {
+  readOnce(
+    key: string,
+  ): Promise<{ readonly value: string | undefined } | { readonly error: RegionError | 'no-leader' }> {
     const region = this.regionOf(key);
     const leader = region === undefined ? undefined : this.leaderStore(region.id);
     const peer = region === undefined || leader === undefined ? undefined : findPeerOnStore(region, storeId(leader));
@@ -656,7 +727,13 @@ export class StoreCluster {
     const { engine } = this.machine(store);
     return new Promise((resolve) => {
       this.store(store).read({
-        header: { regionId: region.id, epoch: region.epoch, peerId: peer, term: 0, deadlineMonoMs: this.scheduler.nowMs + 5000 },
+        header: {
+          regionId: region.id,
+          epoch: region.epoch,
+          peerId: peer,
+          term: 0,
+          deadlineMonoMs: this.scheduler.nowMs + 5000,
+        },
         keys: [utf8(key)],
         replicaRead,
         respond: (outcome) => {
@@ -680,7 +757,9 @@ export class StoreCluster {
     const deadline = this.scheduler.nowMs + limitMs;
     let last: unknown;
     while (this.scheduler.nowMs < deadline) {
-      const outcome = await this.run(Promise.race([this.readOnce(key), this.sleep(8000).then(() => ({ error: 'no-leader' }) as const)]));
+      const outcome = await this.run(
+        Promise.race([this.readOnce(key), this.sleep(8000).then(() => ({ error: 'no-leader' }) as const)]),
+      );
       if (!('error' in outcome)) {
         return outcome.value;
       }
@@ -693,7 +772,12 @@ export class StoreCluster {
   /** One admin request at the leader of the region. */
   admin(region: number, body: AdminRequestBody): Promise<AdminOutcome | { readonly type: 'no-leader' }> {
     const leader = this.leaderStore(region);
-    const known = leader === undefined ? undefined : this.store(leader).status().find((s) => s.region.id === region)?.region;
+    const known =
+      leader === undefined
+        ? undefined
+        : this.store(leader)
+            .status()
+            .find((s) => s.region.id === region)?.region;
     if (leader === undefined || known === undefined) {
       return Promise.resolve({ type: 'no-leader' });
     }
@@ -740,8 +824,17 @@ export class StoreCluster {
     await this.prepareMerge(source, target);
     await this.until(`region ${target} took in region ${source}`, () => {
       const leader = this.leaderStore(target);
-      const region = leader === undefined ? undefined : this.store(leader).status().find((s) => s.region.id === target)?.region;
-      return region !== undefined && region.epoch.version > before.epoch.version + 1 && rangeContains(region.range, before.range.start);
+      const region =
+        leader === undefined
+          ? undefined
+          : this.store(leader)
+              .status()
+              .find((s) => s.region.id === target)?.region;
+      return (
+        region !== undefined &&
+        region.epoch.version > before.epoch.version + 1 &&
+        rangeContains(region.range, before.range.start)
+      );
     });
     return this.region(target) as Region;
   }
@@ -750,10 +843,17 @@ export class StoreCluster {
     await this.until(`region ${region} is led by store ${to}`, () => {
       const leader = this.leaderStore(region);
       if (leader !== undefined && leader !== to) {
-        const known = this.store(leader).status().find((s) => s.region.id === region)?.region;
+        const known = this.store(leader)
+          .status()
+          .find((s) => s.region.id === region)?.region;
         const peer = known === undefined ? undefined : findPeerOnStore(known, storeId(to));
         if (peer !== undefined && this.scheduler.steps % 500 === 0) {
-          this.store(leader).admin({ regionId: regionId(region), epoch: undefined, body: { type: 'transfer-leader', peer }, respond: () => {} });
+          this.store(leader).admin({
+            regionId: regionId(region),
+            epoch: undefined,
+            body: { type: 'transfer-leader', peer },
+            respond: () => {},
+          });
         }
       }
       return leader === to;
@@ -796,22 +896,32 @@ export class StoreCluster {
     for (const { store } of this.machines.values()) {
       for (const s of store?.status() ?? []) {
         const known = regions.get(s.region.id);
-        assert(known === undefined || formatRegion(known) === formatRegion(s.region), 'replicas disagree about their region', {
-          a: known === undefined ? '' : formatRegion(known),
-          b: formatRegion(s.region),
-        });
+        assert(
+          known === undefined || formatRegion(known) === formatRegion(s.region),
+          'replicas disagree about their region',
+          {
+            a: known === undefined ? '' : formatRegion(known),
+            b: formatRegion(s.region),
+          },
+        );
         regions.set(s.region.id, s.region);
       }
     }
     const sorted = [...regions.values()].sort((a, b) => compareBytes(a.range.start, b.range.start));
     let end = utf8('');
     for (const [i, region] of sorted.entries()) {
-      assert(compareBytes(region.range.start, end) === 0 && (i === 0 || end.length > 0), 'regions do not tile the key space', {
-        regions: sorted.map(formatRegion).join(' '),
-      });
+      assert(
+        compareBytes(region.range.start, end) === 0 && (i === 0 || end.length > 0),
+        'regions do not tile the key space',
+        {
+          regions: sorted.map(formatRegion).join(' '),
+        },
+      );
       end = region.range.end;
     }
-    assert(end.length === 0, 'regions do not reach the end of the key space', { regions: sorted.map(formatRegion).join(' ') });
+    assert(end.length === 0, 'regions do not reach the end of the key space', {
+      regions: sorted.map(formatRegion).join(' '),
+    });
     for (const region of sorted) {
       let first: { store: number; pairs: string } | undefined;
       for (const { storeId: store } of region.peers) {
@@ -850,9 +960,11 @@ export class StoreCluster {
   }
 }
 
-export function consoleLogger(now: () => number, fields: Readonly<Record<string, unknown>>): import('../../src/env/log.ts').Logger {
+export function consoleLogger(now: () => number, fields: Readonly<Record<string, unknown>>): Logger {
   const line = (level: string, more: Readonly<Record<string, unknown>>, text: string): void => {
-    process.stderr.write(`${now().toFixed(3).padStart(12)} ${level} ${text} ${JSON.stringify({ ...fields, ...more })}\n`);
+    process.stderr.write(
+      `${now().toFixed(3).padStart(12)} ${level} ${text} ${JSON.stringify({ ...fields, ...more })}\n`,
+    );
   };
   return {
     debug: (f, m) => line('debug', f, m),

@@ -109,7 +109,10 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
     act: (cluster) => {
       const right = cluster.regionOf('z');
       if (right !== undefined && findPeerOnStore(right, storeId(4)) === undefined) {
-        void cluster.admin(right.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer: learnerOn(cluster, 4) }] });
+        void cluster.admin(right.id, {
+          type: 'change-peer',
+          changes: [{ type: 'add-learner', peer: learnerOn(cluster, 4) }],
+        });
       }
     },
   },
@@ -122,7 +125,10 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
       const learner = learnerOn(cluster, 4);
       const right = cluster.regionOf('z');
       assert(right !== undefined, 'no region');
-      await cluster.mustAdmin(right.id, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer: learner }] }));
+      await cluster.mustAdmin(right.id, () => ({
+        type: 'change-peer',
+        changes: [{ type: 'add-learner', peer: learner }],
+      }));
       await cluster.settle();
     },
     act: (cluster) => {
@@ -149,7 +155,10 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
       await twoRegions(cluster);
       const right = cluster.regionOf('z');
       assert(right !== undefined, 'no region');
-      await cluster.mustAdmin(right.id, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer: learnerOn(cluster, 4) }] }));
+      await cluster.mustAdmin(right.id, () => ({
+        type: 'change-peer',
+        changes: [{ type: 'add-learner', peer: learnerOn(cluster, 4) }],
+      }));
       await cluster.settle();
     },
     act: (cluster) => {
@@ -177,8 +186,15 @@ export interface SweepFault {
   readonly kind: CrashKind;
 }
 
-async function start(scenario: SweepScenario, seed: number): Promise<{ cluster: StoreCluster; invariants: Invariants }> {
-  const cluster = await StoreCluster.start({ seed, stores: scenario.stores, config: { ...CONFIG, ...scenario.config } });
+async function start(
+  scenario: SweepScenario,
+  seed: number,
+): Promise<{ cluster: StoreCluster; invariants: Invariants }> {
+  const cluster = await StoreCluster.start({
+    seed,
+    stores: scenario.stores,
+    config: { ...CONFIG, ...scenario.config },
+  });
   const observed = (id: number) => {
     const machine = cluster.machines.get(storeId(id));
     return machine === undefined
@@ -195,7 +211,10 @@ async function start(scenario: SweepScenario, seed: number): Promise<{ cluster: 
 }
 
 /** How many events and messages the operation takes when nothing goes wrong. */
-export async function measure(scenario: SweepScenario, seed: number): Promise<{ readonly events: number; readonly messages: number }> {
+export async function measure(
+  scenario: SweepScenario,
+  seed: number,
+): Promise<{ readonly events: number; readonly messages: number }> {
   const { cluster } = await start(scenario, seed);
   const { steps } = cluster.scheduler;
   const { sent } = cluster;
@@ -205,7 +224,11 @@ export async function measure(scenario: SweepScenario, seed: number): Promise<{ 
 }
 
 /** Runs the scenario once with one fault. Throws when something promised does not hold. */
-export async function runWithFault(scenario: SweepScenario, seed: number, fault: SweepFault): Promise<{ readonly events: number }> {
+export async function runWithFault(
+  scenario: SweepScenario,
+  seed: number,
+  fault: SweepFault,
+): Promise<{ readonly events: number }> {
   const { cluster, invariants } = await start(scenario, seed);
   const wantsRows = scenario.name !== 'first election of a new cluster';
   const { type } = fault;
@@ -231,7 +254,9 @@ export async function runWithFault(scenario: SweepScenario, seed: number, fault:
     assert(found === value, `key ${key} holds ${String(found)} instead of ${value}`);
   }
   await cluster.mustPut('after', 'x');
-  const joint = [...cluster.machines.values()].flatMap(({ store }) => store?.status() ?? []).find((s) => isInJointState(s.region));
+  const joint = [...cluster.machines.values()]
+    .flatMap(({ store }) => store?.status() ?? [])
+    .find((s) => isInJointState(s.region));
   if (joint !== undefined) {
     await cluster.mustAdmin(joint.region.id, () => ({ type: 'change-peer', changes: [] })).catch(() => undefined);
   }

@@ -16,7 +16,15 @@ export async function runSweep(seed: number): Promise<unknown> {
   FAULTS.set(key, faults);
   // A stride that shares no factor with most lengths visits every fault before it repeats one.
   const fault = faults[(round * 101) % faults.length] as SweepFault;
-  const stats = { events: 0, virtualMs: 0, ok: 1, failed: 0, unknown: 0, actions: { [`${scenario.name}, ${fault.type}`]: 1 }, checks: {} };
+  const stats = {
+    events: 0,
+    virtualMs: 0,
+    ok: 1,
+    failed: 0,
+    unknown: 0,
+    actions: { [`${scenario.name}, ${fault.type}`]: 1 },
+    checks: {},
+  };
   const fromMs = performance.now();
   const result = { type: 'result', seed, profile: 'sweep', traceHash: '', stats };
   try {

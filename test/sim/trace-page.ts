@@ -5,7 +5,8 @@
 import { operationsOf } from '../../jepsen-lite/history.ts';
 import type { RunResult, TimelineEntry } from './run-result.ts';
 
-const escape = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
+const escape = (text: string): string =>
+  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
 
 const PX_PER_MS = 0.25;
 const LANE_PX = 150;
@@ -38,7 +39,9 @@ export function tracePage(result: RunResult): string {
   const shapes: string[] = [];
   for (let lane = 0; lane < lanes; lane++) {
     const y = lane * LANE_PX + 30;
-    shapes.push(`<line x1="${LEFT_PX}" x2="${width}" y1="${y}" y2="${y}" class="lane"/><text x="4" y="${y}">${lane === 0 ? 'cluster' : `store ${lane}`}</text>`);
+    shapes.push(
+      `<line x1="${LEFT_PX}" x2="${width}" y1="${y}" y2="${y}" class="lane"/><text x="4" y="${y}">${lane === 0 ? 'cluster' : `store ${lane}`}</text>`,
+    );
   }
   let slot = 0;
   for (const entry of timeline) {
@@ -46,13 +49,19 @@ export function tracePage(result: RunResult): string {
     const title = `<title>${entry.atMs.toFixed(2)} ms: ${escape(entry.text)}</title>`;
     if (entry.kind === 'fault') {
       const until = Math.min(entry.untilMs ?? entry.atMs, endMs);
-      shapes.push(`<rect class="fault" x="${x(entry.atMs)}" y="${y - 12}" width="${Math.max(2, (until - entry.atMs) * PX_PER_MS).toFixed(1)}" height="${LANE_PX - 30}">${title}</rect>`);
+      shapes.push(
+        `<rect class="fault" x="${x(entry.atMs)}" y="${y - 12}" width="${Math.max(2, (until - entry.atMs) * PX_PER_MS).toFixed(1)}" height="${LANE_PX - 30}">${title}</rect>`,
+      );
     } else if (entry.kind === 'message') {
       const to = (entry.to ?? entry.lane) * LANE_PX + 30;
-      shapes.push(`<line class="mail" x1="${x(entry.atMs)}" y1="${y}" x2="${x(entry.atMs + 2)}" y2="${to}">${title}</line>`);
+      shapes.push(
+        `<line class="mail" x1="${x(entry.atMs)}" y1="${y}" x2="${x(entry.atMs + 2)}" y2="${to}">${title}</line>`,
+      );
     } else {
       slot = (slot + 1) % 9;
-      shapes.push(`<circle class="${entry.kind}" cx="${x(entry.atMs)}" cy="${y + 8 + slot * 11}" r="3">${title}</circle>`);
+      shapes.push(
+        `<circle class="${entry.kind}" cx="${x(entry.atMs)}" cy="${y + 8 + slot * 11}" r="3">${title}</circle>`,
+      );
     }
   }
   const operations = operationsOf(result.history)
@@ -63,7 +72,10 @@ export function tracePage(result: RunResult): string {
     .join('\n');
   const story = timeline
     .filter((entry) => entry.kind !== 'message')
-    .map((entry) => `<tr class="${entry.kind}"><td>${entry.atMs.toFixed(2)}</td><td>${entry.lane === 0 ? '' : entry.lane}</td><td>${escape(entry.text)}</td></tr>`)
+    .map(
+      (entry) =>
+        `<tr class="${entry.kind}"><td>${entry.atMs.toFixed(2)}</td><td>${entry.lane === 0 ? '' : entry.lane}</td><td>${escape(entry.text)}</td></tr>`,
+    )
     .join('\n');
   return `<!doctype html><html lang="en"><meta charset="utf-8"><title>seed ${simCase.seed} ${simCase.profile}</title>
 <style>

@@ -18,7 +18,14 @@ import { isEpochStale } from '../../meta/region.ts';
 import { onApplied } from './handle-applied.ts';
 import { onPeerMessage } from './handle-message.ts';
 import { collectReady, mustWait, onPersisted } from './handle-ready.ts';
-import { checkStale, continueDestroy, onApplyDestroyed, onDestroyedOnDisk, onPdRegion, startDestroy } from './life-cycle.ts';
+import {
+  checkStale,
+  continueDestroy,
+  onApplyDestroyed,
+  onDestroyedOnDisk,
+  onPdRegion,
+  startDestroy,
+} from './life-cycle.ts';
 import { maybeCompactLog } from './log-gc.ts';
 import { addWrite, checkAdmin, proposeAdmin, proposeBatch, retryHeld } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
@@ -115,7 +122,9 @@ export class PeerFsm {
       case 'snapshot-generated':
         if (peer.generating.type === 'waiting' && peer.generating.requestId === msg.requestId) {
           peer.generating =
-            msg.snapshot === undefined ? { type: 'none' } : { type: 'ready', toPeer: peer.generating.toPeer, snapshot: msg.snapshot };
+            msg.snapshot === undefined
+              ? { type: 'none' }
+              : { type: 'ready', toPeer: peer.generating.toPeer, snapshot: msg.snapshot };
           if (peer.isLeader && peer.isActive) {
             // Heartbeat answers make the core try again and find the snapshot.
             peer.node.ping();
@@ -190,7 +199,8 @@ export class PeerFsm {
     const usesEpoch = body.type !== 'transfer-leader' && body.type !== 'compute-hash' && body.type !== 'compact-log';
     if (usesEpoch && epoch !== undefined && peer.isLeader) {
       const membershipOnly = body.type === 'change-peer';
-      const differs = epoch.confVer !== peer.region.epoch.confVer || (!membershipOnly && epoch.version !== peer.region.epoch.version);
+      const differs =
+        epoch.confVer !== peer.region.epoch.confVer || (!membershipOnly && epoch.version !== peer.region.epoch.version);
       if (differs) {
         request.respond({
           type: 'refused',
@@ -228,7 +238,11 @@ export class PeerFsm {
           refusal === undefined
             ? proposeAdmin(peer, { type: 'compact-log', index: body.index, term: body.term }, () => {})
             : ({ type: 'refused', error: refusal } as const);
-        request.respond(proposal.type === 'proposed' ? { type: 'ok', regions: [peer.region] } : { type: 'refused', error: proposal.error });
+        request.respond(
+          proposal.type === 'proposed'
+            ? { type: 'ok', regions: [peer.region] }
+            : { type: 'refused', error: proposal.error },
+        );
         return;
       }
       case 'compute-hash':
@@ -253,7 +267,13 @@ export class PeerFsm {
   #checkSplit(): void {
     const { peer } = this;
     const { config } = peer.ctx;
-    if (!peer.isLeader || !peer.isActive || peer.splitCheckRunning || peer.pendingMerge !== undefined || peer.pendingSplit !== undefined) {
+    if (
+      !peer.isLeader ||
+      !peer.isActive ||
+      peer.splitCheckRunning ||
+      peer.pendingMerge !== undefined ||
+      peer.pendingSplit !== undefined
+    ) {
       return;
     }
     if (peer.writtenSinceCheckBytes < config.regionSplitSizeBytes / 8 && peer.approximateSizeBytes > 0) {
@@ -270,7 +290,9 @@ export class PeerFsm {
       peer.splitCheckRunning = false;
     }
     if (msg.epoch.version === peer.region.epoch.version) {
-      const changed = peer.approximateSizeBytes === 0 || Math.abs(peer.approximateSizeBytes - msg.sizeBytes) > peer.ctx.config.regionSplitSizeBytes / 10;
+      const changed =
+        peer.approximateSizeBytes === 0 ||
+        Math.abs(peer.approximateSizeBytes - msg.sizeBytes) > peer.ctx.config.regionSplitSizeBytes / 10;
       // PD takes zero for "unknown"; an empty region is reported as one byte.
       peer.approximateSizeBytes = Math.max(1, msg.sizeBytes);
       peer.approximateKeys = msg.keys;
@@ -308,4 +330,3 @@ export class PeerFsm {
     }
   }
 }
-

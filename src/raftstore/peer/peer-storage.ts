@@ -12,7 +12,16 @@ import { INIT_LOG_INDEX, INIT_LOG_TERM, type ApplyState, type RaftLocalState } f
 import { CorruptionError, type Engine, type WriteBatch } from '../../env/engine.ts';
 import { raftLogKey, raftStateKey } from '../../engine/keyspace.ts';
 import type { Region } from '../../meta/region.ts';
-import { COMPACTED, UNAVAILABLE, type ConfState, type Entry, type HardState, type LogErrorCode, type LogStorage, type Snapshot } from '../../raft/types.ts';
+import {
+  COMPACTED,
+  UNAVAILABLE,
+  type ConfState,
+  type Entry,
+  type HardState,
+  type LogErrorCode,
+  type LogStorage,
+  type Snapshot,
+} from '../../raft/types.ts';
 import { EntryCache } from './entry-cache.ts';
 
 /** Encoding overhead of an entry beside its payload, for size limits. */

@@ -55,7 +55,12 @@ export function checkHeader(peer: RaftPeer, header: RequestHeader, needsLeader: 
 }
 
 /** Keeps a request for a moment instead of refusing it; false if it has been held long enough already. */
-export function hold(peer: RaftPeer, kind: HeldRequest['kind'], request: HeldRequest['request'], header: RequestHeader): boolean {
+export function hold(
+  peer: RaftPeer,
+  kind: HeldRequest['kind'],
+  request: HeldRequest['request'],
+  header: RequestHeader,
+): boolean {
   const nowMs = peer.ctx.clock.monoMs();
   if (peer.held.length >= HELD_REQUESTS_MAX || nowMs >= header.deadlineMonoMs) {
     return false;
@@ -136,7 +141,10 @@ export function addWrite(peer: RaftPeer, request: WriteRequest, again: boolean):
     });
     return;
   }
-  if (peer.batchOps > 0 && (peer.batchOps + ops.length > config.proposalBatchOpsMax || peer.batchBytes + bytes > config.proposalBatchBytesMax)) {
+  if (
+    peer.batchOps > 0 &&
+    (peer.batchOps + ops.length > config.proposalBatchOpsMax || peer.batchBytes + bytes > config.proposalBatchBytesMax)
+  ) {
     proposeBatch(peer);
   }
   peer.batch.push(request);
@@ -196,7 +204,10 @@ export function proposeBatch(peer: RaftPeer): void {
   if (result.type !== 'proposed') {
     answerAll(requests, {
       type: 'refused',
-      error: peer.isLeader && peer.node.leadTransferee === 0 ? messageOnly(`proposal dropped: ${result.reason}`) : notLeader(peer.regionId, undefined),
+      error:
+        peer.isLeader && peer.node.leadTransferee === 0
+          ? messageOnly(`proposal dropped: ${result.reason}`)
+          : notLeader(peer.regionId, undefined),
     });
     return;
   }

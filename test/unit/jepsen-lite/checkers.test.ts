@@ -1,11 +1,30 @@
 import { describe, expect, test } from 'vitest';
 import { checkCounter, checkHistory } from '../../../jepsen-lite/checkers.ts';
-import { HistoryFormatError, HistoryRecorder, operationsOf, parseJsonl, toJsonl, type HistoryEvent, type Request, type Response } from '../../../jepsen-lite/history.ts';
+import {
+  HistoryFormatError,
+  HistoryRecorder,
+  operationsOf,
+  parseJsonl,
+  toJsonl,
+  type HistoryEvent,
+  type Request,
+  type Response,
+} from '../../../jepsen-lite/history.ts';
 import { checkRegister, type RegisterOp } from '../../../jepsen-lite/linearizability.ts';
 import { createRng } from '../../../src/env/rng.ts';
 
-const read = (i: number, callNs: number, returnNs: number, value: string | null): RegisterOp => ({ i, callNs, returnNs, step: { type: 'read', value } });
-const write = (i: number, callNs: number, returnNs: number, value: string | null): RegisterOp => ({ i, callNs, returnNs, step: { type: 'write', value } });
+const read = (i: number, callNs: number, returnNs: number, value: string | null): RegisterOp => ({
+  i,
+  callNs,
+  returnNs,
+  step: { type: 'read', value },
+});
+const write = (i: number, callNs: number, returnNs: number, value: string | null): RegisterOp => ({
+  i,
+  callNs,
+  returnNs,
+  step: { type: 'write', value },
+});
 
 /** All orders of up to six operations: the checker's slow and obvious rival. */
 function bruteForce(ops: readonly RegisterOp[]): boolean {
@@ -42,8 +61,12 @@ describe('the register checker', () => {
   });
 
   test('an unknown write may have happened at any later time, or never', () => {
-    expect(checkRegister([write(0, 0, Infinity, 'a'), read(1, 5, 6, null), read(2, 50, 60, 'a')]).type).toBe('linearizable');
-    expect(checkRegister([write(0, 0, Infinity, 'a'), read(1, 5, 6, 'a'), read(2, 50, 60, null)]).type).toBe('violation');
+    expect(checkRegister([write(0, 0, Infinity, 'a'), read(1, 5, 6, null), read(2, 50, 60, 'a')]).type).toBe(
+      'linearizable',
+    );
+    expect(checkRegister([write(0, 0, Infinity, 'a'), read(1, 5, 6, 'a'), read(2, 50, 60, null)]).type).toBe(
+      'violation',
+    );
     expect(checkRegister([write(0, 10, Infinity, 'a'), read(1, 5, 6, 'a')]).type).toBe('violation');
   });
 
@@ -78,7 +101,12 @@ describe('the register checker', () => {
             i,
             callNs,
             returnNs,
-            step: { type: 'cas', expected, value, outcome: returnNs === Infinity ? undefined : { swapped: actual === expected, actual } },
+            step: {
+              type: 'cas',
+              expected,
+              value,
+              outcome: returnNs === Infinity ? undefined : { swapped: actual === expected, actual },
+            },
           });
         }
       }
@@ -109,7 +137,10 @@ function record(steps: readonly (readonly [Request, Response | 'fail' | 'info'])
 }
 
 const put = (key: string, value: string): readonly [Request, Response] => [{ f: 'put', key, value }, { f: 'done' }];
-const get = (key: string, value: string | null): readonly [Request, Response] => [{ f: 'get', key }, { f: 'get', value }];
+const get = (key: string, value: string | null): readonly [Request, Response] => [
+  { f: 'get', key },
+  { f: 'get', value },
+];
 
 describe('the history checker', () => {
   test('reads a key that a scan left out as absent', () => {
@@ -117,25 +148,66 @@ describe('the history checker', () => {
       { f: 'scan', start: '', end: '', limit: 9, isAtomic: true },
       { f: 'scan', rows, coveredTo },
     ];
-    expect(checkHistory(record([put('a', '1'), put('b', '2'), scan([['a', '1'], ['b', '2']])])).problems).toEqual([]);
-    expect(checkHistory(record([put('a', '1'), put('b', '2'), scan([['a', '1']])])).problems).toMatchObject([{ promise: 'linearizable', key: 'b' }]);
+    expect(
+      checkHistory(
+        record([
+          put('a', '1'),
+          put('b', '2'),
+          scan([
+            ['a', '1'],
+            ['b', '2'],
+          ]),
+        ]),
+      ).problems,
+    ).toEqual([]);
+    expect(checkHistory(record([put('a', '1'), put('b', '2'), scan([['a', '1']])])).problems).toMatchObject([
+      { promise: 'linearizable', key: 'b' },
+    ]);
     expect(checkHistory(record([put('a', '1'), put('b', '2'), scan([['a', '1']], 'b')])).problems).toEqual([]);
-    expect(checkHistory(record([put('a', '1'), put('b', '2'), scan([['b', '2'], ['a', '1']])])).problems).toMatchObject([{ promise: 'scan-order' }]);
+    expect(
+      checkHistory(
+        record([
+          put('a', '1'),
+          put('b', '2'),
+          scan([
+            ['b', '2'],
+            ['a', '1'],
+          ]),
+        ]),
+      ).problems,
+    ).toMatchObject([{ promise: 'scan-order' }]);
   });
 
   test('a deleted range takes every key in it and nothing beside it', () => {
     const drop: readonly [Request, Response] = [{ f: 'delete-range', start: 'b', end: 'c' }, { f: 'done' }];
-    expect(checkHistory(record([put('b1', '1'), put('c', '2'), drop, get('b1', null), get('c', '2')])).problems).toEqual([]);
+    expect(
+      checkHistory(record([put('b1', '1'), put('c', '2'), drop, get('b1', null), get('c', '2')])).problems,
+    ).toEqual([]);
     expect(checkHistory(record([put('b1', '1'), drop, get('b1', '1')])).problems).toHaveLength(1);
     expect(checkHistory(record([put('c', '1'), drop, get('c', null)])).problems).toHaveLength(1);
   });
 
   test('a batch is seen whole or not at all', () => {
-    const batch: readonly [Request, Response] = [{ f: 'batch', pairs: [['t1', 'x'], ['t2', 'x']], isAtomic: true }, { f: 'done' }];
-    const both = (values: (string | null)[]): readonly [Request, Response] => [{ f: 'batch-get', keys: ['t1', 't2'], isAtomic: true }, { f: 'batch-get', values }];
+    const batch: readonly [Request, Response] = [
+      {
+        f: 'batch',
+        pairs: [
+          ['t1', 'x'],
+          ['t2', 'x'],
+        ],
+        isAtomic: true,
+      },
+      { f: 'done' },
+    ];
+    const both = (values: (string | null)[]): readonly [Request, Response] => [
+      { f: 'batch-get', keys: ['t1', 't2'], isAtomic: true },
+      { f: 'batch-get', values },
+    ];
     const options = { tagGroups: [['t1', 't2']] };
     expect(checkHistory(record([batch, both(['x', 'x'])]), options).problems).toEqual([]);
-    expect(checkHistory(record([batch, both(['x', null])]), options).problems.map((p) => p.promise)).toContain('atomic-batch');
+    expect(checkHistory(record([batch, both(['x', null])]), options).problems.map((p) => p.promise)).toContain(
+      'atomic-batch',
+    );
   });
 
   test('a value is gone after its time and there before', () => {

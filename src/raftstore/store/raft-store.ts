@@ -23,6 +23,7 @@ import type { RegionHeartbeatReply } from '../../meta/heartbeat.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
 import { ApplyFsm, type ApplyRegistration } from '../apply/apply-fsm.ts';
 import type { RaftstoreConfig } from '../config.ts';
+import { APPLY_POINTS, PEER_POINTS, STORE_POINTS } from '../crash-points.ts';
 import type { PdClient, PeerTransport, Router, StoreContext } from '../context.ts';
 import type {
   AdminRequest,
@@ -685,8 +686,15 @@ export class RaftStore implements Router {
   }
 
   #write(batch: WriteBatch, done: () => void): void {
+    const { failpoints } = this.#env;
+    failpoints.hit('write::before-flush');
     this.#flushWrites();
-    this.#submit(batch, done);
+    failpoints.hit('write::before-submit');
+    this.#submit(batch, () => {
+      failpoints.hit('write::before-done');
+      done();
+      failpoints.hit('write::after-done');
+    });
   }
 
   #writeLazily(batch: WriteBatch, done: () => void): void {
@@ -732,10 +740,15 @@ export class RaftStore implements Router {
   }
 
   #round(): void {
+    const { failpoints } = this.#env;
+    failpoints.hit('round::before-round');
     const storeMail = this.#storeMail;
     this.#storeMail = [];
     for (const msg of storeMail) {
+      const { before, after } = STORE_POINTS[msg.type];
+      failpoints.hit(before);
       this.#onStoreMsg(msg);
+      failpoints.hit(after);
     }
     const peers = this.#dirtyPeers;
     this.#dirtyPeers = [];
@@ -752,7 +765,10 @@ export class RaftStore implements Router {
         if (fsm.isDead) {
           this.#afterDeath(fsm.peer.regionId, fsm.peer.peer.id, msg);
         } else {
+          const { before, after } = PEER_POINTS[msg.type];
+          failpoints.hit(before, fsm.peer.regionId);
           fsm.handle(msg);
+          failpoints.hit(after, fsm.peer.regionId);
         }
       }
     }
@@ -772,15 +788,22 @@ export class RaftStore implements Router {
         this.#schedulePeer(slot);
       }
     }
+    failpoints.hit('round::after-peers');
     if (written.length > 0) {
+      failpoints.hit('round::before-log-write');
       this.#write(batch, () => {
+        failpoints.hit('round::after-log-write');
         for (const { region, peerId, readyNumber } of written) {
           this.toPeer(region, { type: 'persisted', peerId, readyNumber });
         }
       });
     }
+    failpoints.hit('round::before-applies');
     this.#runApplies();
+    failpoints.hit('round::after-applies');
+    failpoints.hit('round::before-flush');
     this.#transport.flush();
+    failpoints.hit('round::after-flush');
   }
 
   #afterDeath(region: RegionId, peerId: number, msg: PeerMsg): void {
@@ -792,13 +815,17 @@ export class RaftStore implements Router {
   }
 
   #runApplies(): void {
+    const { failpoints } = this.#env;
     const applies = this.#dirtyApplies;
     this.#dirtyApplies = [];
     for (const slot of applies) {
       slot.scheduled = false;
       const tasks = slot.mailbox.splice(0);
       for (const task of tasks) {
+        const { before, after } = APPLY_POINTS[task.type];
+        failpoints.hit(before, slot.fsm.regionId);
         slot.fsm.handle(task);
+        failpoints.hit(after, slot.fsm.regionId);
       }
       slot.fsm.endRound();
     }
@@ -841,6 +868,7 @@ export class RaftStore implements Router {
 
   /** One tick, however late: a stall must not look like silence of the leader. */
   #onTick(): void {
+    this.#env.failpoints.hit('round::before-tick');
     this.#tick++;
     const nowMs = this.#env.clock.monoMs();
     const maintain = nowMs >= this.#maintenanceDueMs;

@@ -32,6 +32,7 @@ export const NEMESIS_KINDS = [
   // Machines
   'crash',
   'crash-all',
+  'crash-point',
   'stall',
   'clock-rate',
   'wall-jump',
@@ -109,7 +110,7 @@ const REGION_WORK: Weights = {
   'leave-joint': 2,
   retarget: 1,
 };
-const MACHINE_FAULTS: Weights = { crash: 3, 'crash-all': 0.5, stall: 1.5, 'disk-slow': 0.7 };
+const MACHINE_FAULTS: Weights = { crash: 3, 'crash-point': 3, 'crash-all': 0.5, stall: 1.5, 'disk-slow': 0.7 };
 const NETWORK_FAULTS: Weights = {
   isolate: 2,
   'one-way': 1.5,
@@ -187,7 +188,7 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     weights: {
       ...REGION_WORK,
       crash: 8,
-      'crash-all': 3,
+      'crash-all': 3, 'crash-point': 4,
       'disk-slow': 4,
       'disk-error': 2,
       'hold-install': 1,

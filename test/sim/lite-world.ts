@@ -11,6 +11,7 @@ import { peerId, storeId } from '../../src/base/ids.ts';
 import { intersectRanges, isLeftNeighbour, rangeContains } from '../../src/base/key-range.ts';
 import type { WriteOp } from '../../src/codec/command.ts';
 import { decodeDataValue } from '../../src/codec/data-value.ts';
+import { FAILPOINT_NAMES } from '../../src/env/failpoint-names.ts';
 import type { Rng } from '../../src/env/rng.ts';
 import { dataKey, dataRange, userKeyOf } from '../../src/engine/index.ts';
 import type { PeerChange } from '../../src/meta/heartbeat.ts';
@@ -753,6 +754,20 @@ export class LiteWorld {
           this.#later(forMs, 'reboot', () => this.#reboot(id));
         }
         return;
+      case 'crash-point': {
+        const id = pick(up, b);
+        const name = pick(FAILPOINT_NAMES, c) as (typeof FAILPOINT_NAMES)[number];
+        if (id !== undefined) {
+          fault(`store ${id} will die at ${name}`, id);
+          const key = `${id}!${name}`;
+          cluster.failpoints.set(key, { type: 'crash' });
+          this.#later(forMs + 500, 'crash-point', () => {
+            cluster.failpoints.delete(key);
+            this.#reboot(id);
+          });
+        }
+        return;
+      }
       case 'crash-all':
         fault('all stores lose power');
         for (const id of up) {

@@ -184,6 +184,10 @@ export class StoreCluster {
     machine.clock = new SimClock(this.scheduler, id);
     machine.clock.setRate(machine.rate);
     machine.incarnation++;
+    let isDead = false;
+    machine.deathWatch.push(() => {
+      isDead = true;
+    });
     const factory = createMemoryEngineFactory(machine.disk, machine.clock);
     const engine = await factory.open({ path: 'db', createIfMissing: machine.incarnation === 1 });
     machine.engine = engine;
@@ -208,6 +212,10 @@ export class StoreCluster {
       log:
         process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
+        if (isDead) {
+          // What a process does after its death, nobody sees.
+          throw new FailStop(reason, { cause });
+        }
         if (!(kind === 'storage' && this.mayStop.has(id))) {
           this.failStops.push(`store ${id} ${kind}: ${reason}`);
         }

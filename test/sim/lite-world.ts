@@ -26,6 +26,8 @@ import { StoreCluster } from './store-cluster.ts';
 /** Virtual time the cluster has to come to rest after everything healed. */
 const SETTLE_MS = 120_000;
 const CLIENT_TIMEOUT_MS = 2_500;
+/** Time that cleaning of ranges given up may take. */
+const CLEANING_MS = 7_000;
 /** Keys of the group that is only written together. */
 const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
 const TIMELINE_MAX = 20_000;
@@ -227,6 +229,9 @@ export class LiteWorld {
     await cluster.settle();
     await cluster.checkConsistent();
     this.invariants.checkDisks();
+    if (simCase.seed % 3 === 0) {
+      await this.#checkLeftovers();
+    }
     this.#assertNoFailStop();
     this.#judge();
     if (this.#ok < 10 && cluster.scheduler.nowMs - startMs > 1_000 && !this.#wasHard()) {
@@ -325,6 +330,24 @@ export class LiteWorld {
       await cluster.mustPut(key, value);
       this.history.ok(process, { f: 'done' });
     }
+  }
+
+  /** I9: once cleaning had its time, no store holds data outside its live regions. */
+  async #checkLeftovers(): Promise<void> {
+    const { cluster } = this;
+    await cluster.advance(CLEANING_MS);
+    for (const { id, store, disk } of cluster.machines.values()) {
+      const { start, end } = dataRange({ start: utf8(''), end: utf8('') });
+      for (const [key] of disk.database('db')?.view.entriesFrom(start) ?? []) {
+        if (compareBytes(key, end) >= 0) {
+          break;
+        }
+        if (store?.regionOfKey(userKeyOf(key)) === undefined) {
+          throw new WorldError('I9', `store ${id} holds ${fromUtf8(userKeyOf(key))}, which lies in none of its regions\n${cluster.describe()}`);
+        }
+      }
+    }
+    this.invariants.counts['leftovers'] = (this.invariants.counts['leftovers'] ?? 0) + 1;
   }
 
   #judge(): void {

@@ -18,6 +18,7 @@ const RUNS: readonly (readonly [profile: string, seeds: number])[] = [
   ['clock', 15],
   ['disk', 15],
   ['overload', 5],
+  ['full', 4],
 ];
 
 describe('random histories', () => {
@@ -28,7 +29,7 @@ describe('random histories', () => {
       expect(output).toContain(`${profile}: ${seeds} histories, 0 failed`);
       // A run in which nothing was split, merged, answered or compared proves nothing.
       const count = (name: string): number => Number(new RegExp(`\\b${name} (\\d+)`).exec(output)?.[1] ?? 0);
-      for (const name of ['split', 'crash', 'status', 'entries', 'replicas', 'promises']) {
+      for (const name of ['split', 'status', 'entries', 'replicas', ...(profile === 'full' ? [] : ['crash', 'promises'])]) {
         expect(count(name), `${name} in ${output}`).toBeGreaterThan(0);
       }
       expect(Number(/(\d+) operations/.exec(output)?.[1])).toBeGreaterThan(seeds * 10);

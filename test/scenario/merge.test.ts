@@ -24,11 +24,19 @@ describe('merge: normal operation', () => {
       const [source, target] = direction === 'left into right' ? [left, right] : [right, left];
       const before = { source: epochOf(cluster, source), target: epochOf(cluster, target) };
       const merged = await cluster.mustMerge(source.id, target.id);
-      expect(merged.epoch).toEqual({ version: Math.max(before.source.version + 1, before.target.version) + 1, confVer: before.target.confVer });
-      await cluster.until('tombstones everywhere', () => [1, 2, 3].every((store) => recordOn(cluster, store, source)?.state === 'tombstone'));
+      expect(merged.epoch).toEqual({
+        version: Math.max(before.source.version + 1, before.target.version) + 1,
+        confVer: before.target.confVer,
+      });
+      await cluster.until('tombstones everywhere', () =>
+        [1, 2, 3].every((store) => recordOn(cluster, store, source)?.state === 'tombstone'),
+      );
       for (const store of [1, 2, 3]) {
         const record = recordOn(cluster, store, source);
-        expect(record?.region.epoch).toEqual({ version: before.source.version + 1, confVer: before.source.confVer + 1 });
+        expect(record?.region.epoch).toEqual({
+          version: before.source.version + 1,
+          confVer: before.source.confVer + 1,
+        });
         expect(record?.mergeState?.target.id).toBe(target.id);
       }
       await cluster.mustPut('b', '3');
@@ -73,7 +81,13 @@ describe('merge: normal operation', () => {
     const outcome = await cluster.run(
       new Promise<unknown>((resolve) => {
         cluster.store(cluster.leaderStore(left.id) as number).read({
-          header: { regionId: left.id, epoch: left.epoch, peerId: findPeerOnStore(left, storeId(cluster.leaderStore(left.id) as number))?.id ?? peerId(1), term: 0, deadlineMonoMs: cluster.scheduler.nowMs + 1000 },
+          header: {
+            regionId: left.id,
+            epoch: left.epoch,
+            peerId: findPeerOnStore(left, storeId(cluster.leaderStore(left.id) as number))?.id ?? peerId(1),
+            term: 0,
+            deadlineMonoMs: cluster.scheduler.nowMs + 1000,
+          },
           keys: [utf8('z')],
           replicaRead: false,
           respond: resolve,
@@ -90,7 +104,8 @@ describe('merge: normal operation', () => {
     for (let round = 0; round < 12; round++) {
       const [left, right] = await cluster.mustSplit(['c', 'm', 'm\u0000', 't'][round % 4] as string);
       await cluster.mustPut(`r${round}`, String(round));
-      const merged = round % 2 === 0 ? await cluster.mustMerge(left.id, right.id) : await cluster.mustMerge(right.id, left.id);
+      const merged =
+        round % 2 === 0 ? await cluster.mustMerge(left.id, right.id) : await cluster.mustMerge(right.id, left.id);
       expect(merged.epoch.version).toBeGreaterThan(version);
       ({ version } = merged.epoch);
     }
@@ -108,7 +123,9 @@ describe('merge: what must be refused, and works once the cause is gone', () => 
     for (let i = 0; i < 10; i++) {
       await cluster.mustPut(`b${i}`, 'x');
     }
-    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(right.id) as Region })).toBe('LogGapTooLarge');
+    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(right.id) as Region })).toBe(
+      'LogGapTooLarge',
+    );
     await cluster.mustPut('b', 'still writable');
     heal();
     await cluster.settle();
@@ -120,9 +137,16 @@ describe('merge: what must be refused, and works once the cause is gone', () => 
     const cluster = await startCluster({ stores: 4 });
     const { left, right } = await twoRegions(cluster);
     const learner = { id: peerId(cluster.nextId()), storeId: storeId(4), role: 'learner' as const };
-    await cluster.mustAdmin(left.id, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer: learner }] }));
-    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(right.id) as Region })).not.toBe('ok');
-    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(left.id) as Region })).not.toBe('ok');
+    await cluster.mustAdmin(left.id, () => ({
+      type: 'change-peer',
+      changes: [{ type: 'add-learner', peer: learner }],
+    }));
+    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(right.id) as Region })).not.toBe(
+      'ok',
+    );
+    expect(await attempt(cluster, left.id, { type: 'merge', target: cluster.region(left.id) as Region })).not.toBe(
+      'ok',
+    );
     await cluster.mustAdmin(left.id, () => ({ type: 'change-peer', changes: [{ type: 'remove', peer: learner }] }));
     await cluster.settle();
     await cluster.mustMerge(left.id, right.id);
@@ -142,10 +166,15 @@ describe('merge: rollback', () => {
         await cluster.mustAdmin(right.id, () => ({ type: 'split', keys: [utf8('p')] }));
       } else {
         const learner = { id: peerId(cluster.nextId()), storeId: storeId(4), role: 'learner' as const };
-        await cluster.mustAdmin(right.id, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer: learner }] }));
+        await cluster.mustAdmin(right.id, () => ({
+          type: 'change-peer',
+          changes: [{ type: 'add-learner', peer: learner }],
+        }));
       }
       cluster.failpoints.delete('merge::before-commit');
-      await cluster.until('the merge is rolled back', () => [1, 2, 3].every((store) => recordOn(cluster, store, left)?.state === 'normal'));
+      await cluster.until('the merge is rolled back', () =>
+        [1, 2, 3].every((store) => recordOn(cluster, store, left)?.state === 'normal'),
+      );
       expect(epochOf(cluster, left)).toEqual({ version: before.version + 2, confVer: before.confVer + 1 });
       await cluster.mustPut('b', 'after');
       await expectCalm(cluster, { a: '1', b: 'after', z: '2' });
@@ -172,10 +201,18 @@ describe('merge: slow, isolated and restarted replicas', () => {
     const { left, right } = await twoRegions(cluster);
     await cluster.mustTransferLeader(left.id, 1);
     await cluster.mustTransferLeader(right.id, 1);
-    const heal = cluster.drop((m) => m.regionId === left.id && m.to.storeId === 3 && m.body.type === 'raft' && m.body.message.type === MsgType.App);
+    const heal = cluster.drop(
+      (m) =>
+        m.regionId === left.id && m.to.storeId === 3 && m.body.type === 'raft' && m.body.message.type === MsgType.App,
+    );
     await cluster.mustPut('b', 'carried');
     await cluster.mustMerge(left.id, right.id);
-    await cluster.until('store 3 has it', () => cluster.store(3).status().every((s) => s.region.id !== left.id));
+    await cluster.until('store 3 has it', () =>
+      cluster
+        .store(3)
+        .status()
+        .every((s) => s.region.id !== left.id),
+    );
     expect(await cluster.valueOn(3, 'b')).toBe('carried');
     heal();
     cluster.crash(3);
@@ -204,7 +241,17 @@ describe('merge: slow, isolated and restarted replicas', () => {
     for (const store of [1, 2, 3]) {
       await cluster.restart(store);
     }
-    await cluster.until('the source is gone everywhere', () => [1, 2, 3].every((s) => cluster.store(s).status().every((r) => r.region.id !== left.id)), 120_000);
+    await cluster.until(
+      'the source is gone everywhere',
+      () =>
+        [1, 2, 3].every((s) =>
+          cluster
+            .store(s)
+            .status()
+            .every((r) => r.region.id !== left.id),
+        ),
+      120_000,
+    );
     await expectCalm(cluster, { a: '1', z: '2' });
   });
 
@@ -222,7 +269,9 @@ describe('merge: slow, isolated and restarted replicas', () => {
     }
     await cluster.mustLeader(left.id);
     expect([1, 2, 3].map((store) => recordOn(cluster, store, left)?.state)).toEqual(['merging', 'merging', 'merging']);
-    const refused = await cluster.run(cluster.writeOnce([{ type: 'put', key: utf8('b'), value: utf8('no'), expireAtSeconds: 0 }], 'b'));
+    const refused = await cluster.run(
+      cluster.writeOnce([{ type: 'put', key: utf8('b'), value: utf8('no'), expireAtSeconds: 0 }], 'b'),
+    );
     expect(refused.type).not.toBe('ok');
     expect(await attempt(cluster, left.id, { type: 'split', keys: [utf8('c')] })).not.toBe('ok');
     cluster.failpoints.delete('merge::before-commit');
@@ -232,7 +281,9 @@ describe('merge: slow, isolated and restarted replicas', () => {
 
   for (const gc of [false, true]) {
     test(`M-60 and M-61 a store that was away heals by ${gc ? 'snapshot' : 'log'}`, async () => {
-      const cluster = await startCluster({ config: gc ? { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } : {} });
+      const cluster = await startCluster({
+        config: gc ? { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } : {},
+      });
       const { left, right } = await twoRegions(cluster);
       await cluster.mustTransferLeader(left.id, 1);
       await cluster.mustTransferLeader(right.id, 2);
@@ -244,7 +295,12 @@ describe('merge: slow, isolated and restarted replicas', () => {
       await cluster.advance(3_000);
       heal();
       await expectCalm(cluster, { a: '1', b19: 'x', z: '2' });
-      expect(cluster.store(3).status().map((s) => Number(s.region.id))).toEqual([Number(right.id)]);
+      expect(
+        cluster
+          .store(3)
+          .status()
+          .map((s) => Number(s.region.id)),
+      ).toEqual([Number(right.id)]);
     });
   }
 
@@ -252,7 +308,11 @@ describe('merge: slow, isolated and restarted replicas', () => {
     const cluster = await startCluster();
     await twoRegions(cluster);
     await cluster.mustSplit('p');
-    const [left, middle, right] = ['a', 'l', 'z'].map((key) => cluster.regionOf(key) as Region) as [Region, Region, Region];
+    const [left, middle, right] = ['a', 'l', 'z'].map((key) => cluster.regionOf(key) as Region) as [
+      Region,
+      Region,
+      Region,
+    ];
     for (const region of [left, middle, right]) {
       await cluster.mustTransferLeader(region.id, 1);
     }

@@ -7,14 +7,21 @@ import { MsgType } from '../../src/raft/types.ts';
 import type { StoreCluster } from '../sim/store-cluster.ts';
 import { attempt, expectCalm, startCluster, twoRegions } from './support.ts';
 
-const learner = (cluster: StoreCluster, store: number): Peer => ({ id: peerId(cluster.nextId()), storeId: storeId(store), role: 'learner' });
+const learner = (cluster: StoreCluster, store: number): Peer => ({
+  id: peerId(cluster.nextId()),
+  storeId: storeId(store),
+  role: 'learner',
+});
 
 const add = async (cluster: StoreCluster, region: number, peer: Peer): Promise<void> => {
   await cluster.mustAdmin(region, () => ({ type: 'change-peer', changes: [{ type: 'add-learner', peer }] }));
 };
 
 const promote = async (cluster: StoreCluster, region: number, peer: Peer): Promise<void> => {
-  await cluster.mustAdmin(region, () => ({ type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...peer, role: 'voter' } }] }));
+  await cluster.mustAdmin(region, () => ({
+    type: 'change-peer',
+    changes: [{ type: 'add-voter', peer: { ...peer, role: 'voter' } }],
+  }));
 };
 
 const remove = async (cluster: StoreCluster, region: number, store: number): Promise<void> => {
@@ -24,7 +31,11 @@ const remove = async (cluster: StoreCluster, region: number, store: number): Pro
   }));
 };
 
-const holds = (cluster: StoreCluster, store: number, region: number): boolean => cluster.store(store).status().some((s) => s.region.id === region);
+const holds = (cluster: StoreCluster, store: number, region: number): boolean =>
+  cluster
+    .store(store)
+    .status()
+    .some((s) => s.region.id === region);
 
 describe('split', () => {
   test('S-01 and S-02 many keys at once: ids, epochs, ranges; senseless keys are refused', async () => {
@@ -58,7 +69,10 @@ describe('split', () => {
 
   test('S-07 lost votes only delay the first leader of a child', async () => {
     const cluster = await startCluster();
-    const heal = cluster.drop((m) => m.body.type === 'raft' && (m.body.message.type === MsgType.Vote || m.body.message.type === MsgType.PreVote));
+    const heal = cluster.drop(
+      (m) =>
+        m.body.type === 'raft' && (m.body.message.type === MsgType.Vote || m.body.message.type === MsgType.PreVote),
+    );
     const split = cluster.mustAdmin(1, () => ({ type: 'split', keys: [utf8('k')] }));
     await split;
     await cluster.advance(3_000);
@@ -88,7 +102,12 @@ describe('membership and leadership', () => {
     await cluster.mustPut('a', '1');
     const peer = learner(cluster, 4);
     await add(cluster, 1, peer);
-    await cluster.until('data on store 4', () => cluster.store(4).status().some((s) => s.appliedIndex > 5 && s.state === 'normal'));
+    await cluster.until('data on store 4', () =>
+      cluster
+        .store(4)
+        .status()
+        .some((s) => s.appliedIndex > 5 && s.state === 'normal'),
+    );
     expect(await cluster.valueOn(4, 'a')).toBe('1');
     await promote(cluster, 1, peer);
     expect((cluster.region(1) as Region).epoch.confVer).toBe(3);
@@ -106,10 +125,19 @@ describe('membership and leadership', () => {
     const leader = cluster.leaderStore(1) as number;
     const own = findPeerOnStore(region, storeId(leader)) as Peer;
     const stranger: Peer = { id: peerId(77), storeId: storeId(4), role: 'voter' };
-    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: own }] })).toBe('RemovesLeader');
-    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: stranger }] })).not.toBe('ok');
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: own }] })).toBe(
+      'RemovesLeader',
+    );
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: stranger }] })).not.toBe(
+      'ok',
+    );
     expect(await attempt(cluster, 1, { type: 'change-peer', changes: [] })).not.toBe('ok');
-    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'add-learner', peer: { ...own, id: peerId(78) } }] })).not.toBe('ok');
+    expect(
+      await attempt(cluster, 1, {
+        type: 'change-peer',
+        changes: [{ type: 'add-learner', peer: { ...own, id: peerId(78) } }],
+      }),
+    ).not.toBe('ok');
     expect(cluster.region(1)?.epoch.confVer).toBe(1);
     await expectCalm(cluster, { a: undefined });
   });
@@ -121,7 +149,9 @@ describe('membership and leadership', () => {
     cluster.crash(deaf);
     await cluster.advance(5_000);
     const victim = findPeerOnStore(cluster.region(1) as Region, storeId(other)) as Peer;
-    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] })).toBe('WouldLoseQuorum');
+    expect(await attempt(cluster, 1, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] })).toBe(
+      'WouldLoseQuorum',
+    );
     await cluster.restart(deaf);
     await expectCalm(cluster, { a: undefined });
   });
@@ -166,7 +196,10 @@ describe('membership and leadership', () => {
   });
 
   test('a membership change compacted in its own apply batch still reaches the consensus core', async () => {
-    const cluster = await startCluster({ stores: 4, config: { logGcThreshold: 1, logGcCountLimit: 4, mergeMaxLogGap: 3 } });
+    const cluster = await startCluster({
+      stores: 4,
+      config: { logGcThreshold: 1, logGcCountLimit: 4, mergeMaxLogGap: 3 },
+    });
     await cluster.mustTransferLeader(1, 1);
     const peer = learner(cluster, 4);
     await add(cluster, 1, peer);
@@ -195,7 +228,12 @@ describe('snapshots and the end of replicas', () => {
     cluster.oldMailMax = 10_000;
     for (let round = 0; round < 3; round++) {
       await add(cluster, 1, learner(cluster, 4));
-      await cluster.until('data on store 4', () => cluster.store(4).status().some((s) => s.appliedIndex > 5));
+      await cluster.until('data on store 4', () =>
+        cluster
+          .store(4)
+          .status()
+          .some((s) => s.appliedIndex > 5),
+      );
       await remove(cluster, 1, 4);
     }
     await cluster.until('store 4 forgot it', () => !holds(cluster, 4, 1));
@@ -216,7 +254,12 @@ describe('snapshots and the end of replicas', () => {
     for (const store of [4, 5, 6]) {
       const peer = learner(cluster, store);
       await add(cluster, 1, peer);
-      await cluster.until(`data on store ${store}`, () => cluster.store(store).status().some((s) => s.appliedIndex > 5));
+      await cluster.until(`data on store ${store}`, () =>
+        cluster
+          .store(store)
+          .status()
+          .some((s) => s.appliedIndex > 5),
+      );
       await promote(cluster, 1, peer);
     }
     await cluster.mustTransferLeader(1, 4);
@@ -252,7 +295,12 @@ describe('reads', () => {
     await cluster.mustPut('a', 'new');
     const region = cluster.region(1) as Region;
     const own = findPeerOnStore(region, storeId(1)) as Peer;
-    const answer = await cluster.run(Promise.race([cluster.readAt(1, region, own.id, 'a', false), cluster.sleep(6_000).then(() => ({ error: 'silence' }) as const)]));
+    const answer = await cluster.run(
+      Promise.race([
+        cluster.readAt(1, region, own.id, 'a', false),
+        cluster.sleep(6_000).then(() => ({ error: 'silence' }) as const),
+      ]),
+    );
     expect('value' in answer ? answer.value : 'no answer').not.toBe('old');
     heal();
     await expectCalm(cluster, { a: 'new' });
@@ -281,7 +329,8 @@ describe('reads', () => {
     const write = cluster.writeOnce([{ type: 'put', key: utf8('a'), value: utf8('new'), expireAtSeconds: 0 }], 'a');
     await cluster.advance(300);
     const region = cluster.region(1) as Region;
-    const at = (store: number, replicaRead: boolean) => cluster.readAt(store, region, (findPeerOnStore(region, storeId(store)) as Peer).id, 'a', replicaRead);
+    const at = (store: number, replicaRead: boolean) =>
+      cluster.readAt(store, region, (findPeerOnStore(region, storeId(store)) as Peer).id, 'a', replicaRead);
     expect(await cluster.run(at(2, true))).toEqual({ value: 'new' });
     const atLeader = at(1, false);
     await cluster.advance(300);
@@ -322,15 +371,27 @@ describe('log compaction', () => {
       await cluster.mustPut(`z${i}`, 'x');
     }
     await cluster.advance(2_000);
-    const status = cluster.store(1).status().find((s) => s.region.id === right.id);
+    const status = cluster
+      .store(1)
+      .status()
+      .find((s) => s.region.id === right.id);
     expect(status?.firstIndex).toBeLessThan((status?.lastIndex ?? 0) - 25);
     heal();
     await cluster.settle();
     cluster.failpoints.set('merge::before-commit', { type: 'pause' });
     await cluster.prepareMerge(left.id, right.id);
     const leader = cluster.leaderStore(left.id) as number;
-    const merging = cluster.store(leader).status().find((s) => s.region.id === left.id);
-    expect(await attempt(cluster, left.id, { type: 'compact-log', index: (merging?.appliedIndex ?? 2) - 1, term: merging?.term ?? 0 })).not.toBe('ok');
+    const merging = cluster
+      .store(leader)
+      .status()
+      .find((s) => s.region.id === left.id);
+    expect(
+      await attempt(cluster, left.id, {
+        type: 'compact-log',
+        index: (merging?.appliedIndex ?? 2) - 1,
+        term: merging?.term ?? 0,
+      }),
+    ).not.toBe('ok');
     cluster.failpoints.clear();
     await expectCalm(cluster, { a: '1', z: '2', z29: 'x' });
   });

@@ -17,7 +17,12 @@ export const CONFIG: Partial<RaftstoreConfig> = {
 };
 
 export async function startCluster(options: Partial<ClusterOptions> = {}): Promise<StoreCluster> {
-  const cluster = await StoreCluster.start({ seed: 7, stores: 3, ...options, config: { ...CONFIG, ...options.config } });
+  const cluster = await StoreCluster.start({
+    seed: 7,
+    stores: 3,
+    ...options,
+    config: { ...CONFIG, ...options.config },
+  });
   const observed = (id: number) => {
     const machine = cluster.machines.get(storeId(id));
     return machine === undefined
@@ -40,7 +45,10 @@ export async function twoRegions(cluster: StoreCluster): Promise<{ left: Region;
 }
 
 /** At rest, equal everywhere, and the given rows are there. */
-export async function expectCalm(cluster: StoreCluster, rows: Readonly<Record<string, string | undefined>>): Promise<void> {
+export async function expectCalm(
+  cluster: StoreCluster,
+  rows: Readonly<Record<string, string | undefined>>,
+): Promise<void> {
   for (const [key, value] of Object.entries(rows)) {
     expect(await cluster.mustGet(key), `key ${key}`).toBe(value);
   }
@@ -49,7 +57,15 @@ export async function expectCalm(cluster: StoreCluster, rows: Readonly<Record<st
 }
 
 /** What one attempt of an admin request came to, in one word. */
-export async function attempt(cluster: StoreCluster, region: number, body: Parameters<StoreCluster['admin']>[1]): Promise<string> {
+export async function attempt(
+  cluster: StoreCluster,
+  region: number,
+  body: Parameters<StoreCluster['admin']>[1],
+): Promise<string> {
   const outcome = await cluster.run(cluster.admin(region, body));
-  return outcome.type === 'rejected' ? outcome.refusal.code : outcome.type === 'refused' ? outcome.error.type : outcome.type;
+  return outcome.type === 'rejected'
+    ? outcome.refusal.code
+    : outcome.type === 'refused'
+      ? outcome.error.type
+      : outcome.type;
 }

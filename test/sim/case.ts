@@ -188,7 +188,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     weights: {
       ...REGION_WORK,
       crash: 8,
-      'crash-all': 3, 'crash-point': 4,
+      'crash-all': 3,
+      'crash-point': 4,
       'disk-slow': 4,
       'disk-error': 2,
       'hold-install': 1,

@@ -343,7 +343,10 @@ export class LiteWorld {
           break;
         }
         if (store?.regionOfKey(userKeyOf(key)) === undefined) {
-          throw new WorldError('I9', `store ${id} holds ${fromUtf8(userKeyOf(key))}, which lies in none of its regions\n${cluster.describe()}`);
+          throw new WorldError(
+            'I9',
+            `store ${id} holds ${fromUtf8(userKeyOf(key))}, which lies in none of its regions\n${cluster.describe()}`,
+          );
         }
       }
     }
@@ -533,15 +536,13 @@ export class LiteWorld {
         );
       };
       clock.deliver(() => {
-        this.cluster
-          .machine(store)
-          .store?.read({
-            header: this.#header(region, peer, store),
-            keys,
-            replicaRead: !isLeader,
-            isPointRead,
-            respond,
-          });
+        this.cluster.machine(store).store?.read({
+          header: this.#header(region, peer, store),
+          keys,
+          replicaRead: !isLeader,
+          isPointRead,
+          respond,
+        });
       }, 'client');
     });
   }

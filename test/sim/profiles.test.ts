@@ -29,7 +29,13 @@ describe('random histories', () => {
       expect(output).toContain(`${profile}: ${seeds} histories, 0 failed`);
       // A run in which nothing was split, merged, answered or compared proves nothing.
       const count = (name: string): number => Number(new RegExp(`\\b${name} (\\d+)`).exec(output)?.[1] ?? 0);
-      for (const name of ['split', 'status', 'entries', 'replicas', ...(profile === 'full' ? [] : ['crash', 'promises'])]) {
+      for (const name of [
+        'split',
+        'status',
+        'entries',
+        'replicas',
+        ...(profile === 'full' ? [] : ['crash', 'promises']),
+      ]) {
         expect(count(name), `${name} in ${output}`).toBeGreaterThan(0);
       }
       expect(Number(/(\d+) operations/.exec(output)?.[1])).toBeGreaterThan(seeds * 10);

@@ -538,14 +538,7 @@ export class Adversary {
     } else if (dice < 8) {
       this.#act(this.#leaderOr(chance.pick(this.#members)), (raw) => raw.ping());
     } else if (dice < 50) {
-      const first = this.#network[0];
-      if (first?.to === LATE_VOTER && first.type === MsgType.Vote && chance.percent(95)) {
-        this.#network.push(this.#network.shift() as Message);
-      } else if (first?.to === LATE_VOTER && first.type === MsgType.App && chance.percent(70)) {
-        this.#network.shift();
-      } else {
-        this.#deliverSome();
-      }
+      this.#deliverSome(true);
     } else {
       this.#work(chance.pick(this.#members));
     }
@@ -935,7 +928,7 @@ export class Adversary {
     }
   }
 
-  #deliverSome(): void {
+  #deliverSome(isLateForOne = false): void {
     const network = this.#network;
     if (network.length === 0) {
       return;
@@ -944,6 +937,16 @@ export class Adversary {
     // Mostly the oldest, often any.
     const at = chance.percent(60) ? 0 : chance.below(network.length);
     const m = network[at] as Message;
+    if (
+      isLateForOne &&
+      m.to === LATE_VOTER &&
+      (m.type === MsgType.Vote || m.type === MsgType.App) &&
+      chance.percent(95)
+    ) {
+      network.splice(at, 1);
+      network.push(m);
+      return;
+    }
     const isMissed = this.#focus !== 0 && m.type === MsgType.App && m.to !== this.#focus && chance.percent(85);
     const isLost = isMissed || this.#cut.has(m.from * 16 + m.to) || chance.percent(this.#lossPercent);
     const isRepeated = !isLost && chance.percent(8);

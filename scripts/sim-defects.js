@@ -108,7 +108,7 @@ export const DEFECTS = [
     room: 'reads',
     profile: 'membership',
     file: 'src/raftstore/peer/read.ts',
-    find: "peer.appliedIndex >= read.index && !peer.isMerging && peer.installing.type === 'none'",
+    find: "peer.appliedIndex >= read.index &&\n      !peer.isMerging &&\n      peer.installing.type === 'none'",
     replace: 'peer.appliedIndex >= read.index && !peer.isMerging',
   },
   {
@@ -116,7 +116,7 @@ export const DEFECTS = [
     room: 'reads',
     profile: 'lite',
     file: 'src/raftstore/peer/read.ts',
-    find: "peer.appliedIndex >= read.index && !peer.isMerging && peer.installing.type === 'none'",
+    find: "peer.appliedIndex >= read.index &&\n      !peer.isMerging &&\n      peer.installing.type === 'none'",
     replace: "!peer.isMerging && peer.installing.type === 'none'",
   },
   // ------------------------------------------------------------------------------------------------ apply, storage

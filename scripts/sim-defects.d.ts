@@ -1,0 +1,8 @@
+export declare const DEFECTS: readonly {
+  readonly name: string;
+  readonly room: string;
+  readonly profile: string;
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}[];

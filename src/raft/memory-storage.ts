@@ -93,7 +93,11 @@ export class MemoryStorage implements LogStorage {
     if (at > this.#entries.length) {
       raftPanic(`missing log entry [last: ${this.lastIndex()}, append at: ${(kept[0] as Entry).index}]`);
     }
-    this.#entries = this.#entries.slice(0, at).concat(kept);
+    // Lists that were handed out are copies, so this one may change in place.
+    this.#entries.length = at;
+    for (const entry of kept) {
+      this.#entries.push(entry);
+    }
   }
 
   /** Drops everything up to and including `index`; its term stays known. */

@@ -12,6 +12,12 @@ export const EMPTY_MESSAGES: readonly Message[] = Object.freeze([]) as readonly 
 /** Largest term, index and id taken from a message: far beyond any real one, and still safe to add to. */
 export const POSITION_MAX: number = 2 ** 52;
 
+/**
+ * How far a term or commit index may lie beyond the receiver's own. No real one does; taking such a term would bring
+ * the group to the end of the range, and such a commit index is not the trace of a lost log.
+ */
+export const POSITION_JUMP_MAX: number = 2 ** 32;
+
 export function newMessage(type: MsgType, to: number, from: number, term: number): Message {
   return {
     type,

@@ -120,6 +120,9 @@ export class Raft {
           `${hexId(this.id)} state.commit ${hardState.commit} is out of range [${this.log.committed}, ${this.log.lastIndex}]`,
         );
       }
+      if (this.log.lastTerm > hardState.term) {
+        raftPanic(`${hexId(this.id)} state.term ${hardState.term} is behind its log at term ${this.log.lastTerm}`);
+      }
       this.log.committed = this.planted('restart-forgets-commit') ? this.log.committed : hardState.commit;
       this.term = hardState.term;
       this.vote = this.planted('restart-forgets-vote') ? 0 : hardState.vote;
@@ -611,6 +614,9 @@ export class Raft {
     // Any inherited entry may be a membership change: all of them must be applied before the next one is proposed.
     this.pendingConfIndex = this.planted('new-leader-forgets-pending-conf-index') ? 0 : this.log.lastIndex;
     this.termStart = this.log.lastIndex + 1;
+    if (this.log.lastTerm > this.term) {
+      raftPanic('a leader has entries of a later term', { id: this.id, term: this.term, lastTerm: this.log.lastTerm });
+    }
     if (!appendAsLeader(this, [{ type: EntryType.Normal, term: 0, index: 0, data: new Uint8Array(0) }])) {
       raftPanic('empty entry was dropped');
     }

@@ -25,6 +25,7 @@ import {
   isResponseMessage,
   messageProblem,
   newMessage,
+  POSITION_JUMP_MAX,
   POSITION_MAX,
 } from './message.ts';
 import { Raft } from './raft.ts';
@@ -135,6 +136,12 @@ export class RawNode {
       }
       if (isResponseMessage(m.type) && r.tracker.get(m.from) === undefined) {
         return PEER_NOT_FOUND;
+      }
+      if (m.term > r.term + POSITION_JUMP_MAX || m.commit > r.log.lastIndex + POSITION_JUMP_MAX) {
+        return {
+          type: 'malformed',
+          reason: `term ${m.term} or commit ${m.commit} is absurd beside ${r.term} and ${r.log.lastIndex} here`,
+        };
       }
     }
     return r.step(m);
@@ -492,11 +499,6 @@ export class RawNode {
   #inTerm(index: number): boolean {
     const r = this.#raft;
     return r.role === 'leader' ? index >= r.termStart : r.log.matchesTerm(index, r.term);
-  }
-
-  /** Leader of a term with a committed entry of it, protected by quorum checks; a real lease is kept above the core. */
-  inLease(): boolean {
-    return this.#raft.role === 'leader' && this.#raft.config.checkQuorum;
   }
 
   /** Term of the entry at `index`; negative (COMPACTED, UNAVAILABLE) if unknown. */

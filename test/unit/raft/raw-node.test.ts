@@ -34,10 +34,10 @@ import {
 
 const TRIO: NodeOptions = { voters: [1, 2, 3] };
 
-/** Storage of a founding member: a snapshot at index 5, term 5. */
+/** Storage of a founding member: a snapshot at index 5, term 1. */
 function bootstrapped(): MemoryStorage {
   const storage = new MemoryStorage();
-  storage.applySnapshot(snapshotAt(5, 5, confState([1])));
+  storage.applySnapshot(snapshotAt(5, 1, confState([1])));
   return storage;
 }
 
@@ -531,6 +531,8 @@ describe('configuration and start', () => {
     storage.applySnapshot(snapshotAt(5, 5, confState([1])));
     storage.setHardState({ term: 5, vote: 0, commit: 3 });
     expect(() => new LabNode(1, { storage })).toThrow(RaftInvariantError);
+    // A term behind the log would let this member lead a term that is over.
+    expect(() => new LabNode(1, { ...TRIO, terms: [1, 3], hardState: { term: 2 } })).toThrow(/behind its log/);
   });
 
   test('a member that failed must not be used any more', () => {

@@ -598,7 +598,8 @@ describe('a leader hearing answers', () => {
     ];
     for (const [matches, terms, term, committed] of cases) {
       const voters = matches.map((_, i) => i + 1);
-      const node = new LabNode(1, { voters, terms, hardState: { term } });
+      const node = new LabNode(1, { voters, terms, hardState: { term: Math.max(term, ...terms) } });
+      node.raft.term = term;
       // A leader of `term` whose entries of that term begin where the log says so.
       node.raft.role = 'leader';
       node.raft.termStart = terms.indexOf(term) < 0 ? terms.length + 1 : terms.indexOf(term) + 1;

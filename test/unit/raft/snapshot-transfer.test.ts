@@ -111,6 +111,7 @@ describe('sending snapshots', () => {
   test('waits while the snapshot is being made', () => {
     const memory = new MemoryStorage();
     memory.applySnapshot(SNAPSHOT);
+    memory.setHardState({ term: 11, vote: 0, commit: 11 });
     let available = false;
     const storage: LogStorage = {
       initialState: () => memory.initialState(),
@@ -125,17 +126,17 @@ describe('sending snapshots', () => {
     for (const m of raw.ready().messages.at(-1)?.responses ?? []) {
       raw.step(m);
     }
-    raw.step(message(MsgType.VoteResp, { from: 2, to: 1, term: 1 }));
+    raw.step(message(MsgType.VoteResp, { from: 2, to: 1, term: 12 }));
     expect(raw.role).toBe('leader');
     const reject = (): void => {
       const next = raw.internals.tracker.get(2)?.next ?? 0;
-      raw.step(message(MsgType.AppResp, { from: 2, to: 1, term: 1, index: next - 1, reject: true }));
+      raw.step(message(MsgType.AppResp, { from: 2, to: 1, term: 12, index: next - 1, reject: true }));
     };
     raw.ready();
     reject();
     expect(ofType(raw.ready().messages, MsgType.Snap)).toEqual([]);
     available = true;
-    raw.step(message(MsgType.HeartbeatResp, { from: 2, to: 1, term: 1 }));
+    raw.step(message(MsgType.HeartbeatResp, { from: 2, to: 1, term: 12 }));
     expect(ofType(raw.ready().messages, MsgType.Snap)).toHaveLength(1);
   });
 });

@@ -3,15 +3,18 @@
  * scans that return every key exactly once and in order, expiry within bounds, counters that count exactly once.
  * Everything here sees only requests and answers, so it judges simulated and real clusters alike.
  */
+import { checkTags } from './checker/atomic-batch.ts';
+import { checkCounters } from './checker/counter.ts';
+import { checkLists } from './checker/list.ts';
+import { inRange, type Problem, showNs, showValue } from './checker/problem.ts';
+import { checkScan, partsOf } from './checker/scan.ts';
+import { checkSets, type SetCounts } from './checker/set.ts';
+import { checkTtl } from './checker/ttl.ts';
 import { operationsOf, type HistoryEvent, type Operation, type Value } from './history.ts';
 import { checkRegister, type RegisterOp } from './linearizability.ts';
 
-export interface Problem {
-  /** Stable name of the broken promise. */
-  readonly promise: 'linearizable' | 'scan-order' | 'atomic-batch' | 'ttl' | 'history-format';
-  readonly key?: string;
-  readonly text: string;
-}
+export { checkCounter } from './checker/counter.ts';
+export type { Problem } from './checker/problem.ts';
 
 export interface CheckReport {
   readonly problems: readonly Problem[];
@@ -19,6 +22,7 @@ export interface CheckReport {
   readonly operations: number;
   /** Keys whose search ran out of budget. */
   readonly undecided: readonly string[];
+  readonly sets: SetCounts;
 }
 
 export interface CheckOptions {
@@ -29,8 +33,6 @@ export interface CheckOptions {
   /** How far clocks that decide expiry may be off, in nanoseconds. */
   readonly ttlSlackNs?: number;
 }
-
-const inRange = (key: string, start: string, end: string): boolean => key >= start && (end === '' || key < end);
 
 /** All keys that operations name. */
 function universe(operations: readonly Operation[]): Set<string> {
@@ -56,6 +58,14 @@ function universe(operations: readonly Operation[]): Set<string> {
           outcome.response.rows.forEach(([key]) => keys.add(key));
         }
         break;
+      // Sets, lists and counters have names of their own and checkers of their own.
+      case 'add':
+      case 'read-set':
+      case 'append':
+      case 'read-list':
+      case 'increment':
+      case 'read-counter':
+        break;
     }
   }
   return keys;
@@ -65,7 +75,11 @@ function universe(operations: readonly Operation[]): Set<string> {
 function decompose(
   op: Operation,
   keys: ReadonlySet<string>,
-  emit: (key: string, step: RegisterOp['step']) => void,
+  emit: (
+    key: string,
+    step: RegisterOp['step'],
+    within?: { readonly callNs: number; readonly returnNs: number },
+  ) => void,
 ): void {
   const { request, outcome } = op;
   const isOk = outcome.type === 'ok';
@@ -113,12 +127,22 @@ function decompose(
     case 'scan':
       if (isOk && outcome.response.f === 'scan') {
         const rows = new Map(outcome.response.rows);
-        for (const key of keys) {
-          if (inRange(key, request.start, outcome.response.coveredTo)) {
-            emit(key, { type: 'read', value: rows.get(key) ?? null });
+        for (const part of partsOf(op, outcome.response)) {
+          for (const key of keys) {
+            if (inRange(key, part.start, part.end)) {
+              emit(key, { type: 'read', value: rows.get(key) ?? null }, part);
+            }
           }
         }
       }
+      return;
+    case 'add':
+    case 'read-set':
+    case 'append':
+    case 'read-list':
+    case 'increment':
+    case 'read-counter':
+      return;
   }
 }
 
@@ -136,12 +160,13 @@ export function checkHistory(events: readonly HistoryEvent[], options: CheckOpti
     if (op.outcome.type === 'fail') {
       continue;
     }
-    decompose(op, keys, (key, step) => {
+    decompose(op, keys, (key, step, within) => {
       if (step.type === 'read' && op.outcome.type !== 'ok') {
         return;
       }
       const list = byKey.get(key) ?? [];
-      list.push({ i: op.i, callNs: op.callNs, returnNs: op.returnNs, at: op.at, step });
+      const { callNs, returnNs } = within ?? op;
+      list.push({ i: op.i, callNs, returnNs, at: op.at, step });
       byKey.set(key, list);
     });
     checkScan(op, problems);
@@ -167,7 +192,11 @@ export function checkHistory(events: readonly HistoryEvent[], options: CheckOpti
   for (const key of ttlKeys) {
     checkTtl(operations, key, options.ttlSlackNs ?? 0, problems);
   }
-  return { problems, keys: byKey.size, operations: operations.length, undecided };
+  const sets: SetCounts = { acknowledged: 0, recovered: 0, neverRead: 0 };
+  checkSets(operations, problems, sets);
+  checkLists(operations, problems);
+  checkCounters(operations, problems);
+  return { problems, keys: byKey.size, operations: operations.length, undecided, sets };
 }
 
 function explain(
@@ -185,118 +214,13 @@ function explain(
         : step.type === 'write'
           ? `write ${String(step.value)}`
           : `cas ${String(step.expected)} to ${String(step.value)} (${step.outcome === undefined ? 'unknown' : `${step.outcome.swapped ? 'swapped' : 'refused'}, was ${String(step.outcome.actual)}`})`;
-    return `#${op.i} ${what.replaceAll(/\.{3,}/g, '')}${op.at === undefined ? '' : ` (${op.at})`} [${(op.callNs / 1e6).toFixed(2)}, ${op.returnNs === Infinity ? '…' : (op.returnNs / 1e6).toFixed(2)} ms]`;
+    return `#${op.i} ${what.replaceAll(/\.{3,}/g, '')}${op.at === undefined ? '' : ` (${op.at})`} [${showNs(op.callNs)}, ${showNs(op.returnNs)} ms]`;
   };
   const first = stuckAt.reduce((low, op) => Math.min(low, op.callNs), Infinity);
   const near = ops
     .filter((op) => op.callNs <= first && (op.returnNs === Infinity || op.returnNs >= first - 3e8))
     .slice(-20);
-  return `${key}: ${placed} of ${ops.length} operations fit one order; then the value is ${String(state).replace(/\.{3,}$/, '')} and none of these fits:\n  ${stuckAt
+  return `${key}: ${placed} of ${ops.length} operations fit one order; then the value is ${showValue(state)} and none of these fits:\n  ${stuckAt
     .map(show)
     .join('\n  ')}\nShortly before:\n  ${near.map(show).join('\n  ')}`;
-}
-
-function checkScan(op: Operation, problems: Problem[]): void {
-  const { request, outcome } = op;
-  if (request.f !== 'scan' || outcome.type !== 'ok' || outcome.response.f !== 'scan') {
-    return;
-  }
-  const { rows, coveredTo } = outcome.response;
-  const say = (text: string): void => {
-    problems.push({ promise: 'scan-order', text: `scan #${op.i} of [${request.start}, ${request.end}): ${text}` });
-  };
-  if (rows.length > request.limit) {
-    say(`${rows.length} rows exceed the limit ${request.limit}`);
-  }
-  for (const [n, [key]] of rows.entries()) {
-    if (!inRange(key, request.start, request.end) || !inRange(key, request.start, coveredTo)) {
-      say(`${key} was not asked for`);
-    }
-    if (n > 0 && (rows[n - 1] as readonly [string, string])[0] >= key) {
-      say(`${key} does not come after ${(rows[n - 1] as readonly [string, string])[0]}`);
-    }
-  }
-}
-
-/** Keys that are always written together show one value to whoever reads them together. */
-function checkTags(operations: readonly Operation[], group: readonly string[], problems: Problem[]): void {
-  for (const { i, request, outcome } of operations) {
-    if (outcome.type !== 'ok') {
-      continue;
-    }
-    let values: Value[] | undefined;
-    if (request.f === 'batch-get' && request.isAtomic && outcome.response.f === 'batch-get') {
-      const { values: got } = outcome.response;
-      const found = group.map((key) => request.keys.indexOf(key));
-      values = found.every((n) => n >= 0) ? found.map((n) => got[n] ?? null) : undefined;
-    } else if (request.f === 'scan' && request.isAtomic && outcome.response.f === 'scan') {
-      const { rows, coveredTo } = outcome.response;
-      const map = new Map(rows);
-      values = group.every((key) => inRange(key, request.start, coveredTo))
-        ? group.map((key) => map.get(key) ?? null)
-        : undefined;
-    }
-    if (values !== undefined && new Set(values).size > 1) {
-      problems.push({
-        promise: 'atomic-batch',
-        text: `#${i} saw half of a batch: ${group.map((k, n) => `${k}=${String(values[n])}`).join(' ')}`,
-      });
-    }
-  }
-}
-
-/** Expiry is counted in whole seconds by the server: one second of slack on both sides besides the clocks' own. */
-const TTL_GRAIN_NS = 2e9;
-
-function checkTtl(operations: readonly Operation[], key: string, slackNs: number, problems: Problem[]): void {
-  const writes = operations.filter(
-    (op) =>
-      (op.request.f === 'put' || op.request.f === 'delete') && op.request.key === key && op.outcome.type !== 'fail',
-  );
-  for (const read of operations) {
-    if (
-      read.request.f !== 'get' ||
-      read.request.key !== key ||
-      read.outcome.type !== 'ok' ||
-      read.outcome.response.f !== 'get'
-    ) {
-      continue;
-    }
-    const { value } = read.outcome.response;
-    const say = (text: string): void => {
-      problems.push({ promise: 'ttl', key, text: `get #${read.i} of ${key} gave ${String(value)}: ${text}` });
-    };
-    if (value !== null) {
-      const put = writes.find(({ request }) => request.f === 'put' && request.value === value);
-      if (put === undefined || put.callNs > read.returnNs) {
-        say('nobody had written that');
-      } else if (put.request.f === 'put' && put.request.ttlSeconds !== undefined) {
-        const latest = Math.min(put.returnNs, read.callNs) + put.request.ttlSeconds * 1e9 + slackNs + TTL_GRAIN_NS;
-        if (put.returnNs !== Infinity && read.callNs > latest) {
-          say('it had expired');
-        }
-      }
-    } else {
-      // Absent although the newest write was complete, alone, and is not due yet.
-      const before = writes.filter((op) => op.callNs <= read.returnNs);
-      const last = before.at(-1);
-      const isAlone = last !== undefined && before.every((op) => op === last || op.returnNs < last.callNs);
-      if (last?.request.f === 'put' && isAlone && last.returnNs < read.callNs) {
-        const ttl = last.request.ttlSeconds;
-        if (ttl === undefined || read.returnNs < last.callNs + ttl * 1e9 - slackNs - TTL_GRAIN_NS) {
-          say(`${last.request.value} was acknowledged and had not expired`);
-        }
-      }
-    }
-  }
-}
-
-/**
- * Counters: every acknowledged increment counts once, none that failed counts, an unknown one counts at most once.
- * Returns a sentence or undefined.
- */
-export function checkCounter(acknowledged: number, unknown: number, final: number): string | undefined {
-  return final >= acknowledged && final <= acknowledged + unknown
-    ? undefined
-    : `the counter says ${final} after ${acknowledged} acknowledged and ${unknown} unknown increments`;
 }

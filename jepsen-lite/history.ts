@@ -25,15 +25,52 @@ export type Request =
       readonly end: string;
       readonly limit: number;
       readonly isAtomic: boolean;
+      /** Descending order. */
+      readonly reverse?: boolean;
     };
+
+/** Operations on data structures that a client builds from several requests; each counts as one operation. */
+export type CollectionRequest =
+  /** Puts an element, unique in the history, into a set that only grows. */
+  | { readonly f: 'add'; readonly key: string; readonly element: string }
+  | { readonly f: 'read-set'; readonly key: string }
+  /** Appends an element, unique in the history, to a list. */
+  | { readonly f: 'append'; readonly key: string; readonly element: string }
+  | { readonly f: 'read-list'; readonly key: string }
+  /** `by` is at least 1. */
+  | { readonly f: 'increment'; readonly key: string; readonly by: number }
+  | { readonly f: 'read-counter'; readonly key: string };
+
+export type AnyRequest = Request | CollectionRequest;
+
+/** One page of a scan: it speaks for the keys from `start` up to `end`, exclusive, at one moment of its own interval. */
+export interface ScanPart {
+  readonly start: string;
+  /** '' = no end. */
+  readonly end: string;
+  readonly callNs: number;
+  readonly returnNs: number;
+}
 
 export type Response =
   | { readonly f: 'get'; readonly value: Value }
   | { readonly f: 'done' }
   | { readonly f: 'cas'; readonly swapped: boolean; readonly actual: Value }
   | { readonly f: 'batch-get'; readonly values: readonly Value[] }
-  /** Rows in key order. The answer speaks for all keys from the request's start up to `coveredTo`, exclusive ('' = no end). */
-  | { readonly f: 'scan'; readonly rows: readonly (readonly [string, string])[]; readonly coveredTo: string };
+  /**
+   * Rows in the order asked for. An ascending answer speaks for all keys from the request's start up to `coveredTo`,
+   * exclusive ('' = no end); a descending one for all from `coveredTo` up to the request's end. `parts` say which pages
+   * it came in, if that is known.
+   */
+  | {
+      readonly f: 'scan';
+      readonly rows: readonly (readonly [string, string])[];
+      readonly coveredTo: string;
+      readonly parts?: readonly ScanPart[];
+    }
+  /** Elements of a set in any order, of a list from first to last. */
+  | { readonly f: 'elements'; readonly elements: readonly string[] }
+  | { readonly f: 'count'; readonly count: number };
 
 export type HistoryEvent =
   | {
@@ -41,7 +78,7 @@ export type HistoryEvent =
       readonly t: number;
       readonly process: number;
       readonly type: 'invoke';
-      readonly request: Request;
+      readonly request: AnyRequest;
       readonly at?: string;
     }
   | {
@@ -60,7 +97,7 @@ export interface Operation {
   /** Number of its invoke event. */
   readonly i: number;
   readonly process: number;
-  readonly request: Request;
+  readonly request: AnyRequest;
   readonly outcome:
     | { readonly type: 'ok'; readonly response: Response }
     | { readonly type: 'fail' }
@@ -88,7 +125,7 @@ export class HistoryRecorder {
     return this.#nextProcess++;
   }
 
-  invoke(process: number, request: Request, at?: string): number {
+  invoke(process: number, request: AnyRequest, at?: string): number {
     return this.#add({
       i: this.events.length,
       t: this.#nowNs(),
@@ -167,7 +204,7 @@ export function parseJsonl(text: string): HistoryEvent[] {
   return events;
 }
 
-const ANSWERS: Readonly<Record<Request['f'], Response['f']>> = {
+const ANSWERS: Readonly<Record<AnyRequest['f'], Response['f']>> = {
   get: 'get',
   put: 'done',
   delete: 'done',
@@ -176,6 +213,12 @@ const ANSWERS: Readonly<Record<Request['f'], Response['f']>> = {
   batch: 'done',
   'batch-get': 'batch-get',
   scan: 'scan',
+  add: 'done',
+  'read-set': 'elements',
+  append: 'done',
+  'read-list': 'elements',
+  increment: 'done',
+  'read-counter': 'count',
 };
 
 /** Pairs calls with completions. @throws HistoryFormatError */

@@ -1,9 +1,8 @@
 /** Split, membership, snapshot, life cycle and read scenarios (raftstore-scenarios.md, sections 2 to 7). */
 import { describe, expect, test } from 'vitest';
-import { fromUtf8, utf8 } from '../../src/base/bytes.ts';
+import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../src/meta/region.ts';
-import { MsgType } from '../../src/raft/types.ts';
 import type { StoreCluster } from '../sim/store-cluster.ts';
 import { attempt, expectCalm, startCluster, twoRegions } from './support.ts';
 
@@ -36,65 +35,6 @@ const holds = (cluster: StoreCluster, store: number, region: number): boolean =>
     .store(store)
     .status()
     .some((s) => s.region.id === region);
-
-describe('split', () => {
-  test('S-01 and S-02 many keys at once: ids, epochs, ranges; senseless keys are refused', async () => {
-    const cluster = await startCluster();
-    await cluster.mustPut('m', '1');
-    const parts = await cluster.mustAdmin(1, () => ({ type: 'split', keys: ['c', 'h', 'm', 'r', 'w'].map(utf8) }));
-    expect(parts).toHaveLength(6);
-    expect(new Set(parts.map((r) => r.epoch.version))).toEqual(new Set([6]));
-    expect(new Set(parts.flatMap((r) => r.peers.map((p) => p.id))).size).toBe(18);
-    await cluster.until('a leader of the part', () => fromUtf8(cluster.regionOf('n')?.range.start ?? utf8('')) === 'm');
-    const region = cluster.regionOf('n') as Region;
-    for (const keys of [['q', 'p'], ['n', 'n'], ['m'], ['x'], ['a']]) {
-      expect(await attempt(cluster, region.id, { type: 'split', keys: keys.map(utf8) }), keys.join()).not.toBe('ok');
-    }
-    await expectCalm(cluster, { m: '1' });
-  });
-
-  test('S-06 a slow follower gets votes of the child before it applied the split', async () => {
-    const cluster = await startCluster();
-    await cluster.mustPut('a', '1');
-    cluster.failpoints.set('3!apply::before-split', { type: 'pause' });
-    const [left] = await cluster.mustSplit('k');
-    cluster.crash(2);
-    await cluster.advance(500);
-    cluster.failpoints.delete('3!apply::before-split');
-    await cluster.mustPut('b', '2');
-    expect(cluster.leaderStore(left.id)).toBeDefined();
-    await cluster.restart(2);
-    await expectCalm(cluster, { a: '1', b: '2' });
-  });
-
-  test('S-07 lost votes only delay the first leader of a child', async () => {
-    const cluster = await startCluster();
-    const heal = cluster.drop(
-      (m) =>
-        m.body.type === 'raft' && (m.body.message.type === MsgType.Vote || m.body.message.type === MsgType.PreVote),
-    );
-    const split = cluster.mustAdmin(1, () => ({ type: 'split', keys: [utf8('k')] }));
-    await split;
-    await cluster.advance(3_000);
-    heal();
-    await expectCalm(cluster, { a: undefined });
-  });
-
-  test('S-10 a replica of the parent that was away shrinks, and its child arrives', async () => {
-    const cluster = await startCluster({ config: { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } });
-    await cluster.mustPut('a', '1');
-    await cluster.mustPut('z', '2');
-    const heal = cluster.isolate(3);
-    await cluster.mustSplit('k');
-    for (let i = 0; i < 20; i++) {
-      await cluster.mustPut(`a${i}`, 'x');
-      await cluster.mustPut(`z${i}`, 'x');
-    }
-    await cluster.advance(3_000);
-    heal();
-    await expectCalm(cluster, { a: '1', a19: 'x', z: '2', z19: 'x' });
-  });
-});
 
 describe('membership and leadership', () => {
   test('C-01 a learner becomes a voter, then leaves; the counters say so', async () => {

@@ -110,6 +110,8 @@ export class StoreCluster {
   readonly failpoints: Map<string, FailpointAction> = new Map();
   /** How often the run passed each failpoint. */
   readonly hits: Map<string, number> = new Map();
+  /** Processes that died at a failpoint. */
+  pointCrashes = 0;
   readonly heartbeats: Map<RegionId, RegionHeartbeat> = new Map();
   readonly #netRng: Rng;
   #network: NetworkConfig;
@@ -128,6 +130,12 @@ export class StoreCluster {
   sent = 0;
   /** Decides the fate of the k-th message, for sweeps. */
   messageFault: ((number: number, message: PeerMessage) => MessageFault | undefined) | undefined;
+  /** A received snapshot is told to its store only when this promise is fulfilled. */
+  snapshotGate: ((message: PeerMessage) => Promise<void>) | undefined;
+  /** Snapshots that set out, by `region>store`. */
+  readonly snapshotsSent: Map<string, number> = new Map();
+  /** How the placement service answers requests for split ids: virtual delay, and whether it refuses. */
+  splitIds: { delayMs: number; refuses: boolean } = { delayMs: 1, refuses: false };
   /** Copies of delivered messages, for delivering them once more much later; off unless given a size. */
   oldMailMax = 0;
   readonly oldMail: { readonly message: PeerMessage; readonly bytes: Uint8Array }[] = [];
@@ -208,7 +216,7 @@ export class StoreCluster {
       rng: this.rng.fork(`store-${id}-${machine.incarnation}`),
       net: undefined as never,
       engines: factory,
-      failpoints: this.#failpointsOf(id),
+      failpoints: this.#failpointsOf(id, () => isDead),
       log:
         process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
@@ -309,16 +317,30 @@ export class StoreCluster {
     return boot;
   }
 
-  /** Active points by `name`, `name#key`, or `store!name` for one store. */
-  #failpointsOf(store: number): Failpoints {
+  /**
+   * Active points by `name`, `name#region`, `store!name` for one store, or `store!name#region`. A crash strikes once: the
+   * process dies at the point and the point is spent.
+   */
+  #failpointsOf(store: number, isDead: () => boolean): Failpoints {
     return {
       hit: (name, key) => {
         this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
-        return this.failpoints.size === 0
-          ? undefined
-          : (this.failpoints.get(`${name}#${key}`) ??
-              this.failpoints.get(`${store}!${name}`) ??
-              this.failpoints.get(name));
+        if (this.failpoints.size === 0 || isDead()) {
+          return undefined;
+        }
+        for (const spec of [`${store}!${name}#${key}`, `${name}#${key}`, `${store}!${name}`, name]) {
+          const action = this.failpoints.get(spec);
+          if (action?.type === 'crash') {
+            this.failpoints.delete(spec);
+            this.pointCrashes++;
+            this.crash(store, 'power-loss');
+            throw new FailStop(`store ${store} dies at ${name}`);
+          }
+          if (action !== undefined) {
+            return action;
+          }
+        }
+        return undefined;
       },
     };
   }
@@ -425,6 +447,8 @@ export class StoreCluster {
   ): void {
     const sender = this.machine(id);
     const { engine } = sender;
+    const route = `${message.regionId}>${message.to.storeId}`;
+    this.snapshotsSent.set(route, (this.snapshotsSent.get(route) ?? 0) + 1);
     let isFinished = false;
     const run = async (): Promise<boolean> => {
       if (engine === undefined || (this.filters.size > 0 && [...this.filters].some((f) => f(message)))) {
@@ -462,6 +486,10 @@ export class StoreCluster {
           return false;
         }
         if (verdict.type === 'complete') {
+          await this.snapshotGate?.(message);
+          if (target.store !== store) {
+            return false;
+          }
           store.snapshotReceived(decodeFrame(encodeFrame([message]))[0] as PeerMessage, verdict.staged);
           return true;
         }
@@ -513,7 +541,11 @@ export class StoreCluster {
       },
       storeHeartbeat: async (_: StoreHeartbeat) => {},
       askBatchSplit: async (region: Region, count: number): Promise<readonly SplitIdsResult[]> => {
-        await this.sleep(1);
+        const { delayMs, refuses } = this.splitIds;
+        await this.sleep(delayMs);
+        if (refuses) {
+          throw new Error('no ids today');
+        }
         return Array.from({ length: count }, () => ({
           newRegionId: this.nextId(),
           newPeerIds: region.peers.map(() => this.nextId()),

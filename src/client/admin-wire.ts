@@ -246,6 +246,26 @@ export interface OperatorInfo {
   readonly isMergeTarget: boolean;
   /** Given by the one who asked. */
   readonly note: string;
+  /** The last step a store would not carry out. */
+  readonly lastRefusal: StepRefusal | undefined;
+}
+
+/** A step of an operator that a store refused; it changed nothing. */
+export interface StepRefusal {
+  /** Stable word such as `LogGapTooLarge`. */
+  readonly code: string;
+  readonly message: string;
+  /** What to do next. */
+  readonly hint: string;
+  readonly storeId: number;
+  readonly regionId: number;
+  /** Of the latest one. */
+  readonly unixMs: number;
+  /** How often in a row. */
+  readonly count: number;
+  /** The operator was ended for it; else the step is sent again. */
+  readonly lasting: boolean;
+  readonly step: string;
 }
 
 export interface MergeCheck {
@@ -260,6 +280,8 @@ export interface MergeExplanation {
   readonly checks: readonly MergeCheck[];
   /** The steps the merge would take. */
   readonly steps: readonly OperatorStep[];
+  /** What a store refused of the latest attempt. */
+  readonly lastRefusal: StepRefusal | undefined;
 }
 
 export interface SwitchInfo {
@@ -484,6 +506,7 @@ export const operatorFromWire = (operator: WireOperator): OperatorInfo => ({
   isMergeSource: operator.isMergeSource,
   isMergeTarget: operator.isMergeTarget,
   note: operator.note,
+  lastRefusal: operator.lastRefusal,
 });
 
 export const explanationFromWire = (explanation: WireExplanation): MergeExplanation => ({
@@ -494,6 +517,7 @@ export const explanationFromWire = (explanation: WireExplanation): MergeExplanat
     refusal: refusal === undefined ? undefined : { code: refusal.code, message: refusal.message, hint: refusal.hint },
   })),
   steps: explanation.steps.map(stepFromWire),
+  lastRefusal: explanation.lastRefusal,
 });
 
 export const switchFromWire = ({ name, enabled, description, idleReason }: WireSwitch): SwitchInfo => ({

@@ -2,7 +2,7 @@
 import { unreachable } from '../base/assert.ts';
 import { copyBytes } from '../base/bytes.ts';
 import { term } from '../base/ids.ts';
-import type { RegionReport } from '../gen/braid/placement/v1/placement.ts';
+import type { RegionReport, StepRefusal as WireStepRefusal } from '../gen/braid/placement/v1/placement.ts';
 import { ConfChangeType } from '../gen/eraftpb.ts';
 import type { Peer as WirePeer, Region as WireRegion } from '../gen/metapb.ts';
 import {
@@ -27,6 +27,7 @@ import type {
   StoreHeartbeat,
 } from '../meta/heartbeat.ts';
 import type { Peer } from '../meta/region.ts';
+import { REFUSED_STEPS, type StepRefusal } from '../meta/step-refusal.ts';
 import { BadMessageError } from './bad-message-error.ts';
 import {
   fromWireEpoch,
@@ -81,11 +82,37 @@ export const toWireReport = (header: RequestHeader, heartbeat: RegionHeartbeat):
     term: heartbeat.term,
   },
   merging: heartbeat.merging,
+  refusal: heartbeat.refusal === undefined ? undefined : toWireRefusal(heartbeat.refusal),
 });
+
+const toWireRefusal = ({ step, code, message, hint, outlook, epoch }: StepRefusal): WireStepRefusal => ({
+  step,
+  code,
+  message,
+  hint,
+  lasting: outlook === 'lasting',
+  epoch: toWireEpoch(epoch),
+});
+
+/** A step this program does not know is no step it has sent. */
+function fromWireRefusal(wire: WireStepRefusal): StepRefusal | undefined {
+  const step = REFUSED_STEPS.find((word) => word === wire.step);
+  return step === undefined
+    ? undefined
+    : {
+        step,
+        code: wire.code,
+        message: wire.message,
+        hint: wire.hint,
+        outlook: wire.lasting ? 'lasting' : 'passing',
+        epoch: fromWireEpoch(required(wire.epoch, 'step refusal')),
+      };
+}
 
 /** @throws BadMessageError when region or leader is missing */
 export function fromWireReport(report: RegionReport): RegionHeartbeat {
   const wire = required(report.heartbeat, 'region report');
+  const refusal = report.refusal === undefined ? undefined : fromWireRefusal(report.refusal);
   return {
     region: fromWireRegion(required(wire.region, 'region heartbeat')),
     leader: fromWirePeer(required(wire.leader, 'region heartbeat')),
@@ -102,6 +129,7 @@ export function fromWireReport(report: RegionReport): RegionHeartbeat {
     bytesRead: safeNumber(wire.bytesRead, 'bytes_read'),
     keysRead: safeNumber(wire.keysRead, 'keys_read'),
     merging: report.merging,
+    ...(refusal === undefined ? {} : { refusal }),
     intervalStartSeconds: safeNumber(wire.interval?.startTimestamp ?? 0, 'interval'),
     intervalEndSeconds: safeNumber(wire.interval?.endTimestamp ?? 0, 'interval'),
   };

@@ -1,6 +1,7 @@
 /** What stores tell the placement service and what it answers (the domain form of pdpb heartbeats). */
 import type { PeerId, RegionId, StoreId, Term } from '../base/ids.ts';
 import type { Peer, Region, RegionEpoch } from './region.ts';
+import type { StepRefusal } from './step-refusal.ts';
 
 /** Report about one region by its leader; sent periodically and at once after every change. */
 export interface RegionHeartbeat {
@@ -19,6 +20,8 @@ export interface RegionHeartbeat {
   readonly keysRead: number;
   /** Merge phase of the region on the reporting store. */
   readonly merging: boolean;
+  /** The last step that was refused since the report before; every refusal is reported once. */
+  readonly refusal?: StepRefusal;
   /** Interval the flow figures cover, Unix seconds. */
   readonly intervalStartSeconds: number;
   readonly intervalEndSeconds: number;

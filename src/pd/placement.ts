@@ -83,6 +83,7 @@ export class Placement {
         this.#onOperatorEnd(operator);
         options.onOperatorEnd?.(operator);
       },
+      onRefused: (operator) => this.#onRefused(operator),
     });
     const nowMs = (): number => clock.monoMs();
     this.#factory = new OperatorFactory({
@@ -134,6 +135,9 @@ export class Placement {
     if (verdict.type === 'accepted') {
       this.#accept(verdict);
       this.controller.onRegion(verdict.info);
+      if (heartbeat.refusal !== undefined) {
+        this.controller.onRefusal(verdict.info, heartbeat.refusal);
+      }
     }
     return verdict;
   }
@@ -195,6 +199,20 @@ export class Placement {
 
   event(event: EventInput): void {
     this.events.add(event, this.#clock.wallMs());
+  }
+
+  #onRefused({ id, brief, lastRefusal, maker }: Operator): void {
+    if (lastRefusal !== undefined) {
+      const { code, message, regionId, storeId } = lastRefusal;
+      this.event({
+        type: 'step-refused',
+        message: `store ${storeId} refused a step of operator ${id} (${brief}): ${code}: ${message}`,
+        regionId,
+        storeId,
+        operatorId: id,
+        actor: maker,
+      });
+    }
   }
 
   #onOperatorEnd(operator: Operator): void {

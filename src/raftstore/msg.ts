@@ -10,6 +10,7 @@ import type { RegionError } from '../codec/region-error.ts';
 import type { ApplyState, MergeState } from '../codec/store-record.ts';
 import type { PeerChange } from '../meta/heartbeat.ts';
 import type { Peer, Region, RegionEpoch } from '../meta/region.ts';
+import type { RefusedStep, StepRefusalCode } from '../meta/step-refusal.ts';
 import type { ConfChangeV2, Entry, Snapshot } from '../raft/types.ts';
 
 // ---------------------------------------------------------------------------------------------------- requests
@@ -72,13 +73,14 @@ export type AdminRequestBody =
 
 /** A named reason why an admin request was not carried out; nothing was changed. */
 export interface AdminRefusal {
-  readonly code: string;
+  readonly code: StepRefusalCode;
   readonly message: string;
 }
 
 export type AdminOutcome =
   | { readonly type: 'ok'; readonly regions: readonly Region[] }
-  | { readonly type: 'refused'; readonly error: RegionError }
+  /** An obstacle that clients know a remedy for; `refusal` names it for operators. */
+  | { readonly type: 'refused'; readonly error: RegionError; readonly refusal?: AdminRefusal }
   | { readonly type: 'rejected'; readonly refusal: AdminRefusal };
 
 export interface AdminRequest {
@@ -95,7 +97,7 @@ export type EntryOutcome =
   | { readonly type: 'write-applied'; readonly results: readonly OpResult[] }
   | { readonly type: 'admin-applied'; readonly regions: readonly Region[] }
   /** The entry had no effect, on all replicas alike. */
-  | { readonly type: 'refused'; readonly error: RegionError }
+  | { readonly type: 'refused'; readonly error: RegionError; readonly refusal?: AdminRefusal }
   /** Another leader's entry took this place in the log. */
   | { readonly type: 'overwritten' }
   | { readonly type: 'region-removed' };
@@ -251,7 +253,9 @@ export type PeerMsg =
     }
   | { readonly type: 'unreachable'; readonly storeId: number }
   /** PD's view of this region, asked for by a peer without a leader. */
-  | { readonly type: 'pd-region'; readonly region: Region | undefined };
+  | { readonly type: 'pd-region'; readonly region: Region | undefined }
+  /** A step of an operator was not carried out: tell the placement service. */
+  | { readonly type: 'step-refused'; readonly step: RefusedStep; readonly refusal: AdminRefusal };
 
 export interface SplitIdsResult {
   readonly newRegionId: number;

@@ -107,6 +107,8 @@ export class StoreCluster {
   readonly config: RaftstoreConfig;
   readonly machines: Map<StoreId, Machine> = new Map();
   readonly filters: Set<MessageFilter> = new Set();
+  /** Sees every report of a region. */
+  onRegionHeartbeat: ((heartbeat: RegionHeartbeat) => void) | undefined;
   readonly failpoints: Map<string, FailpointAction> = new Map();
   /** How often the run passed each failpoint. */
   readonly hits: Map<string, number> = new Map();
@@ -529,6 +531,7 @@ export class StoreCluster {
   #pdOf(): PdClient {
     return {
       regionHeartbeat: (heartbeat: RegionHeartbeat) => {
+        this.onRegionHeartbeat?.(heartbeat);
         const known = this.heartbeats.get(heartbeat.region.id);
         if (
           known === undefined ||

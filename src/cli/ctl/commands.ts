@@ -23,6 +23,8 @@ import {
   operatorSingle,
   problemSection,
   rangeText,
+  refusalObject,
+  refusalText,
   regionShape,
   regionSingle,
   storeObject,
@@ -652,7 +654,7 @@ function explainCommands(group: Command, app: App): void {
         target: parseId(targetText as string, 'region'),
       };
       const admin = await session.admin();
-      const { allowed, checks, steps } = await admin.explainMerge(merge, {
+      const { allowed, checks, steps, lastRefusal } = await admin.explainMerge(merge, {
         ...session.limits(),
         automatic: options.automatic ?? false,
       });
@@ -669,13 +671,16 @@ function explainCommands(group: Command, app: App): void {
           toObject: (check) => ({ ...check }),
         },
         checks,
-        { ...merge, allowed, steps },
+        { ...merge, allowed, steps, lastRefusal: lastRefusal === undefined ? null : refusalObject(lastRefusal) },
       );
       await session.printer.note(
         allowed
           ? `region ${merge.source} can be merged into ${merge.target}`
           : `region ${merge.source} cannot be merged into ${merge.target}`,
       );
+      if (lastRefusal !== undefined) {
+        await session.printer.note(`latest attempt: ${refusalText(lastRefusal)}; ${lastRefusal.hint}`);
+      }
       return allowed ? EXIT_DONE : EXIT_NO;
     },
   });

@@ -1,7 +1,10 @@
 /**
  * Codes that appear in parentheses in the second line of an error, with what they mean and what to do. Words of the
- * placement service's refusals are explained by the refusal itself and in docs/placement.md.
+ * placement service's refusals are explained by the refusal itself and in docs/placement.md; those of stores that do not
+ * carry out a step are here as well.
  */
+import { STEP_REFUSALS } from '../../meta/step-refusal.ts';
+
 export interface ErrorCodeEntry {
   readonly code: string;
   readonly meaning: string;
@@ -10,7 +13,7 @@ export interface ErrorCodeEntry {
   readonly next: string;
 }
 
-export const ERROR_CODES: readonly ErrorCodeEntry[] = [
+const OWN_CODES: readonly ErrorCodeEntry[] = [
   {
     code: 'Usage',
     meaning: 'The command as typed makes no sense; nothing was sent.',
@@ -191,4 +194,24 @@ export const ERROR_CODES: readonly ErrorCodeEntry[] = [
     outcome: 'see the message',
     next: 'Run the command with --debug and report it.',
   },
+];
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+/** All codes: those of commands, then those with which stores refuse steps of operators. */
+export const ERROR_CODES: readonly ErrorCodeEntry[] = [
+  ...OWN_CODES,
+  ...Object.entries(STEP_REFUSALS)
+    .filter(([code]) => OWN_CODES.every((own) => own.code !== code))
+    .map(
+      ([code, { outlook, hint }]): ErrorCodeEntry => ({
+        code,
+        meaning:
+          outlook === 'lasting'
+            ? 'A store refused a step of an operator for good; the operator ends.'
+            : 'A store refused a step of an operator for the moment; the step is sent again.',
+        outcome: 'not made',
+        next: sentence(hint),
+      }),
+    ),
 ];

@@ -3,10 +3,11 @@
  * terminal, one line per change elsewhere. There is no percentage, because nobody knows one.
  */
 import type { AdminClient } from '../../client/admin.ts';
-import type { OperatorInfo } from '../../client/admin-wire.ts';
+import type { OperatorInfo, StepRefusal } from '../../client/admin-wire.ts';
 import type { Session } from '../session.ts';
 import type { Sink } from '../io.ts';
 import { formatAge } from '../text-form.ts';
+import { refusalText } from './shapes.ts';
 
 const REDRAW_MS = 200;
 
@@ -34,6 +35,8 @@ function stageLine(stage: Stage, nowUnixMs: number, nameWidth: number): string {
   return `  ${MARKS[stage.state] ?? '?'} ${stage.name.padEnd(nameWidth)}  ${stage.state.padEnd(7)}  ${time.padStart(6)}  ${stage.detail}`.trimEnd();
 }
 
+const refusalLine = (refusal: StepRefusal): string => `  ! ${refusalText(refusal)}; ${refusal.hint}`;
+
 /** The picture of an operator: a head line and one line per stage. */
 export function operatorPicture(operator: OperatorInfo, nowUnixMs: number): string[] {
   const stages = stagesOf(operator);
@@ -41,6 +44,8 @@ export function operatorPicture(operator: OperatorInfo, nowUnixMs: number): stri
   return [
     `operator ${operator.id}: ${operator.brief}`,
     ...stages.map((stage) => stageLine(stage, nowUnixMs, nameWidth)),
+    // The line stays once it is there, so that the picture only grows.
+    ...(operator.lastRefusal === undefined ? [] : [refusalLine(operator.lastRefusal)]),
   ];
 }
 
@@ -48,6 +53,7 @@ export class OperatorDisplay {
   readonly #sink: Sink;
   readonly #nowUnixMs: () => number;
   #drawnLines = 0;
+  #refusalCode: string | undefined;
   #states = new Map<string, string>();
   #latest: OperatorInfo | undefined;
   /** Writes happen one after the other; a failed one ends the drawing, not the watching. */
@@ -71,6 +77,11 @@ export class OperatorDisplay {
       this.#write(`operator ${operator.id}: ${operator.brief}\n`);
     }
     this.#states = new Map(stages.map((stage) => [stage.name, stage.state]));
+    const refusal = operator.lastRefusal;
+    if (refusal !== undefined && refusal.code !== this.#refusalCode) {
+      this.#refusalCode = refusal.code;
+      this.#write(`${refusalLine(refusal)}\n`);
+    }
     this.#write(changed.map((stage) => `${stageLine(stage, nowUnixMs, stage.name.length)}\n`).join(''));
   }
 

@@ -8,6 +8,7 @@ import type {
   OperatorStep,
   Problem,
   RegionDetails,
+  StepRefusal,
   StoreInfo,
 } from '../../client/admin-wire.ts';
 import { type Column, formatTable } from '../output/table.ts';
@@ -274,10 +275,15 @@ function stepObject(step: OperatorStep): Record<string, unknown> {
   };
 }
 
+export function refusalObject({ unixMs, ...refusal }: StepRefusal): Record<string, unknown> {
+  return { ...refusal, at: timeText(unixMs) };
+}
+
 export function operatorObject(operator: OperatorInfo): Record<string, unknown> {
-  const { createdUnixMs, startedUnixMs, finishedUnixMs, steps, phases, ...rest } = operator;
+  const { createdUnixMs, startedUnixMs, finishedUnixMs, steps, phases, lastRefusal, ...rest } = operator;
   return {
     ...rest,
+    lastRefusal: lastRefusal === undefined ? null : refusalObject(lastRefusal),
     createdAt: timeText(createdUnixMs),
     startedAt: timeText(startedUnixMs),
     finishedAt: timeText(finishedUnixMs),
@@ -325,6 +331,21 @@ const STEP_COLUMNS: readonly Column<OperatorStep>[] = [
 
 const textOr = (ms: number | undefined): string => (ms === undefined ? '' : formatAge(ms));
 
+/** `store 2 refused LogGapTooLarge 3 times: …` */
+export const refusalText = ({ storeId, code, count, message }: StepRefusal): string =>
+  `store ${storeId} refused ${code}${count > 1 ? ` ${count} times` : ''}: ${message}`;
+
+function refusalFields({ lastRefusal, status }: OperatorInfo): Single['fields'] {
+  if (lastRefusal === undefined) {
+    return [];
+  }
+  const ends = status === 'running' || status === 'created' ? lastRefusal.hint : '';
+  return [
+    { name: 'last refusal', value: refusalText(lastRefusal) },
+    ...(ends === '' ? [] : [{ name: 'what helps', value: ends }]),
+  ];
+}
+
 export function operatorSingle(operator: OperatorInfo, nowUnixMs: number): Single {
   const sections: Section[] = [];
   if (operator.phases.length > 0) {
@@ -365,6 +386,7 @@ export function operatorSingle(operator: OperatorInfo, nowUnixMs: number): Singl
       { name: 'status', value: operator.status },
       { name: 'reason', value: reasonText(operator) },
       { name: 'next step', value: operator.hint },
+      ...refusalFields(operator),
       { name: 'created', value: timeText(operator.createdUnixMs) ?? '' },
       { name: 'time', value: tookText(operator, nowUnixMs) },
       { name: 'time limit', value: formatAge(operator.timeoutMs) },

@@ -14,6 +14,7 @@ export type EventType =
   | 'store-state'
   | 'operator-started'
   | 'operator-ended'
+  | 'step-refused'
   | 'switch';
 
 export interface ClusterEvent {

@@ -792,7 +792,7 @@ export class ApplyFsm {
         this.#waitForSource(execution);
         return false;
       case 'refused':
-        this.#finishEntry(entry, { type: 'refused', error: execution.error });
+        this.#finishEntry(entry, execution);
         return true;
       case 'applied': {
         this.#readySourceId = 0;

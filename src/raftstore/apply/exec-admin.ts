@@ -53,7 +53,7 @@ export type AdminExecution =
       readonly entries: readonly Entry[];
     }
   /** No effect, on all replicas alike. */
-  | { readonly type: 'refused'; readonly error: RegionError }
+  | { readonly type: 'refused'; readonly error: RegionError; readonly refusal?: AdminRefusal }
   | {
       readonly type: 'applied';
       readonly region: Region;
@@ -70,6 +70,7 @@ type Applied = Extract<AdminExecution, { type: 'applied' }>;
 
 const refusedBy = (refusal: AdminRefusal): AdminExecution => ({
   type: 'refused',
+  refusal,
   error: messageOnly(`${refusal.code}: ${refusal.message}`),
 });
 

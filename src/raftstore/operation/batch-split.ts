@@ -11,9 +11,10 @@ import { compareBytes } from '../../base/bytes.ts';
 import { isBeforeEnd } from '../../base/key-range.ts';
 import type { AdminRefusal, AdminRequest, SplitIdsResult } from '../msg.ts';
 import type { Region } from '../../meta/region.ts';
+import type { StepRefusalCode } from '../../meta/step-refusal.ts';
 import { checkAdmin, proposeAdmin } from '../peer/propose.ts';
 import type { RaftPeer } from '../peer/raft-peer.ts';
-import { messageOnly } from '../refusal.ts';
+import { adminRefused } from '../refusal.ts';
 
 /** Most regions one split may create. */
 export const SPLIT_KEYS_MAX = 256;
@@ -41,7 +42,7 @@ export function startSplit(peer: RaftPeer, keys: readonly Uint8Array[], requests
   const refusal = checkAdmin(peer, 'batch-split');
   if (refusal !== undefined) {
     for (const request of requests) {
-      request.respond({ type: 'refused', error: refusal });
+      request.respond(refusal);
     }
     return;
   }
@@ -80,7 +81,7 @@ export function onSplitIds(
   }
   peer.pendingSplit = undefined;
   const { keys, requests } = pendingSplit;
-  const reject = (code: string, message: string): void => {
+  const reject = (code: StepRefusalCode, message: string): void => {
     peer.log.info({ code, message }, 'split not carried out');
     for (const request of requests) {
       request.respond({ type: 'rejected', refusal: { code, message } });
@@ -95,13 +96,16 @@ export function onSplitIds(
     return;
   }
   if (pendingSplit.epochVersion !== peer.region.epoch.version) {
-    reject('Overtaken', `region ${peer.regionId} changed while ids were asked for`);
+    reject(
+      'Overtaken',
+      `region ${peer.regionId} went from version ${pendingSplit.epochVersion} to ${peer.region.epoch.version} while ids were asked for`,
+    );
     return;
   }
   const refusal = checkAdmin(peer, 'batch-split');
   if (refusal !== undefined) {
     for (const request of requests) {
-      request.respond({ type: 'refused', error: refusal });
+      request.respond(refusal);
     }
     return;
   }
@@ -116,16 +120,16 @@ export function onSplitIds(
           request.respond({ type: 'ok', regions: outcome.regions });
           break;
         case 'refused':
-          request.respond({ type: 'refused', error: outcome.error });
+          request.respond(outcome);
           break;
         default:
-          request.respond({ type: 'refused', error: messageOnly('the split lost its place in the log') });
+          request.respond(adminRefused('Overtaken', `the split of region ${peer.regionId} lost its place in the log`));
       }
     }
   });
   if (proposal.type === 'refused') {
     for (const request of requests) {
-      request.respond({ type: 'refused', error: proposal.error });
+      request.respond(proposal);
     }
     return;
   }

@@ -7,7 +7,7 @@ import type { AdminRefusal, AdminRequest } from '../msg.ts';
 import { startDestroy } from '../peer/life-cycle.ts';
 import { checkAdmin, proposeBatch } from '../peer/propose.ts';
 import type { RaftPeer } from '../peer/raft-peer.ts';
-import { messageOnly } from '../refusal.ts';
+import { adminRefused } from '../refusal.ts';
 import { changePeers, epochChecks } from './region-change.ts';
 
 const RAFT_TYPES: Readonly<Record<PeerChange['type'], ConfChangeV2['changes'][number]['type']>> = {
@@ -46,7 +46,7 @@ function checkChange(peer: RaftPeer, changes: readonly PeerChange[]): AdminRefus
   if (!isInJointState(region) && node.pendingConfIndex > peer.appliedIndex) {
     return {
       code: 'ConfChangePending',
-      message: `region ${region.id} has a membership change that is not applied yet`,
+      message: `region ${region.id} has a membership change at ${node.pendingConfIndex} and has applied ${peer.appliedIndex}`,
     };
   }
   // After the change a quorum of healthy voters must still exist, or the group would stop.
@@ -70,7 +70,7 @@ function checkChange(peer: RaftPeer, changes: readonly PeerChange[]): AdminRefus
 export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes: readonly PeerChange[]): void {
   const refusal = checkAdmin(peer, 'change-peer');
   if (refusal !== undefined) {
-    request.respond({ type: 'refused', error: refusal });
+    request.respond(refusal);
     return;
   }
   const rejected = checkChange(peer, changes);
@@ -82,7 +82,9 @@ export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes
   const proposedAtMs = peer.ctx.clock.monoMs();
   const result = peer.node.proposeConfChange(toConfChange(peer.region, changes));
   if (result.type !== 'proposed') {
-    request.respond({ type: 'refused', error: messageOnly(`membership change refused: ${result.reason}`) });
+    request.respond(
+      adminRefused('ProposalDropped', `the membership change of region ${peer.regionId} was refused: ${result.reason}`),
+    );
     return;
   }
   peer.epochChecker.proposed('change-peer', epochChecks('change-peer'), result.index, result.term);
@@ -100,10 +102,12 @@ export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes
           request.respond({ type: 'ok', regions: outcome.regions });
           return;
         case 'refused':
-          request.respond({ type: 'refused', error: outcome.error });
+          request.respond(outcome);
           return;
         default:
-          request.respond({ type: 'refused', error: messageOnly('the membership change lost its place in the log') });
+          request.respond(
+            adminRefused('Overtaken', `the membership change of region ${peer.regionId} lost its place in the log`),
+          );
       }
     },
   });

@@ -10,6 +10,7 @@ import { isBeforeEnd, isLeftNeighbour } from '../../base/key-range.ts';
 import type { AdminType, RaftCommand, SplitChild } from '../../codec/command.ts';
 import type { RegionError } from '../../codec/region-error.ts';
 import type { PeerChange } from '../../meta/heartbeat.ts';
+import type { StepRefusalCode } from '../../meta/step-refusal.ts';
 import { isInJointState, type Peer, type PeerRole, type Region } from '../../meta/region.ts';
 import type { AdminRefusal } from '../msg.ts';
 import { epochNotMatch } from '../refusal.ts';
@@ -77,7 +78,7 @@ export interface Refused {
   readonly refusal: AdminRefusal;
 }
 
-const refused = (code: string, message: string): Refused => ({ type: 'refused', refusal: { code, message } });
+const refused = (code: StepRefusalCode, message: string): Refused => ({ type: 'refused', refusal: { code, message } });
 
 // ---------------------------------------------------------------------------------------------------- split
 

@@ -1,10 +1,10 @@
 /** Leader transfer: which target is acceptable, and the request to the core (reference 10, raft-core 11). */
 import type { Peer } from '../../meta/region.ts';
-import type { AdminRequest } from '../msg.ts';
+import type { AdminRefusal, AdminRequest } from '../msg.ts';
 import type { RaftPeer } from '../peer/raft-peer.ts';
-import { messageOnly, notLeader } from '../refusal.ts';
+import { adminRefused, notLeader } from '../refusal.ts';
 
-function refusalFor(peer: RaftPeer, target: Peer): { readonly code: string; readonly message: string } | undefined {
+function refusalFor(peer: RaftPeer, target: Peer): AdminRefusal | undefined {
   const found = peer.region.peers.find((p) => p.id === target.id);
   if (found === undefined) {
     return { code: 'UnknownPeer', message: `peer ${target.id} is not a member of region ${peer.regionId}` };
@@ -54,7 +54,7 @@ export function transferLeader(peer: RaftPeer, request: AdminRequest, target: Pe
   request.respond(
     peer.node.leadTransferee === target.id || !peer.isLeader
       ? { type: 'ok', regions: [peer.region] }
-      : { type: 'refused', error: messageOnly('the transfer was not started') },
+      : adminRefused('TransferNotStarted', `region ${peer.regionId} did not start the transfer to peer ${target.id}`),
   );
 }
 

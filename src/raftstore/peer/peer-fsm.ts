@@ -30,7 +30,7 @@ import { maybeCompactLog } from './log-gc.ts';
 import { addWrite, checkAdmin, proposeAdmin, proposeBatch, retryHeld } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
 import { addRead, sendReadIndex, serveReads } from './read.ts';
-import { reportIfDue } from './report.ts';
+import { noteRefusal, reportIfDue } from './report.ts';
 import { acceptSnapshot, onSnapshotInstalled, onSnapshotPersisted } from './snapshot-accept.ts';
 
 export class PeerFsm {
@@ -167,6 +167,9 @@ export class PeerFsm {
       case 'pd-region':
         onPdRegion(peer, msg.region);
         return;
+      case 'step-refused':
+        noteRefusal(peer, msg.step, msg.refusal);
+        return;
       default:
         unreachable(msg);
     }
@@ -216,7 +219,7 @@ export class PeerFsm {
       case 'half-split': {
         const refusal = checkAdmin(peer, 'batch-split');
         if (refusal !== undefined) {
-          request.respond({ type: 'refused', error: refusal });
+          request.respond(refusal);
           return;
         }
         peer.halfSplitRequests.push(request);
@@ -237,12 +240,8 @@ export class PeerFsm {
         const proposal =
           refusal === undefined
             ? proposeAdmin(peer, { type: 'compact-log', index: body.index, term: body.term }, () => {})
-            : ({ type: 'refused', error: refusal } as const);
-        request.respond(
-          proposal.type === 'proposed'
-            ? { type: 'ok', regions: [peer.region] }
-            : { type: 'refused', error: proposal.error },
-        );
+            : refusal;
+        request.respond(proposal.type === 'proposed' ? { type: 'ok', regions: [peer.region] } : proposal);
         return;
       }
       case 'compute-hash':
@@ -312,7 +311,10 @@ export class PeerFsm {
     for (const request of requests) {
       request.respond({
         type: 'rejected',
-        refusal: { code: 'NothingToSplit', message: `region ${peer.regionId} has fewer than two keys` },
+        refusal: {
+          code: 'NothingToSplit',
+          message: `region ${peer.regionId} has fewer than two keys (${msg.keys} keys, ${msg.sizeBytes} bytes)`,
+        },
       });
     }
   }

@@ -9,6 +9,8 @@ import type { RegionError } from '../../codec/region-error.ts';
 import { epochChecks } from '../operation/region-change.ts';
 import type { EntryOutcome, OpResult, RequestHeader, WriteOutcome, WriteRequest } from '../msg.ts';
 import {
+  type AdminObstacle,
+  adminRefused,
   entryTooLarge,
   epochNotMatch,
   epochNotMatchOf,
@@ -219,35 +221,43 @@ export function proposeBatch(peer: RaftPeer): void {
   });
 }
 
-export type AdminProposal =
-  | { readonly type: 'proposed'; readonly index: number }
-  | { readonly type: 'refused'; readonly error: RegionError };
+export type AdminProposal = { readonly type: 'proposed'; readonly index: number } | AdminObstacle;
 
 /** Common gates of admin commands: leader, initialized, not merging, epoch checker, applied in this term. */
-export function checkAdmin(peer: RaftPeer, type: AdminCommand['type']): RegionError | undefined {
+export function checkAdmin(peer: RaftPeer, type: AdminCommand['type']): AdminObstacle | undefined {
   if (!peer.isActive) {
-    return regionNotFound(peer.regionId);
+    return { type: 'refused', error: regionNotFound(peer.regionId) };
   }
   if (!peer.isLeader) {
-    return notLeader(peer.regionId, peer.leaderPeer());
+    return { type: 'refused', error: notLeader(peer.regionId, peer.leaderPeer()) };
   }
   if (peer.installing.type !== 'none') {
-    return messageOnly(`region ${peer.regionId} is installing a snapshot`);
+    return adminRefused('InstallingSnapshot', `region ${peer.regionId} is installing a snapshot`);
   }
   if (peer.pendingMerge !== undefined && type !== 'rollback-merge') {
-    return mergingMode(peer.regionId);
+    return adminRefused(
+      'Merging',
+      `region ${peer.regionId} is being merged into region ${peer.pendingMerge.target.id}`,
+      mergingMode(peer.regionId),
+    );
   }
   const checks = epochChecks(type);
   const changes = checks.checksVersion || checks.checksConfVer;
   if (changes && !peer.node.appliedInTerm()) {
-    return messageOnly(`the leader of region ${peer.regionId} has not applied an entry of its own term yet`);
+    return adminRefused(
+      'ApplyNotCaughtUp',
+      `the leader of region ${peer.regionId} has applied ${peer.appliedIndex} and no entry of its term ${peer.node.term} yet`,
+    );
   }
   const conflict = peer.epochChecker.conflict(checks, peer.node.term);
   if (conflict !== undefined) {
-    return messageOnly(`${conflict} of region ${peer.regionId} is in flight`);
+    return adminRefused('CommandInFlight', `${conflict} of region ${peer.regionId} is in flight`);
   }
   if (peer.node.leadTransferee !== 0) {
-    return messageOnly(`region ${peer.regionId} is transferring its leadership`);
+    return adminRefused(
+      'LeaderTransferring',
+      `region ${peer.regionId} is transferring its leadership to peer ${peer.node.leadTransferee}`,
+    );
   }
   return undefined;
 }
@@ -260,13 +270,17 @@ export function proposeAdmin(
 ): AdminProposal {
   const data = encodeRaftCommand({ type: 'admin', epoch: peer.region.epoch, command });
   if (data.length > peer.ctx.config.entrySizeMaxBytes) {
-    return { type: 'refused', error: entryTooLarge(peer.regionId, data.length) };
+    return adminRefused(
+      'EntryTooLarge',
+      `${command.type} of region ${peer.regionId} takes ${data.length} bytes, more than the ${peer.ctx.config.entrySizeMaxBytes} of an entry`,
+      entryTooLarge(peer.regionId, data.length),
+    );
   }
   proposeBatch(peer);
   const proposedAtMs = peer.ctx.clock.monoMs();
   const result = peer.node.propose(data);
   if (result.type !== 'proposed') {
-    return { type: 'refused', error: messageOnly(`proposal dropped: ${result.reason}`) };
+    return adminRefused('ProposalDropped', `the proposal of ${command.type} was dropped: ${result.reason}`);
   }
   peer.epochChecker.proposed(command.type, epochChecks(command.type), result.index, result.term);
   peer.proposals.push({ index: result.index, term: result.term, proposedAtMs, complete });

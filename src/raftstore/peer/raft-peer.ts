@@ -10,6 +10,7 @@ import type { MergeState, RaftLocalState, ApplyState } from '../../codec/store-r
 import type { TimerId } from '../../env/clock.ts';
 import type { Logger } from '../../env/log.ts';
 import { findPeer, type Peer, type Region } from '../../meta/region.ts';
+import type { StepRefusal } from '../../meta/step-refusal.ts';
 import { RawNode } from '../../raft/raw-node.ts';
 import type { Message, Role, Snapshot } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
@@ -187,6 +188,10 @@ export class RaftPeer {
   /** The last heartbeat named pending peers. */
   hadPending = false;
   lastPdHeartbeatMs = 0;
+  /** The last step of an operator that was refused and not reported yet. */
+  refusalToReport: StepRefusal | undefined;
+  /** The last one reported, not to report the same again and again. */
+  reportedRefusal: StepRefusal | undefined;
   gcFromIndex: number;
   lastHashIndex = 0;
 

@@ -1,7 +1,9 @@
 /** What a leader tells the placement service about its region. */
 import { term } from '../../base/ids.ts';
 import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
-import type { Peer } from '../../meta/region.ts';
+import { epochsEqual, type Peer } from '../../meta/region.ts';
+import { stepRefusal, type RefusedStep } from '../../meta/step-refusal.ts';
+import type { AdminRefusal } from '../msg.ts';
 import type { RaftPeer } from './raft-peer.ts';
 
 /** Builds the heartbeat and restarts the flow counters. */
@@ -38,6 +40,7 @@ export function regionHeartbeat(peer: RaftPeer): RegionHeartbeat {
     bytesRead: peer.flowBytesRead,
     keysRead: peer.flowKeysRead,
     merging: peer.pendingMerge !== undefined,
+    ...(peer.refusalToReport === undefined ? {} : { refusal: peer.refusalToReport }),
     intervalStartSeconds: wallSeconds - Math.floor((nowMs - peer.lastPdHeartbeatMs) / 1000),
     intervalEndSeconds: wallSeconds,
   };
@@ -47,8 +50,26 @@ export function regionHeartbeat(peer: RaftPeer): RegionHeartbeat {
   peer.flowKeysRead = 0;
   peer.lastPdHeartbeatMs = nowMs;
   peer.pdHeartbeatDue = false;
+  peer.reportedRefusal = peer.refusalToReport ?? peer.reportedRefusal;
+  peer.refusalToReport = undefined;
   peer.hadPending = pending.length > 0;
   return heartbeat;
+}
+
+/** A step of an operator was not carried out here; the leader says so in a report that leaves at once. */
+export function noteRefusal(peer: RaftPeer, step: RefusedStep, refusal: AdminRefusal): void {
+  if (peer.isLeader) {
+    peer.refusalToReport = stepRefusal(step, refusal.code, refusal.message, peer.region.epoch);
+    peer.pdHeartbeatDue = true;
+  }
+}
+
+/** As {@link noteRefusal} for what is tried many times a second: only a new reason is worth a report of its own. */
+export function noteObstacle(peer: RaftPeer, step: RefusedStep, refusal: AdminRefusal): void {
+  const last = peer.refusalToReport ?? peer.reportedRefusal;
+  if (last?.step !== step || last.code !== refusal.code || !epochsEqual(last.epoch, peer.region.epoch)) {
+    noteRefusal(peer, step, refusal);
+  }
 }
 
 /** Reports now if something changed that the placement service waits for, e.g. a pending peer that caught up. */

@@ -40,7 +40,7 @@ import { failEverything } from '../peer/propose.ts';
 import { EMPTY_APPLY_STATE, initialApplyState } from '../peer/peer-storage.ts';
 import { PeerFsm } from '../peer/peer-fsm.ts';
 import { RaftPeer } from '../peer/raft-peer.ts';
-import { epochNotMatch, regionNotFound, serverIsBusy } from '../refusal.ts';
+import { epochNotMatch, refusalOf, regionNotFound, serverIsBusy } from '../refusal.ts';
 import type { SnapshotReceiver } from '../snapshot/receive.ts';
 import { TTL_SWEEP_DEFAULTS, TtlSweeper, type ExpiredKey } from '../worker/ttl-sweep.ts';
 import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
@@ -328,7 +328,7 @@ export class RaftStore implements Router {
     }
   }
 
-  /** A step of an operator from the placement service. Refusals are logged; the service sees by heartbeats what happened. */
+  /** A step of an operator from the placement service. A refusal goes back with the next report of the region's leader. */
   onStep(reply: RegionHeartbeatReply): void {
     const { step, regionId, epoch } = reply;
     let body: AdminRequestBody;
@@ -355,11 +355,14 @@ export class RaftStore implements Router {
       body,
       respond: (outcome) => {
         if (outcome.type !== 'ok') {
-          const reason = outcome.type === 'rejected' ? outcome.refusal : { code: outcome.error.type, message: '' };
+          const refusal = refusalOf(outcome);
           this.#ctx.log.info(
-            { region: regionId, step: step.type, code: reason.code, why: reason.message },
+            { region: regionId, step: step.type, code: refusal.code, why: refusal.message },
             'operator step refused',
           );
+          if (this.#peers.has(regionId)) {
+            this.toPeer(regionId, { type: 'step-refused', step: step.type, refusal });
+          }
         }
       },
     });

@@ -9,6 +9,7 @@ import {
   RegionFilter as WireFilter,
   type RequestHeader,
   SplitPolicy,
+  type StepRefusal as WireStepRefusal,
   StoreTarget as WireTarget,
   type SubmitOperatorResponse,
   type Switch,
@@ -28,6 +29,7 @@ import {
   problemToWire,
   refusalToWire,
   regionToWire,
+  stepRefusalToWire,
   stepsToWire,
   storeToWire,
   storesSummary,
@@ -437,8 +439,17 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
           plan?.type === 'ok' && plan.value.operator !== undefined
             ? stepsToWire(plan.value.operator, cluster.config)
             : [],
+        lastRefusal: lastRefusalOfMerge(placement, source, target),
       };
     });
+}
+
+/** Of the running attempt, else of the latest one that is remembered. */
+function lastRefusalOfMerge(placement: Placement, source: RegionId, target: RegionId): WireStepRefusal | undefined {
+  const attempt = [...placement.controller.running(), ...placement.controller.history()].find(
+    (operator) => operator.isMergeSource && operator.regionId === source && operator.related?.regionId === target,
+  );
+  return attempt?.lastRefusal === undefined ? undefined : stepRefusalToWire(attempt.lastRefusal);
 }
 
 function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void {

@@ -12,6 +12,7 @@ import {
   type Refusal as WireRefusal,
   type Region as WireRegion,
   type Step as WireStep,
+  type StepRefusal as WireStepRefusal,
   StepState,
   type Store as WireStore,
   StoreState,
@@ -25,7 +26,7 @@ import { type StoreInfo, livenessOf } from '../../pd/cluster/store-info.ts';
 import type { PlacementConfig } from '../../pd/defaults.ts';
 import type { Placement } from '../../pd/placement.ts';
 import type { Check } from '../../pd/schedule/checker/merge-checks.ts';
-import type { Operator, Priority } from '../../pd/schedule/operator/operator.ts';
+import type { Operator, OperatorRefusal, Priority } from '../../pd/schedule/operator/operator.ts';
 import {
   type ProgressState,
   type StepProgress,
@@ -230,6 +231,18 @@ const stepToWire = (step: StepProgress): WireStep => ({
 export const stepsToWire = (operator: Operator, config: PlacementConfig): WireStep[] =>
   stepProgress(operator, config).map(stepToWire);
 
+export const stepRefusalToWire = (refusal: OperatorRefusal): WireStepRefusal => ({
+  code: refusal.code,
+  message: refusal.message,
+  hint: refusal.hint,
+  storeId: refusal.storeId,
+  regionId: refusal.regionId,
+  unixMs: wallMs(refusal.wallMs),
+  count: refusal.count,
+  lasting: refusal.outlook === 'lasting',
+  step: refusal.step,
+});
+
 /** A planned operator that was not started is shown with id 0. */
 export function operatorToWire(operator: Operator, config: PlacementConfig, planned = false): WireOperator {
   return {
@@ -262,5 +275,6 @@ export function operatorToWire(operator: Operator, config: PlacementConfig, plan
     isMergeSource: operator.isMergeSource,
     isMergeTarget: operator.isMergeTarget,
     note: operator.note,
+    lastRefusal: operator.lastRefusal === undefined ? undefined : stepRefusalToWire(operator.lastRefusal),
   };
 }

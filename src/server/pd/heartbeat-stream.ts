@@ -3,7 +3,7 @@ import type { StoreId } from '../../base/ids.ts';
 import { toStoreId } from '../../codec/meta-wire.ts';
 import { fromWireReport, toWireReply } from '../../codec/pd-wire.ts';
 import { RpcStatus, type ServerCall } from '../../env/net.ts';
-import { ErrorType, type RegionHeartbeatRequest, type RegionHeartbeatResponse } from '../../gen/pdpb.ts';
+import { ErrorType, type RegionHeartbeatResponse } from '../../gen/pdpb.ts';
 import type { RegionReport } from '../../gen/braid/placement/v1/placement.ts';
 import type { TypedStream } from '../../rpc/call.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
@@ -16,10 +16,10 @@ const STREAM_BUFFER_MAX_BYTES = 1024 * 1024;
 
 export function addHeartbeatStreams(builder: ServiceBuilder, context: ServiceContext): void {
   builder.stream(pdMethods.regionHeartbeat, (stream, call) =>
-    serve(context, stream, call, (request) => [request, false]),
+    serve(context, stream, call, (heartbeat) => ({ heartbeat, merging: false, refusal: undefined })),
   );
   builder.stream(placementMethods.regionReports, (stream, call) =>
-    serve(context, stream, call, (report: RegionReport) => [report.heartbeat, report.merging]),
+    serve(context, stream, call, (report: RegionReport) => report),
   );
 }
 
@@ -27,7 +27,7 @@ function serve<In>(
   context: ServiceContext,
   stream: TypedStream<RegionHeartbeatResponse, In>,
   call: ServerCall,
-  open: (message: In) => readonly [RegionHeartbeatRequest | undefined, boolean],
+  open: (message: In) => RegionReport,
 ): void {
   let bound: { readonly store: StoreId; readonly unbind: () => void } | undefined;
   const bind = (store: StoreId): void => {
@@ -48,7 +48,8 @@ function serve<In>(
   };
   stream.onMessage = (message) => {
     try {
-      const [request, merging] = open(message);
+      const wire = open(message);
+      const request = wire.heartbeat;
       if (request === undefined) {
         throw new Error('a region report needs a heartbeat');
       }
@@ -56,7 +57,7 @@ function serve<In>(
       if (request.leader !== undefined && request.leader.storeId !== 0) {
         bind(toStoreId(request.leader.storeId));
       }
-      const error = report(context, request, merging);
+      const error = report(context, wire);
       if (error !== undefined) {
         stream.send({ header: context.errorHeader(error.type, error.message), regionId: request.region?.id ?? 0 });
       }
@@ -77,19 +78,18 @@ function serve<In>(
 /** Stale reports are normal and get no answer; malformed ones are told so. */
 function report(
   context: ServiceContext,
-  request: RegionHeartbeatRequest,
-  merging: boolean,
+  wire: RegionReport,
 ): { readonly type: ErrorType; readonly message: string } | undefined {
   if (!context.node.isBootstrapped) {
     return { type: ErrorType.NOT_BOOTSTRAPPED, message: 'the cluster is not bootstrapped' };
   }
-  const verdict = context.node.onRegionHeartbeat(fromWireReport({ heartbeat: request, merging }));
+  const verdict = context.node.onRegionHeartbeat(fromWireReport(wire));
   switch (verdict.type) {
     case 'accepted':
       return undefined;
     case 'stale':
       context.log.debug(
-        { regionId: request.region?.id, reason: verdict.reason },
+        { regionId: wire.heartbeat?.region?.id, reason: verdict.reason },
         'an outdated region report was dropped',
       );
       return undefined;

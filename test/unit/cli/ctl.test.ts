@@ -118,6 +118,7 @@ const operator = (status: 2 | 3 | 4 | 7, phases: readonly ReturnType<typeof phas
   isMergeSource: true,
   isMergeTarget: false,
   note: '',
+  lastRefusal: undefined,
 });
 
 const RUNNING = operator(2, [phase('align', 2), phase('prepare', 1), phase('catch-up', 0), phase('commit', 0)]);

@@ -51,6 +51,7 @@ const operator = (more: Partial<WireOperator> = {}): WireOperator => ({
   isMergeSource: false,
   isMergeTarget: false,
   note: '',
+  lastRefusal: undefined,
   ...more,
 });
 

@@ -10,6 +10,7 @@ import type { Clock } from '../../../env/clock.ts';
 import type { Rng } from '../../../env/rng.ts';
 import type { RegionHeartbeatReply, RegionStep } from '../../../meta/heartbeat.ts';
 import { epochsEqual } from '../../../meta/region.ts';
+import type { StepRefusal } from '../../../meta/step-refusal.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import type { PlacementConfig } from '../../defaults.ts';
@@ -33,6 +34,8 @@ export interface ControllerOptions {
   readonly rng: Rng;
   /** Called once for every operator that ended. */
   readonly onEnd: (operator: Operator) => void;
+  /** A store refused a step of the operator for a new reason, see `lastRefusal`. */
+  readonly onRefused: (operator: Operator) => void;
 }
 
 /** Waiting operators looked at per promotion round. */
@@ -49,6 +52,7 @@ export class OperatorController {
   readonly #config: PlacementConfig;
   readonly #clock: ControllerOptions['clock'];
   readonly #onEnd: (operator: Operator) => void;
+  readonly #onRefused: (operator: Operator) => void;
   readonly #limits: StoreLimits;
   readonly #waiting: WaitingQueue;
   readonly #running = new Map<RegionId, Operator>();
@@ -63,6 +67,7 @@ export class OperatorController {
     this.#config = options.cluster.config;
     this.#clock = options.clock;
     this.#onEnd = options.onEnd;
+    this.#onRefused = options.onRefused;
     this.#limits = new StoreLimits(this.#config.storeLimitPerMinute);
     this.#waiting = new WaitingQueue(options.rng);
     this.#view = {
@@ -173,6 +178,45 @@ export class OperatorController {
     const operator = this.#running.get(info.region.id);
     if (operator !== undefined) {
       this.#dispatch(operator, info);
+    }
+  }
+
+  /**
+   * The region's leader refused a step since its report before. A passing reason is kept for people and the step sent
+   * again; a lasting one ends the operator, provided the region still is as it was when the store refused.
+   */
+  onRefusal(info: RegionInfo, refusal: StepRefusal): void {
+    const operator = this.#running.get(info.region.id);
+    const subject = refusal.step === 'commit-merge' ? operator?.related : operator;
+    if (operator === undefined || subject === undefined || info.leader === undefined) {
+      return;
+    }
+    const step = subject.currentStep;
+    const times = subject.stepTimes[subject.currentIndex];
+    if (step === undefined || times === undefined || times.sends === 0 || !isRefusalOf(refusal, step)) {
+      return;
+    }
+    const before = subject.lastRefusal;
+    const repeats = before?.code === refusal.code && before.step === refusal.step;
+    const { storeId } = info.leader;
+    subject.lastRefusal = {
+      ...refusal,
+      regionId: info.region.id,
+      storeId,
+      wallMs: this.#clock.wallMs(),
+      count: repeats ? before.count + 1 : 1,
+    };
+    times.detail = `store ${storeId} refused (${refusal.code}): ${refusal.message}`;
+    if (!repeats) {
+      this.#onRefused(subject);
+    }
+    const isPlan = epochsEqual(refusal.epoch, info.region.epoch) && refusal.step !== 'commit-merge';
+    if (refusal.outlook === 'lasting' && isPlan && subject.mergeProgress.type !== 'prepared') {
+      this.#endGroup(subject, 'canceled', {
+        code: 'StoreRefused',
+        text: `store ${storeId} refused (${refusal.code}): ${refusal.message}`,
+        hint: refusal.hint,
+      });
     }
   }
 
@@ -430,7 +474,7 @@ export class OperatorController {
       return;
     }
     const command = commandOf(step, info);
-    times.detail = detailOf(step, info, command);
+    times.detail = detailOf(operator, step, info, command);
     if (command !== undefined && this.#send(info, command)) {
       times.sends++;
     }
@@ -631,16 +675,42 @@ export class OperatorController {
   }
 }
 
+/** Whether the refused command is the one of this step. */
+function isRefusalOf(refusal: StepRefusal, step: Step): boolean {
+  switch (step.type) {
+    case 'add-learner':
+    case 'promote-learner':
+    case 'remove-peer':
+    case 'enter-joint':
+    case 'leave-joint':
+      return refusal.step === 'change-peer' || refusal.step === 'change-peer-joint';
+    case 'transfer-leader':
+      return refusal.step === 'transfer-leader';
+    case 'split-region':
+      return refusal.step === 'split';
+    case 'merge-region':
+      return refusal.step === 'merge' || refusal.step === 'commit-merge';
+    case 'merge-region-passive':
+      return false;
+  }
+}
+
 function partnerReason(reason: EndReason): EndReason {
   return { code: RELATED.code, text: `${RELATED.text}: ${reason.text}`, hint: reason.hint };
 }
 
-function detailOf(step: Step, info: RegionInfo, command: RegionStep | undefined): string {
+function detailOf(operator: Operator, step: Step, info: RegionInfo, command: RegionStep | undefined): string {
   if (info.leader === undefined) {
     return `waiting for a leader of region ${info.region.id}`;
   }
   if (step.type === 'add-learner' && command === undefined) {
     return `snapshot or log on its way to store ${step.storeId}`;
   }
-  return command === undefined ? '' : `sent to store ${info.leader.storeId}`;
+  if (command === undefined) {
+    return '';
+  }
+  const { lastRefusal } = operator;
+  return lastRefusal !== undefined && isRefusalOf(lastRefusal, step)
+    ? `sent again; store ${lastRefusal.storeId} refused (${lastRefusal.code}): ${lastRefusal.message}`
+    : `sent to store ${info.leader.storeId}`;
 }

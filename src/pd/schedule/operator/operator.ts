@@ -3,8 +3,9 @@
  * admission or sending. It advances only on what a leader's report shows.
  */
 import { assert } from '../../../base/assert.ts';
-import type { RegionId } from '../../../base/ids.ts';
+import type { RegionId, StoreId } from '../../../base/ids.ts';
 import type { RegionEpoch } from '../../../meta/region.ts';
+import type { StepRefusal } from '../../../meta/step-refusal.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import type { PlacementConfig } from '../../defaults.ts';
 import { type EndReason, type EndStatus, type OperatorStatus, isEnd, mayBecome } from './status.ts';
@@ -56,6 +57,16 @@ export type MergeProgress =
   | { readonly type: 'committed'; readonly preparedWallMs: number; readonly wallMs: number }
   | { readonly type: 'rolled-back'; readonly preparedWallMs: number; readonly wallMs: number };
 
+/** The last thing a store would not do for an operator. */
+export interface OperatorRefusal extends StepRefusal {
+  readonly regionId: RegionId;
+  readonly storeId: StoreId;
+  /** Of the latest one. */
+  readonly wallMs: number;
+  /** Refusals with the same word in a row. */
+  readonly count: number;
+}
+
 export class Operator {
   readonly id: number;
   readonly regionId: RegionId;
@@ -73,6 +84,7 @@ export class Operator {
   /** The other half of a merge. */
   related: Operator | undefined;
   mergeProgress: MergeProgress = { type: 'aligning' };
+  lastRefusal: OperatorRefusal | undefined;
   readonly stepTimes: readonly StepTimes[];
   #status: OperatorStatus = 'created';
   #reason: EndReason | undefined;

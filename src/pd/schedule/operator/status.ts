@@ -34,6 +34,7 @@ export const END_REASON_CODES = [
   'Replaced',
   'StoreLimit',
   'NotAdmitted',
+  'StoreRefused',
 ] as const;
 
 export type EndReasonCode = (typeof END_REASON_CODES)[number];

@@ -9,11 +9,13 @@ import type { MergeResultKind } from '../../msg.ts';
 import { startDestroy } from '../../peer/life-cycle.ts';
 import { checkAdmin, proposeAdmin } from '../../peer/propose.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
+import { noteObstacle } from '../../peer/report.ts';
+import { refusalOf } from '../../refusal.ts';
 import { checkJoinable } from './prepare.ts';
 
 /**
- * A source peer on this store offers its merge. Everything that stands in the way is silent: the source tries again at
- * its next look, and finds a changed epoch by itself. Duplicates are harmless: the first to apply changes the version,
+ * A source peer on this store offers its merge. What stands in the way is told the placement service only: the source
+ * tries again at its next look, and finds a changed epoch by itself. Duplicates are harmless: the first to apply changes the version,
  * the others fail their epoch check.
  */
 export function proposeCommitMerge(
@@ -28,15 +30,20 @@ export function proposeCommitMerge(
   const joinable = checkJoinable(command.source, peer.region);
   if (joinable !== undefined) {
     peer.log.warn({ source: command.source.id, code: joinable.code }, 'CommitMerge refused');
+    noteObstacle(peer, 'commit-merge', joinable);
     return;
   }
   const refusal = checkAdmin(peer, 'commit-merge');
   if (refusal !== undefined) {
-    peer.log.debug({ source: command.source.id, refusal: refusal.type }, 'CommitMerge cannot be proposed now');
+    const reason = refusalOf(refusal);
+    peer.log.debug({ source: command.source.id, code: reason.code }, 'CommitMerge cannot be proposed now');
+    noteObstacle(peer, 'commit-merge', reason);
     return;
   }
   const proposal = proposeAdmin(peer, command, () => {});
-  if (proposal.type === 'proposed') {
+  if (proposal.type === 'refused') {
+    noteObstacle(peer, 'commit-merge', refusalOf(proposal));
+  } else {
     peer.log.info(
       { source: command.source.id, carried: command.entries.length, index: proposal.index },
       'proposed CommitMerge',

@@ -6,16 +6,22 @@ export function minProgress(peer: RaftPeer): {
   readonly matched: number;
   readonly committed: number;
   readonly inSnapshot: number | undefined;
+  /** The peer with the smallest acknowledged position; its own id for a lone leader. */
+  readonly slowest: number;
 } {
   let matched = Number.MAX_SAFE_INTEGER;
   let committed = Number.MAX_SAFE_INTEGER;
   let inSnapshot: number | undefined;
+  let slowest = peer.peer.id as number;
   for (const view of peer.node.progress()) {
-    matched = Math.min(matched, view.match);
+    if (view.match < matched) {
+      matched = view.match;
+      slowest = view.id;
+    }
     committed = Math.min(committed, view.id === peer.peer.id ? peer.node.committed : view.committed);
     if (view.state === 'snapshot') {
       inSnapshot = view.id;
     }
   }
-  return { matched, committed, inSnapshot };
+  return { matched, committed, inSnapshot, slowest };
 }

@@ -1,5 +1,6 @@
 /**
- * PrepareMerge on the source: the checks before it is proposed (reference 4.2, P1 to P10; each has its own refusal code)
+ * PrepareMerge on the source: the checks before it is proposed (reference 4.2, P1 to P10; each has its own refusal code.
+ * P11 does not arise: nothing of a region lives outside its log)
  * and what the peer FSM does once it is applied (4.4).
  *
  * ```text
@@ -15,10 +16,12 @@ import {
   areSiblings,
   findPeerOnStore,
   formatRegion,
+  isEpochStale,
   isInJointState,
   regionsEqual,
   type Region,
 } from '../../../meta/region.ts';
+import type { StepRefusalCode } from '../../../meta/step-refusal.ts';
 import { EntryType, type Entry } from '../../../raft/types.ts';
 import type { AdminRefusal, AdminRequest } from '../../msg.ts';
 import { entrySizeBytes } from '../../peer/peer-storage.ts';
@@ -32,7 +35,7 @@ type Check =
   | { readonly type: 'ok'; readonly minIndex: number }
   | { readonly type: 'refused'; readonly refusal: AdminRefusal };
 
-const refuse = (code: string, message: string): Check => ({ type: 'refused', refusal: { code, message } });
+const refuse = (code: StepRefusalCode, message: string): Check => ({ type: 'refused', refusal: { code, message } });
 
 /** Entries that may stand between the slowest replica and PrepareMerge without making catch-up ambiguous (P9). */
 function isHarmless(entry: Entry): boolean {
@@ -44,6 +47,21 @@ function isHarmless(entry: Entry): boolean {
   }
   const command = decodeRaftCommand(entry.data);
   return command.type === 'write' || command.command.type === 'compute-hash' || command.command.type === 'verify-hash';
+}
+
+/** The fellow peer that was not heard from for the longest time. */
+function longestSilence(
+  peer: RaftPeer,
+): { readonly id: number; readonly storeId: number; readonly silentMs: number } | undefined {
+  const nowMs = peer.ctx.clock.monoMs();
+  let longest: { readonly id: number; readonly storeId: number; readonly silentMs: number } | undefined;
+  for (const { id, storeId } of peer.region.peers) {
+    const silentMs = id === peer.peer.id ? 0 : nowMs - (peer.lastHeardMs.get(id) ?? nowMs);
+    if (longest === undefined || silentMs > longest.silentMs) {
+      longest = { id, storeId, silentMs };
+    }
+  }
+  return longest;
 }
 
 /** Whether two regions may be joined at all: different, adjacent, same stores with the same roles (P3, P4). */
@@ -78,8 +96,10 @@ export function checkJoinable(source: Region, target: Region): AdminRefusal | un
 function checkPrepare(peer: RaftPeer, target: Region): Check {
   const { region, node, ctx } = peer;
   const { config } = ctx;
-  if (isInJointState(region) || isInJointState(target)) {
-    return refuse('JointState', `region ${region.id} or ${target.id} is between two memberships`);
+  for (const each of [region, target]) {
+    if (isInJointState(each)) {
+      return refuse('JointState', `region ${each.id} is between two memberships: ${formatRegion(each)}`);
+    }
   }
   const joinable = checkJoinable(region, target);
   if (joinable !== undefined) {
@@ -90,29 +110,38 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
     return refuse('TargetNotHere', `target region ${target.id} is not on store ${ctx.storeId}`);
   }
   if (!regionsEqual(local, target)) {
+    // Older here: this store is slow, and will be told. Newer, or another region altogether: the plan is out of date.
+    const isBehind = isEpochStale(local.epoch, target.epoch) && !isEpochStale(target.epoch, local.epoch);
     return refuse(
-      'TargetChanged',
-      `target region ${target.id} is ${formatRegion(local)} here, not ${formatRegion(target)}`,
+      isBehind ? 'TargetBehind' : 'TargetChanged',
+      `target region ${target.id} is ${formatRegion(local)} on store ${ctx.storeId}, not ${formatRegion(target)}`,
     );
   }
-  const { matched, committed, inSnapshot } = minProgress(peer);
+  const down = longestSilence(peer);
+  if (down !== undefined && down.silentMs >= config.maxPeerDownMs) {
+    return refuse(
+      'PeerDown',
+      `peer ${down.id} of region ${region.id} on store ${down.storeId} was not heard for ${Math.floor(down.silentMs / 1000)} s`,
+    );
+  }
+  const { matched, committed, inSnapshot, slowest } = minProgress(peer);
   if (inSnapshot !== undefined) {
     return refuse('PeerNeedsSnapshot', `peer ${inSnapshot} of region ${region.id} is waiting for a snapshot`);
   }
   if (matched === 0 || committed === 0) {
-    return refuse('PeerUnknown', `a peer of region ${region.id} has not reported its log position yet`);
+    return refuse('PeerUnknown', `peer ${slowest} of region ${region.id} has not reported its log position yet`);
   }
   const { lastIndex } = node;
   if (lastIndex - matched > config.mergeMaxLogGap || lastIndex - committed > 2 * config.mergeMaxLogGap) {
     return refuse(
       'LogGapTooLarge',
-      `the slowest peer of region ${region.id} is at ${matched} (committed ${committed}) of ${lastIndex}; at most ${config.mergeMaxLogGap} entries may be missing`,
+      `peer ${slowest} of region ${region.id} is at ${matched} (committed ${committed}) of ${lastIndex}; at most ${config.mergeMaxLogGap} entries may be missing`,
     );
   }
   if (matched < peer.lastSentSnapshotIndex) {
     return refuse(
       'PeerBehindSnapshot',
-      `a peer of region ${region.id} has acknowledged ${matched}, below ${peer.lastSentSnapshotIndex} where a snapshot may have started it`,
+      `peer ${slowest} of region ${region.id} has acknowledged ${matched}, below ${peer.lastSentSnapshotIndex} where a snapshot may have started it`,
     );
   }
   const low = Math.min(matched, committed) + 1;
@@ -136,8 +165,8 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
   }
   if (carriedBytes > config.entrySizeMaxBytes * 0.9) {
     return refuse(
-      'LogGapTooLarge',
-      `the entries some peer may lack are ${carriedBytes} bytes, more than one entry may carry`,
+      'EntriesTooLarge',
+      `the entries that peer ${slowest} of region ${region.id} may lack are ${carriedBytes} bytes, more than 90 % of the ${config.entrySizeMaxBytes} of an entry`,
     );
   }
   // Not raised to the commit index: a leader may have committed what its own disk does not hold yet.
@@ -148,7 +177,7 @@ function checkPrepare(peer: RaftPeer, target: Region): Check {
 export function proposePrepareMerge(peer: RaftPeer, request: AdminRequest, target: Region): void {
   const refusal = checkAdmin(peer, 'prepare-merge');
   if (refusal !== undefined) {
-    request.respond({ type: 'refused', error: refusal });
+    request.respond(refusal);
     return;
   }
   const check = checkPrepare(peer, target);
@@ -164,7 +193,7 @@ export function proposePrepareMerge(peer: RaftPeer, request: AdminRequest, targe
         request.respond({ type: 'ok', regions: outcome.regions });
         return;
       case 'refused':
-        request.respond({ type: 'refused', error: outcome.error });
+        request.respond(outcome);
         return;
       default:
         request.respond({
@@ -174,7 +203,7 @@ export function proposePrepareMerge(peer: RaftPeer, request: AdminRequest, targe
     }
   });
   if (proposal.type === 'refused') {
-    request.respond({ type: 'refused', error: proposal.error });
+    request.respond(proposal);
     return;
   }
   peer.log.info({ target: target.id, minIndex: check.minIndex, index: proposal.index }, 'proposed PrepareMerge');

@@ -6,6 +6,7 @@ import { assert } from '../../../base/assert.ts';
 import type { Entry } from '../../../raft/types.ts';
 import { findPeerOnStore, type Region } from '../../../meta/region.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
+import { noteObstacle } from '../../peer/report.ts';
 import { voteForRollback } from './rollback.ts';
 import { minProgress } from './min-progress.ts';
 import { validateTarget } from './validate-target.ts';
@@ -32,9 +33,11 @@ export function checkMerge(peer: RaftPeer): void {
   switch (verdict.type) {
     case 'wait':
       peer.log.debug({ reason: verdict.reason }, 'merge waits');
+      noteObstacle(peer, 'merge', { code: 'TargetBehind', message: verdict.reason });
       return;
     case 'impossible':
       peer.log.info({ reason: verdict.reason }, 'merge cannot succeed any more');
+      noteObstacle(peer, 'merge', { code: 'TargetChanged', message: verdict.reason });
       voteForRollback(peer);
       return;
     case 'go':

@@ -531,6 +531,27 @@ export interface Operator {
   isMergeTarget: boolean;
   /** Given by the one who asked. */
   note: string;
+  /** The last step that a store refused; absent when none was. */
+  lastRefusal?: StepRefusal | undefined;
+}
+
+/** A store did not carry out a step; nothing was changed by it. */
+export interface StepRefusal {
+  /** Stable word such as `LogGapTooLarge`, listed in docs/placement.md. */
+  code: string;
+  message: string;
+  /** What to do next. */
+  hint: string;
+  storeId: number;
+  regionId: number;
+  /** Of the latest one. */
+  unixMs: number;
+  /** Refusals with this word, one after the other. */
+  count: number;
+  /** The operator cannot succeed any more and was ended; otherwise the step is sent again. */
+  lasting: boolean;
+  /** Kind of step, e.g. `merge`, `commit-merge`, `split`. */
+  step: string;
 }
 
 export interface Step {
@@ -629,6 +650,8 @@ export interface ExplainMergeResponse {
   checks: Check[];
   /** The steps the merge would take. */
   steps: Step[];
+  /** What a store refused of the latest attempt to merge these two; absent when nothing was. */
+  lastRefusal?: StepRefusal | undefined;
 }
 
 export interface Check {
@@ -4401,6 +4424,7 @@ function createBaseOperator(): Operator {
     isMergeSource: false,
     isMergeTarget: false,
     note: "",
+    lastRefusal: undefined,
   };
 }
 
@@ -4474,6 +4498,9 @@ export const Operator: MessageFns<Operator> = {
     }
     if (message.note !== "") {
       writer.uint32(186).string(message.note);
+    }
+    if (message.lastRefusal !== undefined) {
+      StepRefusal.encode(message.lastRefusal, writer.uint32(194).fork()).join();
     }
     return writer;
   },
@@ -4675,6 +4702,14 @@ export const Operator: MessageFns<Operator> = {
             message.note = reader.string();
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.lastRefusal = StepRefusal.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4717,6 +4752,160 @@ export const Operator: MessageFns<Operator> = {
     message.isMergeSource = object.isMergeSource ?? false;
     message.isMergeTarget = object.isMergeTarget ?? false;
     message.note = object.note ?? "";
+    message.lastRefusal = (object.lastRefusal !== undefined && object.lastRefusal !== null)
+      ? StepRefusal.fromPartial(object.lastRefusal)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStepRefusal(): StepRefusal {
+  return { code: "", message: "", hint: "", storeId: 0, regionId: 0, unixMs: 0, count: 0, lasting: false, step: "" };
+}
+
+export const StepRefusal: MessageFns<StepRefusal> = {
+  encode(message: StepRefusal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.code !== "") {
+      writer.uint32(10).string(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    if (message.hint !== "") {
+      writer.uint32(26).string(message.hint);
+    }
+    if (message.storeId !== 0) {
+      writer.uint32(32).uint64(message.storeId);
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(40).uint64(message.regionId);
+    }
+    if (message.unixMs !== 0) {
+      writer.uint32(48).uint64(message.unixMs);
+    }
+    if (message.count !== 0) {
+      writer.uint32(56).uint32(message.count);
+    }
+    if (message.lasting !== false) {
+      writer.uint32(64).bool(message.lasting);
+    }
+    if (message.step !== "") {
+      writer.uint32(74).string(message.step);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StepRefusal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStepRefusal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hint = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.storeId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.unixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.lasting = reader.bool();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.step = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StepRefusal>): StepRefusal {
+    return StepRefusal.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StepRefusal>): StepRefusal {
+    const message = createBaseStepRefusal();
+    message.code = object.code ?? "";
+    message.message = object.message ?? "";
+    message.hint = object.hint ?? "";
+    message.storeId = object.storeId ?? 0;
+    message.regionId = object.regionId ?? 0;
+    message.unixMs = object.unixMs ?? 0;
+    message.count = object.count ?? 0;
+    message.lasting = object.lasting ?? false;
+    message.step = object.step ?? "";
     return message;
   },
 };
@@ -5665,7 +5854,7 @@ export const ExplainMergeRequest: MessageFns<ExplainMergeRequest> = {
 };
 
 function createBaseExplainMergeResponse(): ExplainMergeResponse {
-  return { allowed: false, checks: [], steps: [] };
+  return { allowed: false, checks: [], steps: [], lastRefusal: undefined };
 }
 
 export const ExplainMergeResponse: MessageFns<ExplainMergeResponse> = {
@@ -5678,6 +5867,9 @@ export const ExplainMergeResponse: MessageFns<ExplainMergeResponse> = {
     }
     for (const v of message.steps) {
       Step.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.lastRefusal !== undefined) {
+      StepRefusal.encode(message.lastRefusal, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -5719,6 +5911,14 @@ export const ExplainMergeResponse: MessageFns<ExplainMergeResponse> = {
             message.steps.push(Step.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.lastRefusal = StepRefusal.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5739,6 +5939,9 @@ export const ExplainMergeResponse: MessageFns<ExplainMergeResponse> = {
     message.allowed = object.allowed ?? false;
     message.checks = object.checks?.map((e) => Check.fromPartial(e)) || [];
     message.steps = object.steps?.map((e) => Step.fromPartial(e)) || [];
+    message.lastRefusal = (object.lastRefusal !== undefined && object.lastRefusal !== null)
+      ? StepRefusal.fromPartial(object.lastRefusal)
+      : undefined;
     return message;
   },
 };

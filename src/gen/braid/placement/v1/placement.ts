@@ -2,6 +2,7 @@
 // source: braid/placement/v1/placement.proto
 
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { RegionEpoch } from "../../../metapb.ts";
 import { RegionHeartbeatRequest, RegionHeartbeatResponse } from "../../../pdpb.ts";
 
 export const protobufPackage = "braid.placement.v1";
@@ -16,10 +17,28 @@ export interface RegionReport {
     | undefined;
   /** PrepareMerge was applied on the reporting store and the merge is neither committed nor rolled back. */
   merging: boolean;
+  /** The last step of an operator that the store refused since its report before; absent when there was none. */
+  refusal?: StepRefusal | undefined;
+}
+
+/** A step that was not carried out; nothing was changed. */
+export interface StepRefusal {
+  /** `change-peer`, `change-peer-joint`, `transfer-leader`, `merge`, `commit-merge` (the target's part) or `split`. */
+  step: string;
+  /** Stable word such as `LogGapTooLarge`, listed in docs/placement.md. */
+  code: string;
+  /** What stands in the way, with the numbers that matter. */
+  message: string;
+  /** What to do next. */
+  hint: string;
+  /** The same step is refused again as long as the region keeps its epoch. */
+  lasting: boolean;
+  /** The region's epoch when the store refused. */
+  epoch?: RegionEpoch | undefined;
 }
 
 function createBaseRegionReport(): RegionReport {
-  return { heartbeat: undefined, merging: false };
+  return { heartbeat: undefined, merging: false, refusal: undefined };
 }
 
 export const RegionReport: MessageFns<RegionReport> = {
@@ -29,6 +48,9 @@ export const RegionReport: MessageFns<RegionReport> = {
     }
     if (message.merging !== false) {
       writer.uint32(16).bool(message.merging);
+    }
+    if (message.refusal !== undefined) {
+      StepRefusal.encode(message.refusal, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -62,6 +84,14 @@ export const RegionReport: MessageFns<RegionReport> = {
             message.merging = reader.bool();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.refusal = StepRefusal.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -83,6 +113,126 @@ export const RegionReport: MessageFns<RegionReport> = {
       ? RegionHeartbeatRequest.fromPartial(object.heartbeat)
       : undefined;
     message.merging = object.merging ?? false;
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? StepRefusal.fromPartial(object.refusal)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStepRefusal(): StepRefusal {
+  return { step: "", code: "", message: "", hint: "", lasting: false, epoch: undefined };
+}
+
+export const StepRefusal: MessageFns<StepRefusal> = {
+  encode(message: StepRefusal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.step !== "") {
+      writer.uint32(10).string(message.step);
+    }
+    if (message.code !== "") {
+      writer.uint32(18).string(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(26).string(message.message);
+    }
+    if (message.hint !== "") {
+      writer.uint32(34).string(message.hint);
+    }
+    if (message.lasting !== false) {
+      writer.uint32(40).bool(message.lasting);
+    }
+    if (message.epoch !== undefined) {
+      RegionEpoch.encode(message.epoch, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StepRefusal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStepRefusal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.step = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.hint = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.lasting = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.epoch = RegionEpoch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StepRefusal>): StepRefusal {
+    return StepRefusal.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StepRefusal>): StepRefusal {
+    const message = createBaseStepRefusal();
+    message.step = object.step ?? "";
+    message.code = object.code ?? "";
+    message.message = object.message ?? "";
+    message.hint = object.hint ?? "";
+    message.lasting = object.lasting ?? false;
+    message.epoch = (object.epoch !== undefined && object.epoch !== null)
+      ? RegionEpoch.fromPartial(object.epoch)
+      : undefined;
     return message;
   },
 };

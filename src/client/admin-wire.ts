@@ -250,6 +250,9 @@ export interface OperatorInfo {
   readonly lastRefusal: StepRefusal | undefined;
 }
 
+/** Every word with which a store refuses a step. */
+export { STEP_REFUSALS } from '../meta/step-refusal.ts';
+
 /** A step of an operator that a store refused; it changed nothing. */
 export interface StepRefusal {
   /** Stable word such as `LogGapTooLarge`. */

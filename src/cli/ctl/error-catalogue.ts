@@ -3,7 +3,7 @@
  * placement service's refusals are explained by the refusal itself and in docs/placement.md; those of stores that do not
  * carry out a step are here as well.
  */
-import { STEP_REFUSALS } from '../../meta/step-refusal.ts';
+import { STEP_REFUSALS } from '../../client/admin-wire.ts';
 
 export interface ErrorCodeEntry {
   readonly code: string;

@@ -316,6 +316,11 @@ export class RaftStore implements Router {
     }
   }
 
+  /** Sizes of the notes about transitions; all zero at rest. For tests and diagnosis. */
+  bookkeeping(): Readonly<Record<string, number>> {
+    return { ...this.#ctx.meta.notes(), pendingCreatePeers: this.#ctx.pendingCreatePeers.size };
+  }
+
   /** Prepares to receive the chunks of a snapshot announced by `message`; throws if there are too many already. */
   receiveSnapshot(message: PeerMessage): SnapshotReceiver {
     return this.#workers.receiveSnapshot(message);

@@ -104,6 +104,17 @@ export class StoreMeta {
     }
   }
 
+  /** Sizes of the notes about transitions between regions; all zero when nothing is under way. */
+  notes(): Readonly<Record<string, number>> {
+    return {
+      pendingSnapshotRegions: this.pendingSnapshotRegions.size,
+      pendingMergeTargets: this.pendingMergeTargets.size,
+      targetsMap: this.targetsMap.size,
+      atomicSnapRegions: this.atomicSnapRegions.size,
+      destroyedForSnapshot: this.destroyedForSnapshot.size,
+    };
+  }
+
   /** Keeps a message for a peer that a split may create soon. */
   keepMessage(message: PeerMessage): void {
     if (this.#pendingMsgs.length >= PENDING_MSGS_MAX) {

@@ -10,7 +10,14 @@ import { type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
 import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
-import { type StoreInfo, type StoreLiveness, type StoreRecord, isUp, livenessOf } from './store-info.ts';
+import {
+  type StoreInfo,
+  type StoreLiveness,
+  type StoreRecord,
+  isUp,
+  isolationScore,
+  livenessOf,
+} from './store-info.ts';
 
 /** Why a region report was dropped without asking the map. */
 export type MalformedReport =
@@ -38,6 +45,8 @@ export class Cluster {
   #config: PlacementConfig;
   readonly #stores = new Map<StoreId, StoreInfo>();
   #bootstrapped = false;
+  /** Undefined until asked for, and after stores changed. */
+  #bestIsolation: number | undefined;
 
   constructor(config: PlacementConfig) {
     this.#config = config;
@@ -64,12 +73,30 @@ export class Cluster {
   /** Takes over a durable store record, keeping the volatile part of what is known about the store. */
   applyStoreRecord(record: StoreRecord, nowMs: number): void {
     const known = this.#stores.get(record.store.id);
+    this.#bestIsolation = undefined;
     this.#stores.set(record.store.id, { record, stats: known?.stats, seenAtMs: known?.seenAtMs ?? nowMs });
   }
 
   dropStore(id: StoreId): void {
     assert(this.tree.ofStore(id).peers.size === 0, 'a store with replicas must not be forgotten', { store: id });
+    this.#bestIsolation = undefined;
     this.#stores.delete(id);
+  }
+
+  /** The isolation score of a replica that is as far from one other replica as any two stores are. */
+  get bestIsolation(): number {
+    this.#bestIsolation ??= this.#farthest();
+    return this.#bestIsolation;
+  }
+
+  #farthest(): number {
+    const stores = [...this.#stores.values()].map(({ record }) => record.store);
+    const { locationLabels } = this.config;
+    return stores.reduce(
+      (best, a, i) =>
+        stores.slice(i + 1).reduce((far, b) => Math.max(far, isolationScore(a, [b], locationLabels)), best),
+      0,
+    );
   }
 
   store(id: StoreId): StoreInfo | undefined {

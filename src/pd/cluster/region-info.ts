@@ -4,7 +4,8 @@
  */
 import type { StoreId } from '../../base/ids.ts';
 import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
-import { type Peer, type Region, findPeer, findPeerOnStore, isInJointState } from '../../meta/region.ts';
+import { rangesEqual } from '../../base/key-range.ts';
+import { type Peer, type Region, epochsEqual, findPeer, findPeerOnStore, isInJointState } from '../../meta/region.ts';
 
 export interface DownPeer {
   readonly peer: Peer;
@@ -37,6 +38,19 @@ function perSecond(bytes: number, seconds: number): number {
   return bytes >= FLOW_BYTES_MAX || seconds <= 0 ? 0 : Math.round(bytes / seconds);
 }
 
+function regionsEqual(a: Region, b: Region): boolean {
+  return (
+    a === b ||
+    (epochsEqual(a.epoch, b.epoch) &&
+      a.peers.length === b.peers.length &&
+      a.peers.every((peer, i) => {
+        const other = b.peers[i] as Peer;
+        return peer.id === other.id && peer.storeId === other.storeId && peer.role === other.role;
+      }) &&
+      rangesEqual(a.range, b.range))
+  );
+}
+
 /** The belief that follows from a leader's report; `previous` is the belief about the same id, if any. */
 export function regionInfoFromHeartbeat(
   heartbeat: RegionHeartbeat,
@@ -45,7 +59,9 @@ export function regionInfoFromHeartbeat(
 ): RegionInfo {
   const seconds = heartbeat.intervalEndSeconds - heartbeat.intervalStartSeconds;
   return {
-    region: heartbeat.region,
+    // Unchanged descriptors are shared, so that a million reports of the same regions keep no bytes.
+    region:
+      previous !== undefined && regionsEqual(previous.region, heartbeat.region) ? previous.region : heartbeat.region,
     leader: heartbeat.leader,
     term: heartbeat.term,
     downPeers: heartbeat.downPeers,

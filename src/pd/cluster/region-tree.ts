@@ -177,6 +177,10 @@ export class RegionTree {
     for (const evicted of verdict.evicted) {
       this.#unlink(evicted);
     }
+    if (verdict.previous?.region === info.region) {
+      this.#relink(verdict.previous, info);
+      return verdict;
+    }
     if (verdict.previous !== undefined) {
       this.#unlink(verdict.previous);
     }
@@ -189,7 +193,8 @@ export class RegionTree {
     const { region } = info;
     assert(!isEmptyRange(region.range), 'a reported region must have keys', { region: region.id });
     const previous = this.#byId.get(region.id);
-    const rangeChanged = previous === undefined || !rangesEqual(previous.region.range, region.range);
+    const rangeChanged =
+      previous === undefined || (previous.region !== region && !rangesEqual(previous.region.range, region.range));
     const overlapping = rangeChanged ? this.overlaps(region.range) : [];
     if (!isRecreated(region)) {
       for (const known of overlapping) {
@@ -258,6 +263,34 @@ export class RegionTree {
     }
     for (const peer of info.pendingPeers) {
       this.#setsOf(peer.storeId).pending.delete(region.id);
+    }
+  }
+
+  /** The same descriptor with fresh news, by far the most frequent case: indexes by key and by peer stay as they are. */
+  #relink(previous: RegionInfo, info: RegionInfo): void {
+    const { region } = info;
+    this.#byStart.set(region.range.start, info);
+    this.#byId.set(region.id, info);
+    this.#reportedCount += Number(info.reportedAtMs !== undefined) - Number(previous.reportedAtMs !== undefined);
+    const grownBytes = info.sizeBytes - previous.sizeBytes;
+    for (const peer of region.peers) {
+      const sets = this.#setsOf(peer.storeId);
+      sets.sizeBytes += grownBytes;
+      // To the end of the set: whoever looks at a part of a store's regions sees others the next time.
+      sets.peers.delete(region.id);
+      sets.peers.add(region.id);
+      if (info.leader?.id !== previous.leader?.id) {
+        sets.leaders.delete(region.id);
+        if (info.leader?.id === peer.id) {
+          sets.leaders.add(region.id);
+        }
+      }
+    }
+    for (const peer of previous.pendingPeers) {
+      this.#setsOf(peer.storeId).pending.delete(region.id);
+    }
+    for (const peer of info.pendingPeers) {
+      this.#setsOf(peer.storeId).pending.add(region.id);
     }
   }
 

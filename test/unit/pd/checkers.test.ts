@@ -371,4 +371,39 @@ describe('warm-up and switches', () => {
     world.placement.tickPatrol();
     expect(world.placement.controller.running().length).toBe(3);
   });
+
+  test('a store without tokens does not hold repairs back while another one is as good', () => {
+    const world = new World({ ...WARM, storeLimitPerMinute: 60 }, [1, 2, 3]);
+    const bounds = ['', ...'bcdefgh', ''];
+    for (let i = 0; i < 8; i++) {
+      world.region({
+        id: i + 1,
+        start: bounds[i] as string,
+        end: bounds[i + 1] as string,
+        on: ['1'],
+        sizeBytes: 10 * MIB,
+      });
+    }
+    world.placement.tickPatrol();
+    // Five additions to each of the two stores; every one of the eight regions has its operator.
+    expect(world.placement.controller.running().length).toBe(8);
+  });
+
+  test('replicas leave a dead store at the pace at which others can take them', () => {
+    const world = new World({ ...WARM, maxReplicas: 1, storeLimitPerMinute: 60, storeDownMs: 30_000 }, [1, 2, 3, 4]);
+    const bounds = ['', ...'bcdefghijk', ''];
+    for (let i = 0; i < 11; i++) {
+      world.region({
+        id: i + 1,
+        start: bounds[i] as string,
+        end: bounds[i + 1] as string,
+        on: ['2', '1'],
+        sizeBytes: 10 * MIB,
+      });
+    }
+    world.advance(40_000);
+    world.beatAll([1]);
+    world.placement.tickPatrol();
+    expect(world.placement.controller.running().length).toBe(11);
+  });
 });

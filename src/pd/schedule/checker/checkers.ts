@@ -3,6 +3,7 @@
  * would like to do something but cannot, or with nothing. They run in the order of {@link CHECKERS}; the first that has
  * something to say wins.
  */
+import type { StoreId } from '../../../base/ids.ts';
 import type { Peer } from '../../../meta/region.ts';
 import { isInJointState } from '../../../meta/region.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
@@ -85,7 +86,7 @@ const replicaChecker: Checker = {
     }
     const { maxReplicas } = context.cluster.config;
     if (info.region.peers.length < maxReplicas) {
-      const target = chooseTarget(context.cluster, info, undefined, context.nowMs);
+      const target = chooseTarget(context.cluster, info, undefined, context.nowMs, tokens(info, context));
       return target.type === 'refused'
         ? { type: 'blocked', refusal: target.refusal }
         : verdictOf(context.factory.addPeer(info, target.value, 'voter', maker));
@@ -94,12 +95,17 @@ const replicaChecker: Checker = {
       const surplus = chooseSurplus(context.cluster, info);
       return surplus === undefined ? NOTHING : verdictOf(context.factory.removePeer(info, surplus.storeId, maker));
     }
-    const better = findBetterPlace(context.cluster, info, context.nowMs);
+    const better = findBetterPlace(context.cluster, info, context.nowMs, tokens(info, context));
     return better === undefined
       ? NOTHING
       : verdictOf(context.factory.move(info, better.from, better.to, { ...maker, priority: 'medium' }));
   },
 };
+
+const tokens =
+  (info: RegionInfo, { merge }: CheckerContext) =>
+  (store: StoreId): boolean =>
+    merge.controller.canTakePeer(store, info.sizeBytes);
 
 /** Whether the peer's store is gone: down for long, being emptied, removed or unknown. */
 function isLost(peer: Peer, { cluster, nowMs }: CheckerContext): boolean {
@@ -115,7 +121,7 @@ function replace(info: RegionInfo, bad: Peer, context: CheckerContext, maker: Ma
   if (bad.role === 'learner' || voters > context.cluster.config.maxReplicas) {
     return verdictOf(context.factory.removePeer(info, bad.storeId, maker));
   }
-  const target = chooseTarget(context.cluster, info, bad, context.nowMs);
+  const target = chooseTarget(context.cluster, info, bad, context.nowMs, tokens(info, context));
   return target.type === 'refused'
     ? { type: 'blocked', refusal: target.refusal }
     : verdictOf(context.factory.move(info, bad.storeId, target.value, maker));

@@ -5,32 +5,45 @@ import type { Cluster } from '../../cluster/cluster.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import { type StoreInfo, isLowOnSpace, isolationScore } from '../../cluster/store-info.ts';
 import { checkPeerTarget, checkRoom } from '../filter/store-filter.ts';
-import { type Result, ok, refuse, refused } from '../verdict.ts';
+import { type Refusal, type Result, ok, refuse, refused } from '../verdict.ts';
 
 /**
- * The store for one more replica of a region; `leaving` is the peer it replaces, if any. A store that separates the
- * replicas best but is only busy for the moment is waited for: settling for a worse place would have to be undone.
+ * The store for one more replica of a region; `leaving` is the peer it replaces, if any: of the stores that separate the
+ * replicas best the least loaded one with room. `canTake` answers for the limits of operators. If all of them are only
+ * busy for the moment they are waited for: settling for a worse place would have to be undone.
  */
 export function chooseTarget(
   cluster: Cluster,
   info: RegionInfo,
   leaving: Peer | undefined,
   nowMs: number,
+  canTake: (store: StoreId) => boolean,
 ): Result<StoreId> {
   const staying = stayingStores(cluster, info, leaving);
-  const candidates = cluster
-    .stores()
-    .filter(
-      (store) =>
-        checkPeerTarget(cluster, store.record.store.id, nowMs) === undefined &&
-        !info.region.peers.some((peer) => peer.storeId === store.record.store.id) &&
-        !isLowOnSpace(store, cluster.config),
-    );
-  const best = candidates.reduce<StoreInfo | undefined>(
-    (found, store) => (found === undefined || isBetter(cluster, store, found, staying) ? store : found),
-    undefined,
-  );
-  if (best === undefined) {
+  const { locationLabels } = cluster.config;
+  let bestScore = -1;
+  let best: StoreInfo[] = [];
+  for (const candidate of cluster.stores()) {
+    const { store } = candidate.record;
+    if (
+      checkPeerTarget(cluster, store.id, nowMs) !== undefined ||
+      info.region.peers.some((peer) => peer.storeId === store.id) ||
+      isLowOnSpace(candidate, cluster.config)
+    ) {
+      continue;
+    }
+    const score = isolationScore(store, staying, locationLabels);
+    if (score > bestScore) {
+      bestScore = score;
+      best = [];
+    }
+    if (score === bestScore) {
+      best.push(candidate);
+    }
+  }
+  best.sort((a, b) => compareLoad(cluster, a.record.store, b.record.store));
+  const [first] = best;
+  if (first === undefined) {
     return refused(
       refuse(
         'NoTargetStore',
@@ -40,8 +53,12 @@ export function chooseTarget(
       ),
     );
   }
-  const blocked = checkRoom(cluster, best.record.store.id);
-  return blocked === undefined ? ok(best.record.store.id) : refused(blocked);
+  const open = best.filter(({ record }) => checkRoom(cluster, record.store.id) === undefined);
+  const chosen = open.find(({ record }) => canTake(record.store.id)) ?? open[0];
+  // Without tokens anywhere the first is named: admission says then what it waits for.
+  return chosen === undefined
+    ? refused(checkRoom(cluster, first.record.store.id) as Refusal)
+    : ok(chosen.record.store.id);
 }
 
 /** The peer whose loss hurts least: the worst separated one, on the fullest store. The leader is spared if possible. */
@@ -68,6 +85,7 @@ export function findBetterPlace(
   cluster: Cluster,
   info: RegionInfo,
   nowMs: number,
+  canTake: (store: StoreId) => boolean,
 ): { readonly from: StoreId; readonly to: StoreId } | undefined {
   if (cluster.config.locationLabels.length === 0) {
     return undefined;
@@ -75,10 +93,11 @@ export function findBetterPlace(
   const worst = [...info.region.peers]
     .map((peer) => ({ peer, score: scoreOf(cluster, info, peer) }))
     .sort((a, b) => a.score - b.score || b.peer.id - a.peer.id)[0];
-  if (worst === undefined) {
+  // Nothing is better than being as far from every other replica as stores can be: most regions end here.
+  if (worst === undefined || worst.score >= (info.region.peers.length - 1) * cluster.bestIsolation) {
     return undefined;
   }
-  const target = chooseTarget(cluster, info, worst.peer, nowMs);
+  const target = chooseTarget(cluster, info, worst.peer, nowMs, canTake);
   if (target.type === 'refused') {
     return undefined;
   }
@@ -104,16 +123,8 @@ export function stayingStores(cluster: Cluster, info: RegionInfo, leaving: Peer 
     .filter((store): store is Store => store !== undefined);
 }
 
-function isBetter(cluster: Cluster, a: StoreInfo, b: StoreInfo, staying: readonly Store[]): boolean {
-  const labels = cluster.config.locationLabels;
-  const [x, y] = [a.record.store, b.record.store];
-  const isolation = isolationScore(x, staying, labels) - isolationScore(y, staying, labels);
-  if (isolation !== 0) {
-    return isolation > 0;
-  }
-  const size = cluster.tree.sizeOfStoreBytes(x.id) - cluster.tree.sizeOfStoreBytes(y.id);
-  if (size !== 0) {
-    return size < 0;
-  }
-  return cluster.tree.ofStore(x.id).peers.size < cluster.tree.ofStore(y.id).peers.size;
-}
+/** Less data first, then fewer regions, then the smaller id. */
+const compareLoad = (cluster: Cluster, a: Store, b: Store): number =>
+  cluster.tree.sizeOfStoreBytes(a.id) - cluster.tree.sizeOfStoreBytes(b.id) ||
+  cluster.tree.ofStore(a.id).peers.size - cluster.tree.ofStore(b.id).peers.size ||
+  a.id - b.id;

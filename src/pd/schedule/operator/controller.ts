@@ -12,6 +12,7 @@ import type { RegionHeartbeatReply, RegionStep } from '../../../meta/heartbeat.t
 import { epochsEqual } from '../../../meta/region.ts';
 import type { StepRefusal } from '../../../meta/step-refusal.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
+import { livenessOf } from '../../cluster/store-info.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import type { PlacementConfig } from '../../defaults.ts';
 import { type Refusal, refuse, regionNotFound } from '../verdict.ts';
@@ -19,7 +20,7 @@ import { checkPairHealth, checkReadiness, readSourceReport, targetChanged } from
 import { Operator, type OperatorKind, type OperatorPlan, PRIORITY_ORDER, type Times } from './operator.ts';
 import type { EndReason, EndStatus } from './status.ts';
 import { type Step, type StepView, checkStep, commandOf, isQuick } from './step.ts';
-import { type LimitUse, StoreLimits, limitUses } from './store-limit.ts';
+import { type LimitUse, StoreLimits, limitUses, peerUse } from './store-limit.ts';
 import { type OperatorGroup, WaitingQueue } from './waiting-queue.ts';
 
 /** A command for the leader of a region, addressed to the store it is on. */
@@ -346,8 +347,25 @@ export class OperatorController {
         );
   }
 
+  /** Whether the limits of a store let it take another replica of this size now. */
+  canTakePeer(storeId: StoreId, sizeBytes: number): boolean {
+    return this.#limits.lacking([peerUse(storeId, 'add', sizeBytes)], this.#clock.monoMs()) === undefined;
+  }
+
+  /** Nothing is spared by leaving a store slowly that is lost or being emptied: the stores that take its replicas set the pace. */
+  #isBeingLeft(id: StoreId): boolean {
+    const store = this.#cluster.store(id);
+    return (
+      store === undefined ||
+      store.record.store.state !== 'up' ||
+      livenessOf(store, this.#config, this.#clock.monoMs()) === 'down'
+    );
+  }
+
   #uses(group: OperatorGroup): LimitUse[] {
-    return group.flatMap((operator) => limitUses(operator.steps, operator.sizeBytes));
+    return group
+      .flatMap((operator) => limitUses(operator.steps, operator.sizeBytes))
+      .filter((use) => use.direction === 'add' || !this.#isBeingLeft(use.storeId));
   }
 
   /** Puts all operators of an admitted group into their slots. Nothing in here can fail half way. */

@@ -33,12 +33,18 @@ export interface LimitUse {
   readonly tokens: number;
 }
 
+/** What one replica of this size costs. */
+export const peerUse = (storeId: StoreId, direction: LimitDirection, sizeBytes: number): LimitUse => ({
+  storeId,
+  direction,
+  tokens: costOf(sizeBytes),
+});
+
 export function limitUses(steps: readonly Step[], sizeBytes: number): LimitUse[] {
   const uses: LimitUse[] = [];
-  const tokens = costOf(sizeBytes);
   for (const step of steps) {
     if (step.type === 'add-learner' || step.type === 'remove-peer') {
-      uses.push({ storeId: step.storeId, direction: step.type === 'add-learner' ? 'add' : 'remove', tokens });
+      uses.push(peerUse(step.storeId, step.type === 'add-learner' ? 'add' : 'remove', sizeBytes));
     }
   }
   return uses;

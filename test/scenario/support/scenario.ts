@@ -340,8 +340,12 @@ export class Scenario {
   }
 
   /** Asks for the merge, as a placement service would, until no store has the source any more. */
-  async mergeAway(source: Region, target: Region): Promise<void> {
-    for (let i = 0; i < 600 && this.stores().some((store) => this.holds(store, source)); i++) {
+  mergeAway(source: Region, target: Region): Promise<void> {
+    return this.mergeAwayOn(source, target, this.stores());
+  }
+
+  async mergeAwayOn(source: Region, target: Region, stores: readonly number[]): Promise<void> {
+    for (let i = 0; i < 600 && stores.some((store) => this.holds(store, source)); i++) {
       const { c } = this;
       const expected = c.region(target.id);
       const leader = c.leaderStore(source.id);
@@ -350,7 +354,7 @@ export class Scenario {
       }
       await c.advance(100);
     }
-    await this.untilGone(source);
+    await this.untilGone(source, stores);
   }
 
   // ------------------------------------------------------------------------------------------ faults

@@ -52,7 +52,18 @@ function usage(message) {
   process.exit(message === undefined ? 0 : 2);
 }
 
-const PROFILES = ['lite', 'full', 'merge-storm', 'move-storm', 'disk', 'clock', 'membership', 'overload', 'sweep'];
+const PROFILES = [
+  'lite',
+  'full',
+  'merge-storm',
+  'move-storm',
+  'disk',
+  'clock',
+  'membership',
+  'overload',
+  'sweep',
+  'pd-chaos',
+];
 
 function number(name) {
   const value = Number(flags[name]);

@@ -7,7 +7,6 @@ import { createRng, type Rng } from '../../src/env/rng.ts';
 
 export const PROFILES = [
   'lite',
-  'full',
   'merge-storm',
   'move-storm',
   'disk',
@@ -139,13 +138,6 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     stores: [3, 3, 3, 4],
     always: ['split', 'merge', 'crash'],
   },
-  full: {
-    weights: { ...REGION_WORK, crash: 2, stall: 1, isolate: 2, 'one-way': 1, bisect: 1, clog: 1 },
-    meanActionMs: [500, 2_000],
-    durationMs: 20_000,
-    stores: [3, 3, 4],
-    always: ['split', 'merge', 'crash'],
-  },
   'merge-storm': {
     weights: {
       ...REGION_WORK,
@@ -264,7 +256,7 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
   const logGcCountLimit = rng.pick([12, 20, 40, 500]);
   const busy = profile === 'overload';
   return {
-    world: profile === 'full' ? 'full' : 'lite',
+    world: 'lite',
     stores: rng.pick(spec.stores),
     keys: rng.pick([5, 6, 8, 10, 14]),
     clients: busy ? 24 : rng.pick([3, 4, 5, 6, 8]),

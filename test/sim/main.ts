@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { toJsonl } from '../../jepsen-lite/history.ts';
 import { drawCase, type ProfileName, type SimCase } from './case.ts';
+import { drawFullCase, FULL_PROFILES, type FullCase, type FullProfile } from './full-case.ts';
 import { runFull } from './full-world.ts';
 import { runLite } from './lite-world.ts';
 import type { RunResult } from './run-result.ts';
@@ -13,18 +14,21 @@ import { runSweep } from './sweep.ts';
 import { FailStop } from './store-cluster.ts';
 import { tracePage } from './trace-page.ts';
 
+type AnyProfile = ProfileName | FullProfile;
+type WorldCase = SimCase | FullCase;
+
 export type Order =
   | {
       readonly type: 'seeds';
-      readonly profile: ProfileName;
+      readonly profile: AnyProfile;
       readonly first: number;
       readonly step: number;
       readonly count: number;
       readonly stopMs: number;
     }
-  | { readonly type: 'draw'; readonly profile: Exclude<ProfileName, 'sweep'>; readonly seed: number }
-  | { readonly type: 'case'; readonly case: SimCase; readonly history?: string; readonly trace?: string }
-  | { readonly type: 'shrink'; readonly case: SimCase; readonly budgetMs: number };
+  | { readonly type: 'draw'; readonly profile: Exclude<AnyProfile, 'sweep'>; readonly seed: number }
+  | { readonly type: 'case'; readonly case: WorldCase; readonly history?: string; readonly trace?: string }
+  | { readonly type: 'shrink'; readonly case: WorldCase; readonly budgetMs: number };
 
 // A store that stops itself throws through whatever called it; inside a promise nobody is left to catch that.
 process.on('unhandledRejection', (error) => {
@@ -37,8 +41,14 @@ const print = (value: unknown): void => {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 };
 
-export function runCase(simCase: SimCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
-  return simCase.config.world === 'full' ? runFull(simCase) : runLite(simCase, options);
+const isFull = (profile: string): profile is FullProfile => (FULL_PROFILES as readonly string[]).includes(profile);
+const isFullCase = (simCase: WorldCase): simCase is FullCase => simCase.config.world === 'full';
+
+export const draw = (profile: Exclude<AnyProfile, 'sweep'>, seed: number): WorldCase =>
+  isFull(profile) ? drawFullCase(profile, seed) : drawCase(profile, seed);
+
+export function runCase(simCase: WorldCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
+  return isFullCase(simCase) ? runFull(simCase, options) : runLite(simCase, options);
 }
 
 function summary(result: RunResult, wallMs: number): unknown {
@@ -68,13 +78,13 @@ async function main(): Promise<void> {
         if (order.profile === 'sweep') {
           print(await runSweep(seed));
         } else {
-          print(summary(await runCase(drawCase(order.profile, seed)), performance.now() - fromMs));
+          print(summary(await runCase(draw(order.profile, seed)), performance.now() - fromMs));
         }
       }
       return;
     }
     case 'draw':
-      print({ case: drawCase(order.profile, order.seed) });
+      print({ case: draw(order.profile, order.seed) });
       return;
     case 'case': {
       const fromMs = performance.now();
@@ -89,7 +99,10 @@ async function main(): Promise<void> {
       return;
     }
     case 'shrink': {
-      const shrunk = await shrinkCase(order.case, runCase, order.budgetMs, (text) => print({ type: 'progress', text }));
+      const say = (text: string): void => print({ type: 'progress', text });
+      const shrunk = isFullCase(order.case)
+        ? await shrinkCase(order.case, runCase, order.budgetMs, say)
+        : await shrinkCase(order.case, runCase, order.budgetMs, say);
       print({ type: 'shrunk', ...shrunk });
     }
   }

@@ -19,6 +19,7 @@ const RUNS: readonly (readonly [profile: string, seeds: number])[] = [
   ['disk', 15],
   ['overload', 5],
   ['full', 4],
+  ['pd-chaos', 3],
 ];
 
 describe('random histories', () => {
@@ -34,7 +35,8 @@ describe('random histories', () => {
         'status',
         'entries',
         'replicas',
-        ...(profile === 'full' ? [] : ['crash', 'promises']),
+        'promises',
+        ...(profile === 'pd-chaos' ? ['crash-pd', 'pd-commands', 'pd-timestamps', 'converged'] : ['crash']),
       ]) {
         expect(count(name), `${name} in ${output}`).toBeGreaterThan(0);
       }

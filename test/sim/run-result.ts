@@ -1,6 +1,13 @@
 /** What one simulated history came to. */
 import type { HistoryEvent } from '../../jepsen-lite/history.ts';
-import type { SimCase } from './case.ts';
+
+/** What the cases of all worlds have in common. */
+export interface AnyCase {
+  readonly seed: number;
+  readonly profile: string;
+  readonly config: { readonly world: string; readonly stores: number };
+  readonly schedule: readonly { readonly atMs: number; readonly kind: string }[];
+}
 
 export interface RunFailure {
   /** Stable name of what was broken: an invariant, a promise to clients, `liveness`, `fail-stop`, `vacuous` or `crash`. */
@@ -21,13 +28,15 @@ export interface RunStats {
 }
 
 export interface RunResult {
-  readonly case: SimCase;
+  readonly case: AnyCase;
   readonly failure: RunFailure | undefined;
   readonly stats: RunStats;
   readonly traceHash: string;
   readonly checkpoints: readonly string[];
   readonly history: readonly HistoryEvent[];
   readonly timeline: readonly TimelineEntry[];
+  /** Names of the lanes of the timeline; by default the cluster and its stores. */
+  readonly lanes?: readonly string[];
 }
 
 /** A line of the story, for the trace page. */

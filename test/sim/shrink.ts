@@ -3,25 +3,30 @@
  * broken. Greedy delta debugging over the case's data; every candidate is a complete run.
  */
 import { performance } from 'node:perf_hooks';
-import type { NemesisAction, NemesisKind, SimCase, SimConfig } from './case.ts';
-import type { RunFailure, RunResult } from './run-result.ts';
+import type { SimConfig } from './case.ts';
+import type { AnyCase, RunFailure, RunResult } from './run-result.ts';
 
-export interface Shrunk {
-  readonly case: SimCase;
+/** A case whose parts may be taken away: any world's. */
+export interface ShrinkableCase extends AnyCase {
+  readonly config: AnyCase['config'] & Partial<SimConfig>;
+}
+
+export interface Shrunk<Case extends ShrinkableCase> {
+  readonly case: Case;
   readonly failure: RunFailure;
   readonly runs: number;
   readonly actionsBefore: number;
 }
 
-type Runner = (simCase: SimCase) => Promise<RunResult>;
+type Runner<Case> = (simCase: Case) => Promise<RunResult>;
 
 /** @throws Error if the case does not fail at all. */
-export async function shrinkCase(
-  start: SimCase,
-  run: Runner,
+export async function shrinkCase<Case extends ShrinkableCase>(
+  start: Case,
+  run: Runner<Case>,
   budgetMs: number,
   say: (text: string) => void,
-): Promise<Shrunk> {
+): Promise<Shrunk<Case>> {
   const deadlineMs = performance.now() + budgetMs;
   const first = (await run(start)).failure;
   if (first === undefined) {
@@ -29,7 +34,7 @@ export async function shrinkCase(
   }
   let best = { case: start, failure: first };
   let runs = 1;
-  const attempt = async (candidate: SimCase): Promise<boolean> => {
+  const attempt = async (candidate: Case): Promise<boolean> => {
     if (performance.now() > deadlineMs) {
       return false;
     }
@@ -41,15 +46,15 @@ export async function shrinkCase(
     best = { case: candidate, failure };
     return true;
   };
-  const withSchedule = (schedule: readonly NemesisAction[]): SimCase => ({ ...best.case, schedule });
-  const withConfig = (change: Partial<SimConfig>): SimCase => ({
+  const withSchedule = (schedule: Case['schedule']): Case => ({ ...best.case, schedule });
+  const withConfig = (change: Partial<SimConfig>): Case => ({
     ...best.case,
     config: { ...best.case.config, ...change },
   });
 
   // Nothing after the failure matters, except that the history must be allowed to end.
   await attempt(withSchedule(best.case.schedule.filter((action) => action.atMs <= best.failure.atMs)));
-  for (const kind of new Set(best.case.schedule.map((action) => action.kind)) as ReadonlySet<NemesisKind>) {
+  for (const kind of new Set(best.case.schedule.map((action) => action.kind))) {
     if (await attempt(withSchedule(best.case.schedule.filter((action) => action.kind !== kind)))) {
       say(`without ${kind}`);
     }
@@ -81,8 +86,9 @@ export async function shrinkCase(
   }
   for (const name of ['clients', 'keys', 'durationMs'] as const) {
     for (;;) {
-      const half = Math.ceil(best.case.config[name] / 2);
-      if (half === best.case.config[name] || !(await attempt(withConfig({ [name]: half })))) {
+      const whole: number = best.case.config[name] ?? 0;
+      const half = Math.ceil(whole / 2);
+      if (half === whole || !(await attempt(withConfig({ [name]: half })))) {
         break;
       }
       say(`${name} ${half}`);

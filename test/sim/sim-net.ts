@@ -83,6 +83,8 @@ export class SimNetwork {
   readonly #connections: Set<Connection> = new Set();
   /** Returning true holds back everything from one host to another. */
   readonly blocks: Set<(from: string, to: string) => boolean> = new Set();
+  /** Returning true breaks the connection when a server answers: what was asked for has happened, nobody hears of it. */
+  readonly lostReplies: Set<(from: string, to: string) => boolean> = new Set();
   delivered = 0;
 
   constructor(scheduler: Scheduler, rng: Rng, config: LinkConfig) {
@@ -265,7 +267,8 @@ class Connection {
 
   /** Carries `run` to the server's process. */
   up(run: (services: ServiceTable) => void): void {
-    if (!this.#mayReset()) {
+    // What a dead process still does within the turn of its death leaves no trace.
+    if (this.client.isAlive && !this.#mayReset()) {
       this.#up.push(() => {
         if (this.port === undefined) {
           const port = this.findPort();
@@ -287,6 +290,16 @@ class Connection {
   }
 
   down(run: () => void): void {
+    const { port } = this;
+    if (port === undefined || !port.host.isAlive) {
+      return;
+    }
+    for (const isLost of this.network.lostReplies) {
+      if (isLost(port.host.name, this.client.name)) {
+        this.breakBoth('connection reset');
+        return;
+      }
+    }
     if (!this.#mayReset()) {
       this.#down.push(() =>
         this.client.run(() => {

@@ -10,7 +10,7 @@ const escape = (text: string): string =>
 
 const PX_PER_MS = 0.25;
 const LANE_PX = 150;
-const LEFT_PX = 70;
+const LEFT_PX = 130;
 
 /** Regions by the moment they were first seen with an epoch, and where their range went. */
 function genealogy(timeline: readonly TimelineEntry[]): string {
@@ -35,12 +35,14 @@ export function tracePage(result: RunResult): string {
   const endMs = stats.virtualMs;
   const width = LEFT_PX + endMs * PX_PER_MS + 50;
   const x = (ms: number): string => (LEFT_PX + ms * PX_PER_MS).toFixed(1);
-  const lanes = simCase.config.stores + 1;
+  const names =
+    result.lanes ?? Array.from({ length: simCase.config.stores + 1 }, (_, n) => (n === 0 ? 'cluster' : `store ${n}`));
+  const lanes = names.length;
   const shapes: string[] = [];
   for (let lane = 0; lane < lanes; lane++) {
     const y = lane * LANE_PX + 30;
     shapes.push(
-      `<line x1="${LEFT_PX}" x2="${width}" y1="${y}" y2="${y}" class="lane"/><text x="4" y="${y}">${lane === 0 ? 'cluster' : `store ${lane}`}</text>`,
+      `<line x1="${LEFT_PX}" x2="${width}" y1="${y}" y2="${y}" class="lane"/><text x="4" y="${y}">${escape(names[lane] ?? '')}</text>`,
     );
   }
   let slot = 0;

@@ -1,0 +1,615 @@
+/**
+ * The processes of the full world: a placement service, stores behind their real services and transport, and SDK
+ * clients, each with a clock, a place on the network and, where they have one, a disk. Starts, crashes and watches them;
+ * decides nothing about when.
+ */
+import { AppError } from '../../src/base/app-error.ts';
+import { assert } from '../../src/base/assert.ts';
+import { storeId as brandStoreId } from '../../src/base/ids.ts';
+import { connectWith } from '../../src/client/connect.ts';
+import type { Braid } from '../../src/client/kv.ts';
+import type { PeerMessage } from '../../src/codec/peer-message.ts';
+import { decodeFrame, encodeFrame } from '../../src/codec/peer-wire.ts';
+import { createMemoryEngineFactory, MemoryDisk } from '../../src/engine/index.ts';
+import type { Engine } from '../../src/env/engine.ts';
+import type { Env } from '../../src/env/env.ts';
+import type { FailpointAction } from '../../src/env/failpoints.ts';
+import { SILENT_LOGGER } from '../../src/env/log.ts';
+import { createRng, type Rng } from '../../src/env/rng.ts';
+import type { RegionHeartbeatReply } from '../../src/meta/heartbeat.ts';
+import type { Store } from '../../src/meta/region.ts';
+import { DEFAULT_RAFTSTORE_CONFIG, type RaftstoreConfig } from '../../src/raftstore/config.ts';
+import type { PeerTransport } from '../../src/raftstore/context.ts';
+import { bootstrapStore, readStoreIdent } from '../../src/raftstore/store/bootstrap.ts';
+import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
+import { ServiceBuilder } from '../../src/rpc/service-builder.ts';
+import { joinCluster } from '../../src/server/data-dir.ts';
+import { Metrics } from '../../src/server/metrics.ts';
+import { startPd } from '../../src/server/pd/pd-process.ts';
+import { StorePd } from '../../src/server/pd-client.ts';
+import { HealthService } from '../../src/server/service/health-service.ts';
+import { RawKv } from '../../src/server/service/raw-kv.ts';
+import { RequestMetrics } from '../../src/server/service/request-metrics.ts';
+import { TikvService } from '../../src/server/service/tikv-service.ts';
+import { addPeerService, StoreTransport } from '../../src/server/transport/store-transport.ts';
+import type { FullConfig } from './full-case.ts';
+import { Invariants, type ObservedMachine } from './invariants.ts';
+import { PdChecks } from './pd-checks.ts';
+import { Scheduler, SimClock } from './scheduler.ts';
+import { SimHost, SimNetwork } from './sim-net.ts';
+import { consoleLogger, FailStop } from './store-cluster.ts';
+
+export const PD_ADDRESS = 'pd:2379';
+/** Number of the placement service among the machines of the trace. */
+export const PD_NODE = 100;
+const CLIENT_TIMEOUT_MS = 3_000;
+const GIB = 2 ** 30;
+const OLD_COMMANDS_MAX = 64;
+
+export type CrashKind = 'kill' | 'power-loss';
+
+/** One machine with a store process, which may be down. */
+export interface Machine {
+  readonly id: number;
+  disk: MemoryDisk;
+  incarnation: number;
+  /** Disks it has had; a new one means a new store. */
+  disks: number;
+  clock: SimClock;
+  rate: number;
+  host: SimHost | undefined;
+  store: RaftStore | undefined;
+  /** As the placement service numbered it; 0 before it did. */
+  storeId: number;
+  /** An injected disk fault may stop it. */
+  mayStop: boolean;
+}
+
+/** A client process. */
+export interface ClientProcess {
+  readonly name: string;
+  readonly braid: Braid;
+  readonly host: SimHost;
+  /** Rejects when the process is killed: nobody will hear of what it was doing. */
+  readonly died: Promise<never>;
+  kill(): void;
+}
+
+export class ClientDiedError extends Error {}
+
+/** What a history wants to hear. */
+export interface ClusterObserver {
+  /** A store sends a message to another machine. */
+  onSend(message: PeerMessage, machine: Machine): void;
+  onStart(machine: Machine | undefined): void;
+}
+
+interface OldMail {
+  readonly to: number;
+  readonly bytes: Uint8Array;
+}
+
+export class FullCluster {
+  readonly config: FullConfig;
+  readonly rng: Rng;
+  readonly scheduler: Scheduler;
+  readonly network: SimNetwork;
+  readonly invariants: Invariants;
+  readonly pdChecks: PdChecks = new PdChecks();
+  readonly machines: Map<number, Machine> = new Map();
+  /** Unwanted ends of processes. */
+  readonly failStops: string[] = [];
+  /** Active points by `machine!name`. */
+  readonly failpoints: Map<string, FailpointAction> = new Map();
+  readonly clients: Set<ClientProcess> = new Set();
+  observer: ClusterObserver | undefined;
+  readonly pdDisk: MemoryDisk;
+  pdHost: SimHost | undefined;
+  pdRate = 1;
+  pdMayStop = false;
+  #pdIncarnation = 0;
+  /** Wall clocks survive restarts. */
+  readonly #wallOffsetMs: Map<number, number> = new Map();
+  readonly #raftstore: RaftstoreConfig;
+  readonly #oldMail: OldMail[] = [];
+  readonly #oldCommands: { readonly to: number; readonly reply: RegionHeartbeatReply }[] = [];
+  readonly #mailRng: Rng;
+
+  constructor(seed: number, config: FullConfig) {
+    this.config = config;
+    this.rng = createRng(seed).fork('full');
+    this.#mailRng = this.rng.fork('old-mail');
+    this.scheduler = new Scheduler(this.rng.fork('sched'));
+    this.scheduler.onThrow = (error) => {
+      if (!(error instanceof FailStop)) {
+        throw error;
+      }
+    };
+    this.network = new SimNetwork(this.scheduler, this.rng.fork('net'), {
+      delayMs: config.delayMs,
+      retransmitChance: config.lossChance,
+      resetChance: config.lossChance / 50,
+    });
+    this.pdDisk = new MemoryDisk(this.rng.fork('disk-pd'), { writeDelayMs: config.pdWriteDelayMs });
+    this.#raftstore = raftstoreConfig(config);
+    const observed = (m: Machine): ObservedMachine => ({
+      id: m.storeId,
+      store: m.store,
+      incarnation: m.incarnation,
+      database: m.disk.database('db'),
+    });
+    // The checker speaks of stores, the scheduler of machines.
+    const byStore = (id: number): Machine | undefined => [...this.machines.values()].find((m) => m.storeId === id);
+    this.invariants = new Invariants(
+      () => [...this.machines.values()].map(observed),
+      (id) => {
+        const machine = byStore(id);
+        return machine === undefined ? undefined : observed(machine);
+      },
+    );
+    this.scheduler.afterEvent = (node, kind) => this.invariants.afterEvent(this.machines.get(node)?.storeId ?? 0, kind);
+    for (let id = 1; id <= config.stores; id++) {
+      this.machines.set(id, {
+        id,
+        disk: this.#newDisk(id, 1),
+        incarnation: 0,
+        disks: 1,
+        clock: new SimClock(this.scheduler, id),
+        rate: 1,
+        host: undefined,
+        store: undefined,
+        storeId: 0,
+        mayStop: false,
+      });
+    }
+  }
+
+  #newDisk(id: number, number: number): MemoryDisk {
+    return new MemoryDisk(this.rng.fork(`disk-${id}-${number}`), {
+      writeDelayMs: this.config.writeDelayMs,
+      // Small segments: what a crash of the machine may leave half flushed is always some of the log.
+      segmentBytes: 16 * 1024,
+    });
+  }
+
+  machine(id: number): Machine {
+    const machine = this.machines.get(id);
+    assert(machine !== undefined, 'no such machine', { id });
+    return machine;
+  }
+
+  machineOfStore(storeId: number): Machine | undefined {
+    return [...this.machines.values()].find((m) => m.storeId === storeId);
+  }
+
+  #clock(node: number, rate: number): SimClock {
+    const clock = new SimClock(this.scheduler, node);
+    clock.setRate(rate);
+    clock.jumpWall(this.#wallOffsetMs.get(node) ?? 0);
+    return clock;
+  }
+
+  /** Moves the wall clock of a machine, 100 for the placement service, for good. */
+  jumpWall(node: number, byMs: number): void {
+    this.#wallOffsetMs.set(node, (this.#wallOffsetMs.get(node) ?? 0) + byMs);
+    const clock = node === PD_NODE ? this.pdHost?.clock : this.machine(node).clock;
+    clock?.jumpWall(byMs);
+  }
+
+  #env(host: SimHost, disk: MemoryDisk, label: string, stop: (kind: 'bug' | 'storage', reason: string) => void): Env {
+    const { machines } = this;
+    const prefix = `${host.node}!`;
+    return {
+      clock: host.clock,
+      rng: this.rng.fork(label),
+      net: host.net,
+      engines: createMemoryEngineFactory(disk, host.clock),
+      failpoints: {
+        hit: (name) => {
+          if (this.failpoints.size === 0) {
+            return undefined;
+          }
+          const key = `${prefix}${name}`;
+          const action = this.failpoints.get(key);
+          if (action?.type !== 'crash') {
+            return action;
+          }
+          this.failpoints.delete(key);
+          if (machines.get(host.node)?.host === host) {
+            this.crashStore(host.node, 'kill');
+          }
+          throw new FailStop(`died at ${name}`);
+        },
+      },
+      log:
+        process.env['SIM_LOG'] === undefined
+          ? SILENT_LOGGER
+          : consoleLogger(() => this.scheduler.nowMs, { host: host.name }),
+      abort: (kind, reason, cause) => {
+        // What a process does after its death, nobody sees.
+        if (host.isAlive) {
+          stop(kind, reason);
+        }
+        throw new FailStop(reason, { cause });
+      },
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------ placement service
+
+  get isPdUp(): boolean {
+    return this.pdHost !== undefined;
+  }
+
+  async startPd(): Promise<void> {
+    if (this.pdHost !== undefined) {
+      return;
+    }
+    const clock = this.#clock(PD_NODE, this.pdRate);
+    const host = new SimHost(this.network, 'pd', PD_NODE, clock);
+    this.pdHost = host;
+    this.#pdIncarnation++;
+    const env = this.#env(host, this.pdDisk, `pd-${this.#pdIncarnation}`, (kind, reason) => {
+      if (!(kind === 'storage' && this.pdMayStop)) {
+        this.failStops.push(`pd ${kind}: ${reason}`);
+      }
+      this.crashPd('kill');
+    });
+    const { config } = this;
+    const pd = await startPd({
+      env,
+      config: {
+        dataDir: 'pd',
+        createIfMissing: this.#pdIncarnation === 1,
+        listenAddress: PD_ADDRESS,
+        allocation: { idWindow: 20, tsoWindowMs: 500 },
+        cluster: {
+          maxReplicas: 3,
+          storeDisconnectedMs: 3_000,
+          storeDownMs: config.storeDownMs,
+          stepStoreSilentMs: 5_000,
+          storeCheckMs: 1_000,
+          patrolIntervalMs: 200,
+          schedulerIntervalMs: 500,
+          pushIntervalMs: 200,
+          pushQuickMs: 500,
+          pushSlowMs: 1_000,
+          warmupMaxMs: 5_000,
+          fastStepMs: 10_000,
+          slowStepMs: 30_000,
+          splitMergeIntervalMs: 2_000,
+        },
+      },
+    });
+    if (this.pdHost !== host) {
+      return;
+    }
+    this.pdChecks.attach(pd.node);
+    this.observer?.onStart(undefined);
+  }
+
+  crashPd(kind: CrashKind): void {
+    const host = this.pdHost;
+    if (host !== undefined) {
+      this.pdHost = undefined;
+      this.pdChecks.detach();
+      this.network.kill(host);
+      host.clock.kill();
+      this.pdDisk.crash(kind);
+    }
+  }
+
+  bootPd(): void {
+    this.startPd().catch((error: unknown) => this.#onStartFailure('the placement service', error));
+  }
+
+  #onStartFailure(who: string, error: unknown): void {
+    if (!(error instanceof FailStop)) {
+      this.failStops.push(
+        `${who} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+      );
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ stores
+
+  bootStore(id: number): void {
+    if (this.machine(id).host === undefined) {
+      this.#startStore(id).catch((error: unknown) => this.#onStartFailure(`machine ${id}`, error));
+    }
+  }
+
+  crashStore(id: number, kind: CrashKind): void {
+    const machine = this.machine(id);
+    const { host } = machine;
+    if (host !== undefined) {
+      machine.host = undefined;
+      machine.store = undefined;
+      this.network.kill(host);
+      machine.clock.kill();
+      machine.disk.crash(kind);
+    }
+  }
+
+  /** The machine loses its disk; what starts on it next is a new, empty store. */
+  wipe(id: number): void {
+    const machine = this.machine(id);
+    this.crashStore(id, 'power-loss');
+    machine.disks++;
+    machine.disk = this.#newDisk(id, machine.disks);
+    machine.storeId = 0;
+  }
+
+  address(machine: Machine): string {
+    return `store-${machine.id}:${20_160 + machine.disks}`;
+  }
+
+  /** The order of a store process (`server/store-process.ts`) without directory, status port and signals. */
+  async #startStore(id: number): Promise<void> {
+    const machine = this.machine(id);
+    const clock = this.#clock(id, machine.rate);
+    const host = new SimHost(this.network, `store-${id}`, id, clock);
+    machine.clock = clock;
+    machine.host = host;
+    machine.incarnation++;
+    // What goes on after the process died in the middle of its start, nobody sees.
+    const alive = (): void => {
+      if (machine.host !== host) {
+        throw new FailStop('it died while it started');
+      }
+    };
+    const env = this.#env(host, machine.disk, `store-${id}-${machine.incarnation}`, (kind, reason) => {
+      if (!(kind === 'storage' && machine.mayStop)) {
+        this.failStops.push(`store ${machine.storeId} on machine ${id} ${kind}: ${reason}`);
+      }
+      this.crashStore(id, 'kill');
+    });
+    const address = this.address(machine);
+    const pd = new StorePd({ env, endpoints: [PD_ADDRESS] });
+    await this.#retry(env, () => pd.connect(600_000));
+    alive();
+    const engine: Engine = await env.engines.open({ path: 'db', createIfMissing: machine.storeId === 0 });
+    alive();
+    engine.onPoisoned((reason) => env.abort('storage', reason));
+    let ident = await readStoreIdent(engine);
+    if (ident === undefined) {
+      const [storeId] = await this.#retry(env, () => pd.allocIds(1));
+      assert(storeId !== undefined, 'the placement service gave no store id');
+      this.pdChecks.onIds([storeId], `the store on machine ${id}, disk ${machine.disks}`);
+      ident = { clusterId: pd.clusterId, storeId };
+      await bootstrapStore(engine, ident);
+    }
+    alive();
+    machine.storeId = ident.storeId;
+    const identity = { clusterId: String(ident.clusterId), storeId: ident.storeId };
+    const self: Store = {
+      id: brandStoreId(ident.storeId),
+      address,
+      statusAddress: '',
+      state: 'up',
+      labels: [{ key: 'host', value: `h${id}` }],
+      version: '8.5.0',
+      startTimestamp: Math.floor(clock.wallMs() / 1000),
+    };
+    await this.#retry(env, () => joinCluster({ engine, pd, store: self, log: env.log }));
+    const transport = new StoreTransport({
+      env,
+      self: identity,
+      engine,
+      resolve: async (storeId) => (await pd.getStore(brandStoreId(storeId))).address,
+      snapshotSendsMax: this.#raftstore.snapshotSendsMax,
+      snapshotChunkBytes: this.#raftstore.snapshotChunkBytes,
+    });
+    const store = await RaftStore.open({
+      env,
+      config: this.#raftstore,
+      storeId: ident.storeId,
+      engine,
+      transport: this.#watched(machine, transport),
+      pd,
+    });
+    transport.onUnreachable = (storeId) => store.storeUnreachable(storeId);
+    pd.onStep = (step) => {
+      this.#keepCommand(machine, step);
+      store.onStep(step);
+    };
+    // Only wiped machines are reported as gone: nothing that lives may hear that it was removed.
+    pd.onRemoved = () => env.abort('bug', 'the placement service says that this store was removed');
+    const kv = new RawKv({
+      identity,
+      clock,
+      engine,
+      backend: store,
+      enableTtl: true,
+      keySizeMaxBytes: this.#raftstore.keySizeMaxBytes,
+      onDamage: (error) => env.abort('storage', error.message, error),
+    });
+    const tikv = new TikvService({ kv, clock, metrics: new RequestMetrics(new Metrics()), ownAddresses: [address] });
+    const services = new ServiceBuilder();
+    tikv.addTo(services);
+    const health = new HealthService();
+    health.addTo(services);
+    addPeerService(services, {
+      env,
+      self: identity,
+      target: {
+        receive: (message) => {
+          this.#keepMail(machine, message);
+          store.receive(message);
+        },
+        receiveSnapshot: (message) => store.receiveSnapshot(message),
+        snapshotReceived: (message, staged) => store.snapshotReceived(message, staged),
+      },
+    });
+    await env.net.listen(address, services.build());
+    await this.#retry(env, () => pd.putStore(self));
+    alive();
+    machine.store = store;
+    store.start();
+    pd.start(ident.storeId);
+    health.isServing = true;
+    const report = (): void => {
+      void pd
+        .storeHeartbeat({
+          storeId: self.id,
+          capacityBytes: GIB,
+          availableBytes: GIB,
+          usedBytes: 1,
+          regionCount: store.regionCount(),
+          sendingSnapshots: transport.sendingSnapshots,
+          receivingSnapshots: store.load().receiving,
+          applyingSnapshots: store.load().installing,
+          startTimeSeconds: self.startTimestamp,
+          isBusy: false,
+          isStopping: false,
+        })
+        .catch(() => {})
+        .then(() => clock.setTimer(this.#raftstore.storeHeartbeatMs, report, 'store-heartbeat'));
+    };
+    report();
+    this.invariants.onBoot(machine.storeId);
+    this.observer?.onStart(machine);
+  }
+
+  /** Starting a process again after a failed start, as a supervisor does. */
+  async #retry<T>(env: Env, attempt: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof AppError)) {
+          throw error;
+        }
+        await new Promise<void>((resolve) => env.clock.setTimer(300, resolve, 'start-again'));
+      }
+    }
+  }
+
+  /** The real transport; promises are noted when they leave. */
+  #watched(machine: Machine, transport: StoreTransport): PeerTransport {
+    return {
+      send: (message) => {
+        this.invariants.onSend(message, machine.storeId);
+        this.observer?.onSend(message, machine);
+        transport.send(message);
+      },
+      sendSnapshot: (message, source, done) => transport.sendSnapshot(message, source, done),
+      flush: () => transport.flush(),
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------ old mail
+
+  #keepMail(machine: Machine, message: PeerMessage): void {
+    const { oldMail } = this.config;
+    if (oldMail === 0 || !this.#mailRng.chance(0.2)) {
+      return;
+    }
+    const mail: OldMail = { to: machine.storeId, bytes: encodeFrame([message]) };
+    if (this.#oldMail.length < oldMail) {
+      this.#oldMail.push(mail);
+    } else {
+      this.#oldMail[this.#mailRng.below(oldMail)] = mail;
+    }
+  }
+
+  #keepCommand(machine: Machine, reply: RegionHeartbeatReply): void {
+    if (this.#oldCommands.length < OLD_COMMANDS_MAX) {
+      this.#oldCommands.push({ to: machine.storeId, reply });
+    } else {
+      this.#oldCommands[this.#mailRng.below(OLD_COMMANDS_MAX)] = { to: machine.storeId, reply };
+    }
+  }
+
+  /** Delivers messages between stores once more, as a connection that hung for long would. */
+  replayMail(count: number): void {
+    for (let i = 0; i < count && this.#oldMail.length > 0; i++) {
+      const { to, bytes } = this.#mailRng.pick(this.#oldMail);
+      const machine = this.machineOfStore(to);
+      machine?.host?.run(() => {
+        for (const message of decodeFrame(bytes)) {
+          machine.store?.receive(message);
+        }
+      }, 'old-mail');
+    }
+  }
+
+  /** Lets stores hear commands of the placement service once more. */
+  replayCommands(count: number): void {
+    for (let i = 0; i < count && this.#oldCommands.length > 0; i++) {
+      const { to, reply } = this.#mailRng.pick(this.#oldCommands);
+      const machine = this.machineOfStore(to);
+      machine?.host?.run(() => machine.store?.onStep(reply), 'old-command');
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ clients
+
+  newHost(name: string): SimHost {
+    return new SimHost(this.network, name, 0, new SimClock(this.scheduler, 0));
+  }
+
+  async connect(name: string): Promise<ClientProcess> {
+    const host = this.newHost(name);
+    let kill: (error: Error) => void = () => undefined;
+    const died = new Promise<never>((_, reject) => {
+      kill = reject;
+    });
+    died.catch(() => undefined);
+    const braid = await connectWith(
+      { clock: host.clock, rng: this.rng.fork(name), net: host.net, log: SILENT_LOGGER },
+      { pd: [PD_ADDRESS], name, timeoutMs: CLIENT_TIMEOUT_MS, connectTimeoutMs: 600_000 },
+    );
+    const client: ClientProcess = {
+      name,
+      braid,
+      host,
+      died,
+      kill: () => {
+        this.clients.delete(client);
+        this.network.kill(host);
+        host.clock.kill();
+        kill(new ClientDiedError(`${name} was killed`));
+      },
+    };
+    this.clients.add(client);
+    return client;
+  }
+
+  describe(): string {
+    const lines = [...this.failStops, `placement service ${this.isPdUp ? 'up' : 'down'}`];
+    for (const { id, store, storeId } of this.machines.values()) {
+      lines.push(`store ${storeId} on machine ${id}: ${store === undefined ? 'down' : ''}`);
+      for (const s of store?.status() ?? []) {
+        lines.push(
+          `  region ${s.region.id} v${s.region.epoch.version}:${s.region.epoch.confVer} peers ${s.region.peers.map((p) => `${p.id}@${p.storeId}${p.role === 'voter' ? '' : p.role}`).join()} ${s.role} t${s.term} lead ${s.leaderPeerId} ${s.state} applied ${s.appliedIndex} commit ${s.commitIndex} last ${s.lastIndex}`,
+        );
+      }
+    }
+    return lines.join('\n');
+  }
+}
+
+function raftstoreConfig(config: FullConfig): RaftstoreConfig {
+  const splitKeys =
+    config.splitKeys === 0
+      ? {}
+      : { regionMaxKeys: config.splitKeys, regionSplitKeys: Math.ceil(config.splitKeys / 2), splitCheckMs: 1_500 };
+  return {
+    ...DEFAULT_RAFTSTORE_CONFIG,
+    pdHeartbeatMs: 1_000,
+    storeHeartbeatMs: 1_000,
+    maintenanceTickMs: 300,
+    splitCheckMs: 5_000,
+    abnormalLeaderMissingMs: 4_000,
+    maxLeaderMissingMs: 8_000,
+    maxPeerDownMs: config.storeDownMs,
+    logGcThreshold: config.logGcThreshold,
+    logGcCountLimit: config.logGcCountLimit,
+    mergeMaxLogGap: config.mergeMaxLogGap,
+    snapshotChunkBytes: config.snapshotChunkBytes,
+    proposalBatchOpsMax: config.proposalBatchOpsMax,
+    leaderLeaseMs: config.leaderLeaseMs,
+    ...splitKeys,
+  };
+}

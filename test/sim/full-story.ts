@@ -1,0 +1,93 @@
+/** The story of a full history for its trace page: faults, roles, messages, commands of the placement service. */
+import { formatRegion } from '../../src/meta/region.ts';
+import { MsgType } from '../../src/raft/types.ts';
+import type { FullCluster, Machine } from './full-cluster.ts';
+import type { TimelineEntry } from './run-result.ts';
+
+/** A minute of messages would make a page that no browser shows: they have a share of their own. */
+const MESSAGES_MAX = 8_000;
+const ENTRIES_MAX = 30_000;
+
+const MESSAGE_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(MsgType).map(([name, value]) => [value as number, name]),
+);
+
+export class Story {
+  readonly entries: TimelineEntry[] = [];
+  readonly #cluster: FullCluster;
+  readonly #isKept: boolean;
+  readonly #roles: Map<string, string> = new Map();
+  #messages = 0;
+
+  constructor(cluster: FullCluster, isKept: boolean) {
+    this.#cluster = cluster;
+    this.#isKept = isKept;
+    if (isKept) {
+      this.#watch();
+    }
+  }
+
+  #watch(): void {
+    const cluster = this.#cluster;
+    const { scheduler, pdChecks, machines } = cluster;
+    const check = scheduler.afterEvent;
+    scheduler.afterEvent = (node, kind) => {
+      check?.(node, kind);
+      if (kind === 'store-round') {
+        this.#noteRoles(node);
+      }
+    };
+    cluster.observer = {
+      onSend: (message, machine) => {
+        const { body } = message;
+        const isChatter =
+          body.type === 'raft' &&
+          (body.message.type === MsgType.Heartbeat || body.message.type === MsgType.HeartbeatResp);
+        const to = cluster.machineOfStore(message.to.storeId);
+        if (!isChatter && to !== undefined && this.#messages++ < MESSAGES_MAX) {
+          const what = body.type === 'raft' ? MESSAGE_NAMES.get(body.message.type) : body.type;
+          this.#add(machine.id, 'message', `r${message.regionId} ${what}`, { to: to.id });
+        }
+      },
+      onStart: (machine: Machine | undefined) =>
+        this.#add(
+          machine?.id ?? machines.size + 1,
+          'note',
+          machine === undefined ? 'started' : `store ${machine.storeId} started`,
+        ),
+    };
+    pdChecks.onCommand = (reply) =>
+      this.#add(machines.size + 1, 'region', `r${reply.regionId} ${JSON.stringify(reply.step, jsonBytes)}`);
+  }
+
+  note(text: string): void {
+    this.#add(0, 'note', text);
+  }
+
+  /** @param forMs how long it lasts */
+  fault(text: string, lane: number, forMs: number): void {
+    this.#add(lane, 'fault', text, { untilMs: this.#cluster.scheduler.nowMs + forMs });
+  }
+
+  #add(lane: number, kind: TimelineEntry['kind'], text: string, more: Partial<TimelineEntry> = {}): void {
+    if (this.#isKept && this.entries.length < ENTRIES_MAX) {
+      this.entries.push({ atMs: this.#cluster.scheduler.nowMs, lane, kind, text, ...more });
+    }
+  }
+
+  #noteRoles(node: number): void {
+    for (const s of this.#cluster.machines.get(node)?.store?.status() ?? []) {
+      const key = `${node}/${s.region.id}`;
+      const { start, end } = s.region.range;
+      const { version, confVer } = s.region.epoch;
+      const text = `r${s.region.id} v${version}:${confVer} [${Buffer.from(start).toString('latin1')},${Buffer.from(end).toString('latin1')}) peer ${s.peerId} ${s.role} t${s.term} ${s.state} of ${formatRegion(s.region)}`;
+      if (this.#roles.get(key) !== text) {
+        this.#roles.set(key, text);
+        this.#add(node, 'role', text);
+      }
+    }
+  }
+}
+
+const jsonBytes = (_: string, value: unknown): unknown =>
+  value instanceof Uint8Array ? Buffer.from(value).toString('latin1') : value;

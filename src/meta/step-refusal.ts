@@ -64,6 +64,7 @@ export type StepRefusalCode =
   | 'RemovesLeader'
   | 'ConfChangePending'
   | 'WouldLoseQuorum'
+  | 'WouldLackLog'
   | 'InJointState'
   | 'NotInJointState'
   | 'PeerNotFound'
@@ -127,6 +128,7 @@ export const STEP_REFUSALS: Readonly<Record<StepRefusalCode, RefusalWord>> = {
   RemovesLeader: passing('transfer the leadership to another store first'),
   ConfChangePending: passing(SOON),
   WouldLoseQuorum: passing('bring silent stores back before more replicas are changed'),
+  WouldLackLog: passing('wait until the replicas behind the compacted log have been restored'),
   InJointState: lasting('wait until the membership change under way has ended'),
   NotInJointState: lasting('look at the region: the membership change has ended already'),
   PeerNotFound: lasting('look at the peers of the region'),

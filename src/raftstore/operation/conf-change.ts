@@ -1,7 +1,7 @@
 /** Membership change (reference 10): checks at the leader, proposal through the core, effect on the peer FSM. */
 import { encodeRaftCommand } from '../../codec/raft-records.ts';
 import type { PeerChange } from '../../meta/heartbeat.ts';
-import { findPeerOnStore, isInJointState, type Region } from '../../meta/region.ts';
+import { findPeerOnStore, isInJointState, isVoterRole, type Peer, type Region } from '../../meta/region.ts';
 import { ConfChangeTransition, ConfChangeType, type ConfChangeV2 } from '../../raft/types.ts';
 import type { AdminRefusal, AdminRequest } from '../msg.ts';
 import { startDestroy } from '../peer/life-cycle.ts';
@@ -64,7 +64,34 @@ function checkChange(peer: RaftPeer, changes: readonly PeerChange[]): AdminRefus
       message: `only ${healthy.length} of the ${voters.length} voters of region ${region.id} answer; the change could stop it`,
     };
   }
+  if (changes.length > 0 && stopsBehindLog(peer, result.region)) {
+    return {
+      code: 'WouldLackLog',
+      message: `too many voters of region ${region.id} after the change would be behind its compacted log; wait until they have caught up`,
+    };
+  }
   return undefined;
+}
+
+/**
+ * Whether the new voters could not agree even on what the log no longer holds: a majority of them (of either side, when
+ * the change enters a joint membership) is behind the first index and must be restored by snapshots first. Until then
+ * nothing could be committed, and the loss of this replica would be the loss of the region (reference 10).
+ */
+function stopsBehindLog(peer: RaftPeer, after: Region): boolean {
+  const { node, region } = peer;
+  if (region.peers.filter((p) => isVoterRole(p.role)).length === 1) {
+    // A single voter decides alone who joins it.
+    return false;
+  }
+  const matched = new Map(node.progress().map((view) => [view.id, view.match]));
+  const agreed = (voters: readonly Peer[]): number => {
+    const sorted = voters.map((p) => matched.get(p.id) ?? 0).sort((a, b) => b - a);
+    return sorted[Math.floor(sorted.length / 2)] ?? 0;
+  };
+  const incoming = after.peers.filter((p) => p.role === 'voter' || p.role === 'incoming-voter');
+  const outgoing = after.peers.filter((p) => p.role === 'voter' || p.role === 'demoting-voter');
+  return Math.min(agreed(incoming), agreed(outgoing)) + 1 < node.firstIndex;
 }
 
 export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes: readonly PeerChange[]): void {

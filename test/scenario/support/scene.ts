@@ -175,7 +175,12 @@ export class Scene {
     region: number,
     changes: Extract<AdminRequestBody, { type: 'change-peer' }>['changes'],
   ): Promise<void> {
-    await this.cluster.mustAdmin(region, () => ({ type: 'change-peer', changes }));
+    const [after] = await this.cluster.mustAdmin(region, () => ({ type: 'change-peer', changes }));
+    const { confVer } = after?.epoch ?? { confVer: 0 };
+    await this.cluster.until('the leader shows the change', () => {
+      const leader = this.cluster.leaderStore(region);
+      return leader !== undefined && (this.status(leader, region)?.region.epoch.confVer ?? 0) >= confVer;
+    });
   }
 
   attempt(region: number, body: AdminRequestBody): Promise<string> {

@@ -55,6 +55,17 @@ export {
   UndeterminedResultError,
 } from './client/errors.ts';
 export {
+  type DocumentChange,
+  type DocumentCondition,
+  type DocumentInfo,
+  type DocumentKind,
+  type DocumentList,
+  type DocumentOutcome,
+  type DocumentResult,
+  Documents,
+  DocumentsRefusedError,
+} from './client/documents.ts';
+export {
   AdminClient,
   type ListRegionsOptions,
   type OperatorRequestOptions,

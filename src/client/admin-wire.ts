@@ -148,6 +148,10 @@ export interface RegionDetails {
   readonly bytesReadPerSecond: number;
   /** Undefined before the leader's first report. */
   readonly lastReportAgeMs: number | undefined;
+  /** Neither split nor merged automatically. */
+  readonly pinned: boolean;
+  /** Name of the Partition that has this range. */
+  readonly partition: string | undefined;
 }
 
 export interface RegionNeighbourhood {
@@ -456,6 +460,8 @@ export const regionDetailsFromWire = (region: WireRegion): RegionDetails => ({
   bytesWrittenPerSecond: region.bytesWrittenPerSecond,
   bytesReadPerSecond: region.bytesReadPerSecond,
   lastReportAgeMs: region.reportSeen ? region.lastReportAgeMs : undefined,
+  pinned: region.pinned,
+  partition: region.partition === '' ? undefined : region.partition,
 });
 
 export const regionListFromWire = (list: WireRegionList): RegionList => ({

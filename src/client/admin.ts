@@ -34,6 +34,7 @@ import {
   targetToWire,
 } from './admin-wire.ts';
 import type { ClientCore } from './core.ts';
+import { Documents } from './documents.ts';
 import { OPERATOR_WAIT_MS_MAX, PD_TRY_TIMEOUT_MS } from './defaults.ts';
 import { DeadlineExceededError, OperatorFailedError, RefusedError, ServerRefusedError } from './errors.ts';
 import { type CallOptions, requireKnownOptions, requireTimeoutMs } from './options.ts';
@@ -144,12 +145,19 @@ export class AdminClient implements AsyncDisposable {
   readonly #core: ClientCore;
   readonly #actor: string;
   readonly #ownsCore: boolean;
+  /** Partition and Assignment documents. */
+  readonly documents: Documents;
 
   /** `owns` decides whether `close` closes the connection, too. */
   constructor(core: ClientCore, options: { readonly owns: boolean; readonly actor?: string }) {
     this.#core = core;
     this.#ownsCore = options.owns;
     this.#actor = options.actor ?? core.options.name;
+    this.documents = new Documents({
+      core,
+      header: () => this.#header(),
+      call: (method, request, callOptions, how) => this.#call(method, request, callOptions, how),
+    });
   }
 
   /** `host:port` of the placement leader, as far as known. */
@@ -438,6 +446,12 @@ export class AdminClient implements AsyncDisposable {
     return switchFromWire(present(reply.switch, 'switch'));
   }
 
+  /** Keeps a region from being split or merged automatically, or lets it again. @returns whether that changed anything */
+  async pinRegion(regionId: number, pinned: boolean, options?: CallOptions): Promise<boolean> {
+    const request = { header: this.#header(), regionId, pinned };
+    return (await this.#change(adminMethods.pinRegion, request, options)).changed;
+  }
+
   /** What happened in the cluster, latest last. */
   async events(
     options: CallOptions & { readonly afterSequence?: number; readonly limit?: number } = {},
@@ -510,7 +524,13 @@ export class AdminClient implements AsyncDisposable {
     method: UnaryMethod<Request, Reply>,
     request: Request,
     options: CallOptions | undefined,
-    how: { readonly once: boolean; readonly known: readonly string[]; readonly tryTimeoutMs?: number },
+    how: {
+      readonly once: boolean;
+      readonly known: readonly string[];
+      readonly tryTimeoutMs?: number;
+      /** The answer says more about a refusal than its reason. */
+      readonly keepsRefusal?: boolean;
+    },
   ): Promise<Reply> {
     requireKnownOptions(method.path, options, [...CALL_OPTIONS, ...how.known]);
     this.#core.requireOpen(method.path, options?.signal);
@@ -526,7 +546,7 @@ export class AdminClient implements AsyncDisposable {
       ...(options?.signal === undefined ? {} : { signal: options.signal }),
     });
     const { refusal } = reply as { readonly refusal?: WireRefusal | undefined };
-    if (refusal !== undefined) {
+    if (refusal !== undefined && how.keepsRefusal !== true) {
       throw new RefusedError(refusal.code, refusal.message, {
         ...(refusal.hint === '' ? {} : { hint: refusal.hint }),
         details: { ...Object.fromEntries(refusal.details), reason: refusal.code },

@@ -5,7 +5,7 @@
  */
 import { InvariantError, assert } from '../base/assert.ts';
 import { AppError } from '../base/app-error.ts';
-import { type StoreId, peerId, regionId } from '../base/ids.ts';
+import { type RegionId, type StoreId, peerId, regionId } from '../base/ids.ts';
 import type { TimerId } from '../env/clock.ts';
 import { sleep } from '../env/clock.ts';
 import { type Engine, EngineOpenError } from '../env/engine.ts';
@@ -17,6 +17,8 @@ import type { StoreRecord } from './cluster/store-info.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
 import { Placement, type StoreTarget } from './placement.ts';
+import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
+import type { DocumentPlan } from './resource/resources.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import type { SwitchName } from './schedule/switches.ts';
 import { isSwitchName } from './schedule/switches.ts';
@@ -64,8 +66,11 @@ export class PdNode {
   readonly #sinks = new Map<StoreId, CommandSink>();
   readonly #timers = new Set<TimerId>();
   readonly #operatorWaiters = new Map<number, Set<() => void>>();
+  readonly #watchers = new Set<() => void>();
   /** Store changes run one after the other: each is planned on what the one before left. */
   #storeChanges: Promise<unknown> = Promise.resolve();
+  /** Changes of documents likewise. */
+  #documentChanges: Promise<unknown> = Promise.resolve();
   #closed = false;
 
   private constructor(parts: {
@@ -118,6 +123,8 @@ export class PdNode {
       }
     }
     placement.load([...state.stores.values()], regions, state.meta.bootstrapped);
+    placement.resources.store.load(state.resources.values(), state.resourceVersion);
+    placement.resources.setPins(new Set(state.pins));
     this.#pump();
     await this.#extendIds(1);
     const planned = this.#oracle.plan(this.#env.clock.wallMs());
@@ -154,7 +161,11 @@ export class PdNode {
         wake();
       }
     }
+    for (const wake of [...this.#watchers]) {
+      wake();
+    }
     await this.#storeChanges;
+    await this.#documentChanges;
     await this.#log.flush();
     await this.#engine.close();
   }
@@ -490,6 +501,74 @@ export class PdNode {
     }
     this.placement.cluster.setMaxReplicas(maxReplicas);
     return undefined;
+  }
+
+  // ------------------------------------------------------------------------------------------------- documents
+
+  /**
+   * Plans a change of documents on what all earlier ones left, writes it, then lets it take effect. A dry run and a
+   * refusal change nothing.
+   */
+  changeDocuments(plan: () => DocumentPlan, options: { readonly dryRun: boolean }): Promise<DocumentPlan> {
+    return this.#afterDocumentChanges(async () => {
+      const planned = plan();
+      if (planned.refusal === undefined && planned.change !== undefined && !options.dryRun) {
+        await this.#writeDocuments(planned.change);
+      }
+      return planned;
+    });
+  }
+
+  #afterDocumentChanges<T>(run: () => Promise<T>): Promise<T> {
+    const done = this.#documentChanges.then(run);
+    // The chain goes on after a failure; the caller sees it.
+    this.#documentChanges = done.catch(() => undefined);
+    return done;
+  }
+
+  /** A crash before the write is durable leaves the documents as they were. */
+  async #writeDocuments(change: ResourceChange): Promise<void> {
+    const result = await this.#propose({ type: 'change-resources', change });
+    assert(result.type === 'done', 'another member changed the documents', { base: change.baseVersion });
+    this.placement.resources.store.apply(change);
+  }
+
+  /** Resolves with the changes above a version, or with none of them after `waitMs`; undefined if they are forgotten. */
+  async waitForDocuments(version: number, waitMs: number): Promise<readonly WatchedChange[] | undefined> {
+    const { store } = this.placement.resources;
+    const known = store.changesAfter(version);
+    if (known?.length !== 0 || waitMs <= 0 || this.#closed) {
+      return known;
+    }
+    await new Promise<void>((resolve) => {
+      const { clock } = this.#env;
+      const timer = clock.setTimer(waitMs, () => wake(), 'pd-watch-documents');
+      const wake = (): void => {
+        clock.clearTimer(timer);
+        stopListening();
+        this.#watchers.delete(wake);
+        resolve();
+      };
+      const stopListening = store.onChange(wake);
+      this.#watchers.add(wake);
+    });
+    return store.changesAfter(version);
+  }
+
+  /** Whether the pin was not as wanted before. */
+  async pinRegion(id: RegionId, pinned: boolean, actor: string): Promise<boolean> {
+    if (this.placement.resources.isPinnedByHand(id) === pinned) {
+      return false;
+    }
+    await this.#propose({ type: 'pin-region', id, pinned });
+    this.placement.resources.setPins(new Set(this.#log.state.pins));
+    this.placement.event({
+      type: 'region-pinned',
+      message: `region ${id} was ${pinned ? 'pinned' : 'unpinned'}`,
+      regionId: id,
+      actor,
+    });
+    return true;
   }
 
   // ---------------------------------------------------------------------------------------------- safe points

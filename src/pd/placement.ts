@@ -14,6 +14,8 @@ import type { RegionInfo } from './cluster/region-info.ts';
 import { type StoreInfo, type StoreRecord, isUp, livenessOf, mergeLabels } from './cluster/store-info.ts';
 import type { PlacementConfig } from './defaults.ts';
 import { type Check, firstRefusal, mergeChecks } from './schedule/checker/merge-checks.ts';
+import { POD_LABEL, podNameOf } from './resource/facts.ts';
+import { Resources } from './resource/resources.ts';
 import { Coordinator } from './schedule/coordinator.ts';
 import type { WantedRole } from './schedule/operator/builder.ts';
 import { OperatorController, type OutgoingCommand } from './schedule/operator/controller.ts';
@@ -65,6 +67,7 @@ export class Placement {
   readonly coordinator: Coordinator;
   readonly switches: Switches = new Switches();
   readonly events: EventList;
+  readonly resources: Resources;
   readonly #factory: OperatorFactory;
   readonly #clock: PlacementOptions['clock'];
   #saves: Region[] = [];
@@ -79,11 +82,18 @@ export class Placement {
       cluster: this.cluster,
       clock,
       rng: options.rng.fork('waiting-queue'),
+      guard: (operator, info) => this.resources.guard(operator, info),
       onEnd: (operator) => {
         this.#onOperatorEnd(operator);
         options.onOperatorEnd?.(operator);
       },
       onRefused: (operator) => this.#onRefused(operator),
+    });
+    this.resources = new Resources({
+      cluster: this.cluster,
+      controller: this.controller,
+      clock,
+      rng: options.rng.fork('documents'),
     });
     const nowMs = (): number => clock.monoMs();
     this.#factory = new OperatorFactory({
@@ -246,6 +256,17 @@ export class Placement {
             'DuplicateAddress',
             `store ${record.store.id} already has the address ${store.address}`,
             `if its data is gone, remove store ${record.store.id} as physically destroyed first; else use another address`,
+            { store_id: record.store.id },
+          ),
+        );
+      }
+      const pod = podNameOf(store.labels);
+      if (lives && record.store.id !== store.id && pod !== undefined && podNameOf(record.store.labels) === pod) {
+        return refused(
+          refuse(
+            'DuplicatePod',
+            `store ${record.store.id} already has the label ${POD_LABEL}=${pod}`,
+            'documents name stores by this label: give every store another one',
             { store_id: record.store.id },
           ),
         );

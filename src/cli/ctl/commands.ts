@@ -12,6 +12,7 @@ import { COMMON_MODES, LIST_MODES, isMachineMode } from '../output/mode.ts';
 import { section } from '../output/printer.ts';
 import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
+import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
 import { watchOperator } from './operator-watch.ts';
 import {
@@ -49,6 +50,7 @@ export function registerCtlCommands(program: Command, app: App): void {
     ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'),
     app,
   );
+  registerDocumentCommands(ctl, app);
   eventsCommand(ctl, app);
   switchCommands(
     ctl
@@ -436,6 +438,27 @@ function regionCommands(region: Command, app: App): void {
       const request = requestOptions(session, options);
       const admin = await session.admin();
       return finish(session, admin, await admin.moveRegion(regionId, move, request), options);
+    },
+  });
+  addCommand<{ off?: true }>(region, app, {
+    usage: 'pin <id>',
+    summary: 'Keep a region from being split and merged automatically',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region pin 2', 'braid ctl region pin 2 --off'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [flag('--off', 'let it be split and merged again')],
+    task: ([id]) => `change the pin of region ${id}`,
+    run: async (session, [id], options) => {
+      const regionId = parseId(id as string, 'region');
+      const admin = await session.admin();
+      if (!(await admin.pinRegion(regionId, options.off !== true, session.limits()))) {
+        await session.printer.note('nothing to do: it is as you want it already');
+      }
+      await session.printer.single(
+        regionSingle(await admin.region(regionId, session.limits()), session.options.keyFormat),
+      );
+      return EXIT_DONE;
     },
   });
   addCommand<OperatorFlags & { to: string }>(region, app, {

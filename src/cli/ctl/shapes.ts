@@ -121,6 +121,11 @@ function remarkText(region: RegionDetails): string {
   if (region.merging) {
     remarks.push('merging');
   }
+  if (region.partition !== undefined) {
+    remarks.push(`Partition ${region.partition}`);
+  } else if (region.pinned) {
+    remarks.push('pinned');
+  }
   if (region.downPeers.length > 0) {
     remarks.push(`${region.downPeers.length} down`);
   }
@@ -235,6 +240,10 @@ export function regionSingle({ region, previous, next }: RegionView, format: Key
         value: region.merging ? 'yes, writes wait until the merge is committed or rolled back' : 'no',
       },
       { name: 'operator', value: region.operatorId ?? 'none' },
+      {
+        name: 'pinned',
+        value: region.partition === undefined ? (region.pinned ? 'yes' : 'no') : `by Partition ${region.partition}`,
+      },
       { name: 'reported', value: ageText(region.lastReportAgeMs) },
       { name: 'left of it', value: neighbour(previous) },
       { name: 'right of it', value: neighbour(next) },

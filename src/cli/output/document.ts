@@ -2,7 +2,7 @@
  * The machine-readable face: JSON and YAML documents. Field names are API: they may be added to, never change meaning.
  * Ids are numbers, 64-bit values decimal strings, durations end in `Ms`, sizes in `Bytes`.
  */
-import { stringify } from 'yaml';
+import { parseAllDocuments, stringify } from 'yaml';
 
 export const API_VERSION = 'braid/v1';
 
@@ -40,6 +40,42 @@ export const toJsonLine = (row: object): string => `${JSON.stringify(plain(row))
 
 /** Ending in a line feed. */
 export const toYaml = (document: Document): string => stringify(headed(document), { lineWidth: 0 });
+
+/** Like {@link toYaml}, with nothing after the colon for null, as people write it. */
+export const toPlainYaml = (document: Document): string =>
+  stringify(headed(document), { lineWidth: 0, nullStr: '' }).replace(/:[ ]$/gm, ':');
+
+/** A text that is not YAML. `line` counts from 1. */
+export class YamlError extends Error {
+  readonly line: number;
+
+  constructor(message: string, line: number) {
+    super(message);
+    this.line = line;
+  }
+}
+
+/** All documents of a YAML or JSON text that are not empty, as plain values. @throws YamlError */
+export function parseYaml(text: string): unknown[] {
+  const values: unknown[] = [];
+  for (const document of parseAllDocuments(text)) {
+    const [error] = document.errors;
+    if (error !== undefined) {
+      const [first = ''] = error.message.split('\n');
+      throw new YamlError(first.replace(/ at line \d+, column \d+:?$/, ''), error.linePos?.[0].line ?? 1);
+    }
+    let value: unknown;
+    try {
+      value = document.toJS();
+    } catch (cause) {
+      throw new YamlError(cause instanceof Error ? cause.message : String(cause), 1);
+    }
+    if (value !== null && value !== undefined) {
+      values.push(value);
+    }
+  }
+  return values;
+}
 
 /** Writes one list document while its rows still come. Same text as {@link toJson} of the whole document. */
 export class JsonListWriter {

@@ -20,7 +20,7 @@ import { connect } from '../../client/real.ts';
 import { configFile } from '../../server/config-sample.ts';
 import { DEFAULT_STORE_CONFIG } from '../../server/settings.ts';
 import type { App } from '../command.ts';
-import { count, flag, sizeBytes } from '../common-options.ts';
+import { count, flag, sizeBytes, words } from '../common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_FAILURE } from '../exit-code.ts';
 import { StopRequests } from './control.ts';
 import { addExamples, runReported } from './frame.ts';
@@ -48,10 +48,13 @@ interface DevFlags {
   readonly regionSize?: number;
   readonly smallRegions?: boolean;
   readonly addStore?: boolean;
+  readonly podNames?: readonly string[];
 }
 
 interface DevRecord {
   readonly portBase: number;
+  /** Names of the stores as pods, in the order of their numbers; further ones are pod4, pod5 … */
+  readonly podNames: readonly string[];
 }
 
 class DevError extends AppError {
@@ -89,6 +92,11 @@ export function registerDev(program: Command, app: App): void {
         .argParser(sizeBytes),
     )
     .addOption(new Option('--small-regions', `short for --region-size ${formatBytes(SMALL_REGION_BYTES)}`))
+    .addOption(
+      flag('--pod-names <names>', 'names of the stores in documents, separated by commas')
+        .default(undefined, 'pod1,pod2,pod3')
+        .argParser(words),
+    )
     .addOption(new Option('--add-store', 'run one more store for the cluster that runs in this directory'));
   addExamples(command, [
     'braid dev',
@@ -116,7 +124,7 @@ function readRecord(dataDir: string): DevRecord | undefined {
   try {
     const record = JSON.parse(readFileSync(recordPath(dataDir), 'utf8')) as Partial<DevRecord>;
     if (typeof record.portBase === 'number') {
-      return { portBase: record.portBase };
+      return { portBase: record.portBase, podNames: record.podNames ?? [] };
     }
   } catch {
     // Reported below, with the way out.
@@ -187,7 +195,22 @@ function startPdMember(app: App, dataDir: string, portBase: number): Member {
   });
 }
 
-function startStoreMember(app: App, dataDir: string, portBase: number, n: number): Member {
+/** What documents call store `n`. */
+const podName = (names: readonly string[], n: number): string => names[n - 1] ?? `pod${n}`;
+
+function checkPodNames(names: readonly string[]): void {
+  const bad = names.find((name) => !/^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/.test(name));
+  if (bad !== undefined) {
+    throw new DevError(`${JSON.stringify(bad)} is not a name of a pod`, 'use letters, digits, dashes and dots');
+  }
+  const all = Array.from({ length: STORES_MAX }, (_, i) => podName(names, i + 1));
+  const twice = all.find((name, i) => all.indexOf(name) !== i);
+  if (twice !== undefined) {
+    throw new DevError(`two stores would be called ${twice}`, 'give each store a name of its own with --pod-names');
+  }
+}
+
+function startStoreMember(app: App, dataDir: string, { portBase, podNames }: DevRecord, n: number): Member {
   return new Member({
     name: `store ${n}`,
     args: [
@@ -196,6 +219,7 @@ function startStoreMember(app: App, dataDir: string, portBase: number, n: number
       ...['--addr', storeAddress(portBase, n)],
       ...['--status-addr', statusAddress(portBase, n)],
       ...['--data-dir', join(dataDir, `store-${n}`)],
+      ...['--labels', `name=${podName(podNames, n)}`],
       ...['--config', join(dataDir, 'store.toml')],
       ...['--log-file', join(dataDir, 'log', `store-${n}.log`)],
     ],
@@ -276,7 +300,10 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
   }
   mkdirSync(join(dataDir, 'log'), { recursive: true });
   writeSettings(dataDir, flags, numbers.length);
-  writeFileSync(recordPath(dataDir), `${JSON.stringify({ portBase })}\n`);
+  const podNames = flags.podNames ?? record?.podNames ?? [];
+  checkPodNames(podNames);
+  const now: DevRecord = { portBase, podNames };
+  writeFileSync(recordPath(dataDir), `${JSON.stringify(now)}\n`);
 
   const stops = new StopRequests(app.io.signal);
   const members: Member[] = [];
@@ -287,7 +314,7 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
       const pd = startPdMember(app, dataDir, portBase);
       members.push(pd);
       await waitReady(pd, dataDir);
-      const stores = numbers.map((n) => startStoreMember(app, dataDir, portBase, n));
+      const stores = numbers.map((n) => startStoreMember(app, dataDir, now, n));
       members.push(...stores);
       const ids = await Promise.all(stores.map((store) => waitReady(store, dataDir)));
       await waitUsable(portBase);
@@ -305,7 +332,7 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
           }
         });
       }
-      await app.io.stdout.write(welcome(dataDir, portBase, ids));
+      await app.io.stdout.write(welcome(dataDir, now, ids));
       // Members that crash are only reported: whoever tries things out wants to see what happens.
       const allGone = Promise.all(members.map((member) => member.exited())).then(() => undefined);
       const why = await Promise.race([stop, allGone]);
@@ -331,14 +358,14 @@ async function waitUsable(portBase: number): Promise<void> {
   await client.get(new Uint8Array(0));
 }
 
-function welcome(dataDir: string, portBase: number, ids: readonly number[]): string {
+function welcome(dataDir: string, { portBase, podNames }: DevRecord, ids: readonly number[]): string {
   const pd = pdAddress(portBase);
   const option = portBase === PORT_BASE_DEFAULT ? '' : ` --pd ${pd}`;
   const lines = [
     `placement service  ${pd}`,
     ...ids.map(
       (id, i) =>
-        `store ${i + 1}            ${storeAddress(portBase, i + 1)}  id ${id}, status http://${statusAddress(portBase, i + 1)}/status`,
+        `store ${i + 1}            ${storeAddress(portBase, i + 1)}  id ${id}, ${podName(podNames, i + 1)}, status http://${statusAddress(portBase, i + 1)}/status`,
     ),
     `data               ${dataDir}`,
     `ready: braid put/get with --pd ${pd}`,
@@ -367,7 +394,7 @@ async function addStore(app: App, flags: DevFlags): Promise<ExitCode> {
   await requireFree(statusAddress(portBase, n), portBase);
   const stops = new StopRequests(app.io.signal);
   const stop = stops.next();
-  const member = startStoreMember(app, dataDir, portBase, n);
+  const member = startStoreMember(app, dataDir, record, n);
   try {
     const why = await Promise.race([waitReady(member, dataDir).then(() => undefined), stop]);
     if (why !== undefined) {

@@ -15,7 +15,9 @@ export type EventType =
   | 'operator-started'
   | 'operator-ended'
   | 'step-refused'
-  | 'switch';
+  | 'switch'
+  | 'region-pinned'
+  | 'document';
 
 export interface ClusterEvent {
   /** Grows by one per event while this process lives. */

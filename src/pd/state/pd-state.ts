@@ -4,10 +4,12 @@
  * commands holds the same state. Region descriptors are not part of it: leaders report them again.
  */
 import { unreachable } from '../../base/assert.ts';
-import type { StoreId } from '../../base/ids.ts';
+import type { RegionId, StoreId } from '../../base/ids.ts';
 import { FULL_RANGE, rangesEqual } from '../../base/key-range.ts';
 import type { Region } from '../../meta/region.ts';
 import type { StoreRecord } from '../cluster/store-info.ts';
+import { type Resource, type ResourceKind, resourceKey } from '../resource/resource.ts';
+import type { ResourceChange } from '../resource/resource-store.ts';
 
 export interface ClusterMeta {
   readonly clusterId: bigint;
@@ -44,7 +46,11 @@ export type PdCommand =
   /** Answers the effective value: safe points only grow. */
   | { readonly type: 'advance-gc-safe-point'; readonly safePoint: bigint }
   | { readonly type: 'put-service-safe-point'; readonly point: ServiceSafePoint }
-  | { readonly type: 'drop-service-safe-point'; readonly serviceId: string };
+  | { readonly type: 'drop-service-safe-point'; readonly serviceId: string }
+  /** Partition and Assignment documents. Refused unless nothing changed since it was planned. */
+  | { readonly type: 'change-resources'; readonly change: ResourceChange }
+  /** A pinned region is neither split nor merged automatically. */
+  | { readonly type: 'pin-region'; readonly id: RegionId; readonly pinned: boolean };
 
 export type PdResult =
   | { readonly type: 'done' }
@@ -58,7 +64,10 @@ export type PdRecordKey =
   | { readonly type: 'ids' }
   | { readonly type: 'tso' }
   | { readonly type: 'switches' }
-  | { readonly type: 'gc' };
+  | { readonly type: 'gc' }
+  | { readonly type: 'resource'; readonly kind: ResourceKind; readonly name: string }
+  | { readonly type: 'resource-version' }
+  | { readonly type: 'pins' };
 
 const DONE: PdResult = { type: 'done' };
 
@@ -70,6 +79,9 @@ export class PdState {
   readonly #switches = new Map<string, boolean>();
   #gcSafePoint = 0n;
   readonly #serviceSafePoints = new Map<string, ServiceSafePoint>();
+  readonly #resources = new Map<string, Resource>();
+  #resourceVersion = 0;
+  readonly #pins = new Set<RegionId>();
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -97,6 +109,20 @@ export class PdState {
 
   get serviceSafePoints(): ReadonlyMap<string, ServiceSafePoint> {
     return this.#serviceSafePoints;
+  }
+
+  /** Documents by kind and name. */
+  get resources(): ReadonlyMap<string, Resource> {
+    return this.#resources;
+  }
+
+  /** The largest version given to a document so far. */
+  get resourceVersion(): number {
+    return this.#resourceVersion;
+  }
+
+  get pins(): ReadonlySet<RegionId> {
+    return this.#pins;
   }
 
   /** Applies one command; `touched` collects the records that changed. */
@@ -143,6 +169,16 @@ export class PdState {
       case 'drop-service-safe-point':
         this.#serviceSafePoints.delete(command.serviceId);
         touched.push({ type: 'gc' });
+        return DONE;
+      case 'change-resources':
+        return this.#changeResources(command.change, touched);
+      case 'pin-region':
+        if (command.pinned) {
+          this.#pins.add(command.id);
+        } else {
+          this.#pins.delete(command.id);
+        }
+        touched.push({ type: 'pins' });
         return DONE;
       default:
         return unreachable(command);
@@ -192,6 +228,23 @@ export class PdState {
     return DONE;
   }
 
+  #changeResources(change: ResourceChange, touched: PdRecordKey[]): PdResult {
+    if (change.baseVersion !== this.#resourceVersion || change.version <= change.baseVersion) {
+      return { type: 'refused', reason: 'not-current' };
+    }
+    for (const { kind, name } of change.deletes) {
+      this.#resources.delete(resourceKey(kind, name));
+      touched.push({ type: 'resource', kind, name });
+    }
+    for (const resource of change.puts) {
+      this.#resources.set(resourceKey(resource.kind, resource.meta.name), resource);
+      touched.push({ type: 'resource', kind: resource.kind, name: resource.meta.name });
+    }
+    this.#resourceVersion = change.version;
+    touched.push({ type: 'resource-version' });
+    return DONE;
+  }
+
   /** Takes over what an earlier process wrote; only for loading. */
   restore(saved: SavedState): void {
     this.#meta = saved.meta;
@@ -207,6 +260,13 @@ export class PdState {
     for (const point of saved.serviceSafePoints) {
       this.#serviceSafePoints.set(point.serviceId, point);
     }
+    for (const resource of saved.resources) {
+      this.#resources.set(resourceKey(resource.kind, resource.meta.name), resource);
+    }
+    this.#resourceVersion = saved.resourceVersion;
+    for (const id of saved.pins) {
+      this.#pins.add(id);
+    }
   }
 }
 
@@ -218,4 +278,7 @@ export interface SavedState {
   readonly switches: readonly (readonly [string, boolean])[];
   readonly gcSafePoint: bigint;
   readonly serviceSafePoints: readonly ServiceSafePoint[];
+  readonly resources: readonly Resource[];
+  readonly resourceVersion: number;
+  readonly pins: readonly RegionId[];
 }

@@ -3,12 +3,13 @@
  * Records are versioned (see codec/record.ts); golden-byte tests pin them.
  */
 import { concatBytes, prefixEnd, utf8 } from '../../base/bytes.ts';
-import { type RegionId, type StoreId, storeId } from '../../base/ids.ts';
+import { type RegionId, type StoreId, regionId, storeId } from '../../base/ids.ts';
 import type { KeyRange } from '../../base/key-range.ts';
 import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
 import type { StoreLabel, StoreState } from '../../meta/region.ts';
 import type { StoreRecord } from '../cluster/store-info.ts';
+import { RESOURCE_KINDS, type Resource, type ResourceKind, fromJson, toJson } from '../resource/resource.ts';
 import type { ClusterMeta, ServiceSafePoint } from './pd-state.ts';
 
 const VERSION = 1;
@@ -16,12 +17,15 @@ const STORE_STATES: readonly StoreState[] = ['up', 'offline', 'tombstone'];
 
 const STORE_PREFIX = utf8('pd/store/');
 const REGION_PREFIX = utf8('pd/region/');
+const RESOURCE_PREFIX = utf8('pd/document/');
 
 export const META_KEY: Uint8Array = utf8('pd/cluster');
 export const IDS_KEY: Uint8Array = utf8('pd/ids');
 export const TSO_KEY: Uint8Array = utf8('pd/tso');
 export const SWITCHES_KEY: Uint8Array = utf8('pd/switches');
 export const GC_KEY: Uint8Array = utf8('pd/gc');
+export const RESOURCE_VERSION_KEY: Uint8Array = utf8('pd/documents');
+export const PINS_KEY: Uint8Array = utf8('pd/pins');
 
 /** Eight bytes, big endian, so that keys sort by id. */
 function idBytes(id: number): Uint8Array {
@@ -35,6 +39,10 @@ export const regionKey = (id: RegionId): Uint8Array => concatBytes(REGION_PREFIX
 
 export const STORE_KEYS: KeyRange = { start: STORE_PREFIX, end: prefixEnd(STORE_PREFIX) };
 export const REGION_KEYS: KeyRange = { start: REGION_PREFIX, end: prefixEnd(REGION_PREFIX) };
+
+export const documentKey = (kind: ResourceKind, name: string): Uint8Array =>
+  concatBytes(RESOURCE_PREFIX, utf8(`${kind}/${name}`));
+export const RESOURCE_KEYS: KeyRange = { start: RESOURCE_PREFIX, end: prefixEnd(RESOURCE_PREFIX) };
 
 function fieldText(value: unknown, what: string): string {
   if (typeof value !== 'string') {
@@ -157,3 +165,54 @@ export function decodeGc(bytes: Uint8Array): { safePoint: bigint; services: Serv
     }),
   };
 }
+
+/** A document: what identifies it as fields, spec and status as JSON, because they nest. */
+export function encodeResource(resource: Resource): Uint8Array {
+  const { kind, meta, spec, status } = resource;
+  return encodeRecord(VERSION, [
+    kind,
+    meta.name,
+    meta.uid,
+    meta.generation,
+    meta.resourceVersion,
+    meta.createdWallMs,
+    toJson(spec),
+    toJson(status),
+  ]);
+}
+
+export function decodeResource(bytes: Uint8Array): Resource {
+  const { fields } = decodeRecord(bytes, 'document', VERSION, 8);
+  const kind = RESOURCE_KINDS.find((known) => known === fields[0]);
+  if (kind === undefined) {
+    throw new RecordError(`document has the unknown kind ${String(fields[0])}`);
+  }
+  return {
+    kind,
+    meta: {
+      name: fieldText(fields[1], 'document name'),
+      uid: fieldText(fields[2], 'document uid'),
+      generation: fieldInt(fields[3], 'generation'),
+      resourceVersion: fieldInt(fields[4], 'resource version'),
+      createdWallMs: fieldInt(fields[5], 'creation time'),
+    },
+    spec: fieldJson(fields[6], 'spec'),
+    status: fieldJson(fields[7], 'status'),
+  } as Resource;
+}
+
+function fieldJson(value: unknown, what: string): unknown {
+  try {
+    return fromJson(fieldText(value, what));
+  } catch (cause) {
+    throw new RecordError(`${what} of a document cannot be read`, cause);
+  }
+}
+
+export const encodePins = (pins: ReadonlySet<RegionId>): Uint8Array =>
+  encodeRecord(VERSION, [[...pins].sort((a, b) => a - b)]);
+
+export const decodePins = (bytes: Uint8Array): RegionId[] =>
+  fieldArray(decodeRecord(bytes, 'pinned regions', VERSION, 1).fields[0], 'pinned regions').map((id) =>
+    regionId(fieldInt(id, 'pinned region')),
+  );

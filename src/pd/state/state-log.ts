@@ -10,23 +10,32 @@ import type { RegionId } from '../../base/ids.ts';
 import { type Engine, EngineOpenError, type WriteBatch } from '../../env/engine.ts';
 import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
 import type { Region } from '../../meta/region.ts';
+import { resourceKey } from '../resource/resource.ts';
 import { type PdCommand, type PdRecordKey, type PdResult, PdState } from './pd-state.ts';
 import {
   GC_KEY,
   IDS_KEY,
   META_KEY,
+  PINS_KEY,
   REGION_KEYS,
+  RESOURCE_KEYS,
+  RESOURCE_VERSION_KEY,
   STORE_KEYS,
   SWITCHES_KEY,
   TSO_KEY,
   decodeGc,
   decodeLimit,
   decodeMeta,
+  decodePins,
+  decodeResource,
   decodeStore,
   decodeSwitches,
+  documentKey,
   encodeGc,
   encodeLimit,
   encodeMeta,
+  encodePins,
+  encodeResource,
   encodeStore,
   encodeSwitches,
   regionKey,
@@ -170,6 +179,21 @@ export class LocalStateLog implements StateLog {
         return;
       case 'gc':
         batch.put(GC_KEY, encodeGc(this.state.gcSafePoint, this.state.serviceSafePoints));
+        return;
+      case 'resource': {
+        const resource = this.state.resources.get(resourceKey(key.kind, key.name));
+        if (resource === undefined) {
+          batch.del(documentKey(key.kind, key.name));
+        } else {
+          batch.put(documentKey(key.kind, key.name), encodeResource(resource));
+        }
+        return;
+      }
+      case 'resource-version':
+        batch.put(RESOURCE_VERSION_KEY, encodeLimit(this.state.resourceVersion));
+        return;
+      case 'pins':
+        batch.put(PINS_KEY, encodePins(this.state.pins));
     }
   }
 
@@ -215,7 +239,14 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       );
     }
   }
-  const [ids, tso, switches, gc] = await engine.getMany([IDS_KEY, TSO_KEY, SWITCHES_KEY, GC_KEY]);
+  const [ids, tso, switches, gc, documents, pins] = await engine.getMany([
+    IDS_KEY,
+    TSO_KEY,
+    SWITCHES_KEY,
+    GC_KEY,
+    RESOURCE_VERSION_KEY,
+    PINS_KEY,
+  ]);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
   state.restore({
@@ -226,6 +257,9 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     switches: switches === undefined ? [] : decodeSwitches(switches),
     gcSafePoint: gcSaved.safePoint,
     serviceSafePoints: gcSaved.services,
+    resources: (await readAll(engine, RESOURCE_KEYS)).map(decodeResource),
+    resourceVersion: documents === undefined ? 0 : decodeLimit(documents, 'document version'),
+    pins: pins === undefined ? [] : decodePins(pins),
   });
   return { state, regions: (await readAll(engine, REGION_KEYS)).map(decodeRegion) };
 }

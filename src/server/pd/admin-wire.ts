@@ -99,6 +99,8 @@ export function regionToWire(info: RegionInfo, placement: Placement, nowMs: numb
     bytesReadPerSecond: info.bytesReadPerSecond,
     lastReportAgeMs: info.reportedAtMs === undefined ? 0 : wallMs(nowMs - info.reportedAtMs),
     reportSeen: info.reportedAtMs !== undefined,
+    pinned: placement.resources.pinnedReason(info) !== undefined,
+    partition: placement.resources.partitionOf(info)?.meta.name ?? '',
   };
 }
 

@@ -7,6 +7,7 @@ import { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { addAdminService } from './admin-service.ts';
 import { type PdConfig, type PdConfigInput, PdConfigError, pdConfig } from './config.ts';
 import { ServiceContext } from './context.ts';
+import { addDocumentCalls } from './document-calls.ts';
 import { addHealthService } from './health-service.ts';
 import { addHeartbeatStreams } from './heartbeat-stream.ts';
 import { addMetaStorageService } from './meta-storage-service.ts';
@@ -74,6 +75,7 @@ async function serve(env: Env, config: PdConfig, node: PdNode): Promise<PdProces
   addTimestampCalls(builder, context);
   addHeartbeatStreams(builder, context);
   addAdminService(builder, context);
+  addDocumentCalls(builder, context);
   addMetaStorageService(builder, context);
   addHealthService(builder, context);
   let listener: Listener;

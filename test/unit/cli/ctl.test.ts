@@ -45,6 +45,8 @@ const region = (id: number, start: string, end: string) => ({
   bytesReadPerSecond: 2048,
   lastReportAgeMs: 1500,
   reportSeen: true,
+  pinned: false,
+  partition: '',
 });
 
 const store = (id: number) => ({

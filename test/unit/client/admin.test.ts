@@ -240,6 +240,8 @@ describe('AdminClient', () => {
       bytesReadPerSecond: 0,
       lastReportAgeMs: 0,
       reportSeen: false,
+      pinned: false,
+      partition: '',
     });
     const { cluster, admin, requests } = await open((builder, log) =>
       builder.unary(adminMethods.listRegions, (request) => {

@@ -33,6 +33,8 @@ export interface ControllerOptions {
   readonly cluster: Cluster;
   readonly clock: Pick<Clock, 'monoMs' | 'wallMs'>;
   readonly rng: Rng;
+  /** Why an operator may not run on its region, which somebody else holds. Asked when it is admitted. */
+  readonly guard?: (operator: Operator, info: RegionInfo) => Refusal | undefined;
   /** Called once for every operator that ended. */
   readonly onEnd: (operator: Operator) => void;
   /** A store refused a step of the operator for a new reason, see `lastRefusal`. */
@@ -54,6 +56,7 @@ export class OperatorController {
   readonly #clock: ControllerOptions['clock'];
   readonly #onEnd: (operator: Operator) => void;
   readonly #onRefused: (operator: Operator) => void;
+  readonly #guard: NonNullable<ControllerOptions['guard']>;
   readonly #limits: StoreLimits;
   readonly #waiting: WaitingQueue;
   readonly #running = new Map<RegionId, Operator>();
@@ -69,6 +72,7 @@ export class OperatorController {
     this.#clock = options.clock;
     this.#onEnd = options.onEnd;
     this.#onRefused = options.onRefused;
+    this.#guard = options.guard ?? (() => undefined);
     this.#limits = new StoreLimits(this.#config.storeLimitPerMinute);
     this.#waiting = new WaitingQueue(options.rng);
     this.#view = {
@@ -309,7 +313,7 @@ export class OperatorController {
       return refuse('Expired', 'the plan is too old', 'try again');
     }
     assert(operator.status === 'created', 'an operator is admitted once', { operator: operator.id });
-    return undefined;
+    return this.#guard(operator, info);
   }
 
   /** A merge that may have been prepared is never replaced: the stores go on with it anyway. */

@@ -372,6 +372,10 @@ export interface Region {
   /** Milliseconds since the leader's last report; meaningless unless `report_seen`. */
   lastReportAgeMs: number;
   reportSeen: boolean;
+  /** Neither split nor merged automatically, because of a Partition or of PinRegion. */
+  pinned: boolean;
+  /** Of the Partition that has this range; empty for none. */
+  partition: string;
 }
 
 export interface DownPeer {
@@ -714,6 +718,129 @@ export interface ListEventsResponse {
   events: Event[];
   /** Events before this sequence number are forgotten. */
   oldestSequence: number;
+}
+
+export interface Condition {
+  /** Stable word such as `WaitingForRegions`, listed in docs/documents.md. */
+  type: string;
+  message: string;
+}
+
+/** A document as the placement service keeps it. */
+export interface Document {
+  /** `Partition` or `Assignment`. */
+  kind: string;
+  name: string;
+  uid: string;
+  generation: number;
+  resourceVersion: number;
+  createdUnixMs: number;
+  /** JSON objects in the documents' own words; `null` for an empty status. */
+  specJson: string;
+  statusJson: string;
+  conditions: Condition[];
+  /** Regions that serve a Partition's range at the moment. */
+  regions: Region[];
+  /** Pods by the ids of their stores, for the regions. */
+  pods: Map<number, string>;
+  /** Of an Assignment: rest of the time for which old routes are still served. */
+  remainingMs: number;
+  /** An Assignment that has not completed; a Partition that is not served as its spec says. */
+  settled: boolean;
+}
+
+export interface Document_PodsEntry {
+  key: number;
+  value: string;
+}
+
+export interface ApplyDocumentsRequest {
+  header?:
+    | RequestHeader
+    | undefined;
+  /** One JSON text each. */
+  documents: string[];
+  dryRun: boolean;
+}
+
+export interface DocumentResult {
+  kind: string;
+  name: string;
+  /** `created`, `changed`, `unchanged`, `deleted`, `ending`, `refused`; `skipped` when another document was refused. */
+  outcome: string;
+  refusal?: Refusal | undefined;
+  warnings: string[];
+  before?: Document | undefined;
+  after?: Document | undefined;
+}
+
+export interface ApplyDocumentsResponse {
+  /** The first refusal; nothing was changed then. */
+  refusal?: Refusal | undefined;
+  results: DocumentResult[];
+}
+
+export interface ListDocumentsRequest {
+  header?:
+    | RequestHeader
+    | undefined;
+  /** Empty = all kinds. */
+  kind: string;
+  /** Empty = all names. A name that is not there is refused. */
+  name: string;
+}
+
+export interface ListDocumentsResponse {
+  refusal?: Refusal | undefined;
+  documents: Document[];
+  /** Watch from here to see every later change. */
+  version: number;
+}
+
+export interface DeleteDocumentRequest {
+  header?: RequestHeader | undefined;
+  kind: string;
+  name: string;
+  /** 0 is not checked. */
+  expectVersion: number;
+  dryRun: boolean;
+}
+
+export interface RetryAssignmentRequest {
+  header?: RequestHeader | undefined;
+  name: string;
+}
+
+export interface WatchDocumentsRequest {
+  header?: RequestHeader | undefined;
+  afterVersion: number;
+  /** Longest time the answer is held back. */
+  waitMs: number;
+}
+
+export interface DocumentChange {
+  version: number;
+  deleted: boolean;
+  /** As it became; as it was when it was deleted. */
+  document?: Document | undefined;
+}
+
+export interface WatchDocumentsResponse {
+  changes: DocumentChange[];
+  version: number;
+  /** The changes since `after_version` are not known any more; `changes` is the whole list as it is now. */
+  reset: boolean;
+}
+
+export interface PinRegionRequest {
+  header?: RequestHeader | undefined;
+  regionId: number;
+  pinned: boolean;
+}
+
+export interface PinRegionResponse {
+  refusal?: Refusal | undefined;
+  changed: boolean;
 }
 
 function createBaseRefusal(): Refusal {
@@ -2845,6 +2972,8 @@ function createBaseRegion(): Region {
     bytesReadPerSecond: 0,
     lastReportAgeMs: 0,
     reportSeen: false,
+    pinned: false,
+    partition: "",
   };
 }
 
@@ -2900,6 +3029,12 @@ export const Region: MessageFns<Region> = {
     }
     if (message.reportSeen !== false) {
       writer.uint32(136).bool(message.reportSeen);
+    }
+    if (message.pinned !== false) {
+      writer.uint32(144).bool(message.pinned);
+    }
+    if (message.partition !== "") {
+      writer.uint32(154).string(message.partition);
     }
     return writer;
   },
@@ -3053,6 +3188,22 @@ export const Region: MessageFns<Region> = {
             message.reportSeen = reader.bool();
             continue;
           }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.pinned = reader.bool();
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.partition = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3091,6 +3242,8 @@ export const Region: MessageFns<Region> = {
     message.bytesReadPerSecond = object.bytesReadPerSecond ?? 0;
     message.lastReportAgeMs = object.lastReportAgeMs ?? 0;
     message.reportSeen = object.reportSeen ?? false;
+    message.pinned = object.pinned ?? false;
+    message.partition = object.partition ?? "";
     return message;
   },
 };
@@ -6669,6 +6822,1374 @@ export const ListEventsResponse: MessageFns<ListEventsResponse> = {
   },
 };
 
+function createBaseCondition(): Condition {
+  return { type: "", message: "" };
+}
+
+export const Condition: MessageFns<Condition> = {
+  encode(message: Condition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Condition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCondition();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Condition>): Condition {
+    return Condition.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Condition>): Condition {
+    const message = createBaseCondition();
+    message.type = object.type ?? "";
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseDocument(): Document {
+  return {
+    kind: "",
+    name: "",
+    uid: "",
+    generation: 0,
+    resourceVersion: 0,
+    createdUnixMs: 0,
+    specJson: "",
+    statusJson: "",
+    conditions: [],
+    regions: [],
+    pods: new Map(),
+    remainingMs: 0,
+    settled: false,
+  };
+}
+
+export const Document: MessageFns<Document> = {
+  encode(message: Document, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.uid !== "") {
+      writer.uint32(26).string(message.uid);
+    }
+    if (message.generation !== 0) {
+      writer.uint32(32).uint64(message.generation);
+    }
+    if (message.resourceVersion !== 0) {
+      writer.uint32(40).uint64(message.resourceVersion);
+    }
+    if (message.createdUnixMs !== 0) {
+      writer.uint32(48).uint64(message.createdUnixMs);
+    }
+    if (message.specJson !== "") {
+      writer.uint32(58).string(message.specJson);
+    }
+    if (message.statusJson !== "") {
+      writer.uint32(66).string(message.statusJson);
+    }
+    for (const v of message.conditions) {
+      Condition.encode(v!, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.regions) {
+      Region.encode(v!, writer.uint32(82).fork()).join();
+    }
+    message.pods.forEach((value, key) => {
+      Document_PodsEntry.encode({ key: key as any, value }, writer.uint32(90).fork()).join();
+    });
+    if (message.remainingMs !== 0) {
+      writer.uint32(96).uint64(message.remainingMs);
+    }
+    if (message.settled !== false) {
+      writer.uint32(104).bool(message.settled);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Document {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocument();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.uid = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.generation = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.resourceVersion = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.createdUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.specJson = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.statusJson = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.conditions.push(Condition.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.regions.push(Region.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            const entry11 = Document_PodsEntry.decode(reader, reader.uint32());
+            if (entry11.value !== undefined) {
+              message.pods.set(entry11.key, entry11.value);
+            }
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.remainingMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.settled = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Document>): Document {
+    return Document.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Document>): Document {
+    const message = createBaseDocument();
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.uid = object.uid ?? "";
+    message.generation = object.generation ?? 0;
+    message.resourceVersion = object.resourceVersion ?? 0;
+    message.createdUnixMs = object.createdUnixMs ?? 0;
+    message.specJson = object.specJson ?? "";
+    message.statusJson = object.statusJson ?? "";
+    message.conditions = object.conditions?.map((e) => Condition.fromPartial(e)) || [];
+    message.regions = object.regions?.map((e) => Region.fromPartial(e)) || [];
+    message.pods = (() => {
+      const m = new Map();
+      (object.pods as Map<number, string> ?? new Map()).forEach((value, key) => {
+        if (value !== undefined) {
+          m.set(key, globalThis.String(value));
+        }
+      });
+      return m;
+    })();
+    message.remainingMs = object.remainingMs ?? 0;
+    message.settled = object.settled ?? false;
+    return message;
+  },
+};
+
+function createBaseDocument_PodsEntry(): Document_PodsEntry {
+  return { key: 0, value: "" };
+}
+
+export const Document_PodsEntry: MessageFns<Document_PodsEntry> = {
+  encode(message: Document_PodsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== 0) {
+      writer.uint32(8).uint64(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Document_PodsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocument_PodsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.key = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Document_PodsEntry>): Document_PodsEntry {
+    return Document_PodsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Document_PodsEntry>): Document_PodsEntry {
+    const message = createBaseDocument_PodsEntry();
+    message.key = object.key ?? 0;
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseApplyDocumentsRequest(): ApplyDocumentsRequest {
+  return { header: undefined, documents: [], dryRun: false };
+}
+
+export const ApplyDocumentsRequest: MessageFns<ApplyDocumentsRequest> = {
+  encode(message: ApplyDocumentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.documents) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(24).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ApplyDocumentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseApplyDocumentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.documents.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ApplyDocumentsRequest>): ApplyDocumentsRequest {
+    return ApplyDocumentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ApplyDocumentsRequest>): ApplyDocumentsRequest {
+    const message = createBaseApplyDocumentsRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.documents = object.documents?.map((e) => e) || [];
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseDocumentResult(): DocumentResult {
+  return { kind: "", name: "", outcome: "", refusal: undefined, warnings: [], before: undefined, after: undefined };
+}
+
+export const DocumentResult: MessageFns<DocumentResult> = {
+  encode(message: DocumentResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(26).string(message.outcome);
+    }
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.warnings) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.before !== undefined) {
+      Document.encode(message.before, writer.uint32(50).fork()).join();
+    }
+    if (message.after !== undefined) {
+      Document.encode(message.after, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DocumentResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocumentResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.warnings.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.before = Document.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.after = Document.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DocumentResult>): DocumentResult {
+    return DocumentResult.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DocumentResult>): DocumentResult {
+    const message = createBaseDocumentResult();
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.outcome = object.outcome ?? "";
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.warnings = object.warnings?.map((e) => e) || [];
+    message.before = (object.before !== undefined && object.before !== null)
+      ? Document.fromPartial(object.before)
+      : undefined;
+    message.after = (object.after !== undefined && object.after !== null)
+      ? Document.fromPartial(object.after)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseApplyDocumentsResponse(): ApplyDocumentsResponse {
+  return { refusal: undefined, results: [] };
+}
+
+export const ApplyDocumentsResponse: MessageFns<ApplyDocumentsResponse> = {
+  encode(message: ApplyDocumentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.results) {
+      DocumentResult.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ApplyDocumentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseApplyDocumentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.results.push(DocumentResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ApplyDocumentsResponse>): ApplyDocumentsResponse {
+    return ApplyDocumentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ApplyDocumentsResponse>): ApplyDocumentsResponse {
+    const message = createBaseApplyDocumentsResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.results = object.results?.map((e) => DocumentResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseListDocumentsRequest(): ListDocumentsRequest {
+  return { header: undefined, kind: "", name: "" };
+}
+
+export const ListDocumentsRequest: MessageFns<ListDocumentsRequest> = {
+  encode(message: ListDocumentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListDocumentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListDocumentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListDocumentsRequest>): ListDocumentsRequest {
+    return ListDocumentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListDocumentsRequest>): ListDocumentsRequest {
+    const message = createBaseListDocumentsRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseListDocumentsResponse(): ListDocumentsResponse {
+  return { refusal: undefined, documents: [], version: 0 };
+}
+
+export const ListDocumentsResponse: MessageFns<ListDocumentsResponse> = {
+  encode(message: ListDocumentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.documents) {
+      Document.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(24).uint64(message.version);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListDocumentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListDocumentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.documents.push(Document.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListDocumentsResponse>): ListDocumentsResponse {
+    return ListDocumentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListDocumentsResponse>): ListDocumentsResponse {
+    const message = createBaseListDocumentsResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.documents = object.documents?.map((e) => Document.fromPartial(e)) || [];
+    message.version = object.version ?? 0;
+    return message;
+  },
+};
+
+function createBaseDeleteDocumentRequest(): DeleteDocumentRequest {
+  return { header: undefined, kind: "", name: "", expectVersion: 0, dryRun: false };
+}
+
+export const DeleteDocumentRequest: MessageFns<DeleteDocumentRequest> = {
+  encode(message: DeleteDocumentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.expectVersion !== 0) {
+      writer.uint32(32).uint64(message.expectVersion);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(40).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteDocumentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteDocumentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeleteDocumentRequest>): DeleteDocumentRequest {
+    return DeleteDocumentRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeleteDocumentRequest>): DeleteDocumentRequest {
+    const message = createBaseDeleteDocumentRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.expectVersion = object.expectVersion ?? 0;
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseRetryAssignmentRequest(): RetryAssignmentRequest {
+  return { header: undefined, name: "" };
+}
+
+export const RetryAssignmentRequest: MessageFns<RetryAssignmentRequest> = {
+  encode(message: RetryAssignmentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetryAssignmentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetryAssignmentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RetryAssignmentRequest>): RetryAssignmentRequest {
+    return RetryAssignmentRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RetryAssignmentRequest>): RetryAssignmentRequest {
+    const message = createBaseRetryAssignmentRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseWatchDocumentsRequest(): WatchDocumentsRequest {
+  return { header: undefined, afterVersion: 0, waitMs: 0 };
+}
+
+export const WatchDocumentsRequest: MessageFns<WatchDocumentsRequest> = {
+  encode(message: WatchDocumentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.afterVersion !== 0) {
+      writer.uint32(16).uint64(message.afterVersion);
+    }
+    if (message.waitMs !== 0) {
+      writer.uint32(24).uint64(message.waitMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchDocumentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchDocumentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.afterVersion = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.waitMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchDocumentsRequest>): WatchDocumentsRequest {
+    return WatchDocumentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchDocumentsRequest>): WatchDocumentsRequest {
+    const message = createBaseWatchDocumentsRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.afterVersion = object.afterVersion ?? 0;
+    message.waitMs = object.waitMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseDocumentChange(): DocumentChange {
+  return { version: 0, deleted: false, document: undefined };
+}
+
+export const DocumentChange: MessageFns<DocumentChange> = {
+  encode(message: DocumentChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.version !== 0) {
+      writer.uint32(8).uint64(message.version);
+    }
+    if (message.deleted !== false) {
+      writer.uint32(16).bool(message.deleted);
+    }
+    if (message.document !== undefined) {
+      Document.encode(message.document, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DocumentChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocumentChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.deleted = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.document = Document.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DocumentChange>): DocumentChange {
+    return DocumentChange.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DocumentChange>): DocumentChange {
+    const message = createBaseDocumentChange();
+    message.version = object.version ?? 0;
+    message.deleted = object.deleted ?? false;
+    message.document = (object.document !== undefined && object.document !== null)
+      ? Document.fromPartial(object.document)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseWatchDocumentsResponse(): WatchDocumentsResponse {
+  return { changes: [], version: 0, reset: false };
+}
+
+export const WatchDocumentsResponse: MessageFns<WatchDocumentsResponse> = {
+  encode(message: WatchDocumentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.changes) {
+      DocumentChange.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(16).uint64(message.version);
+    }
+    if (message.reset !== false) {
+      writer.uint32(24).bool(message.reset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchDocumentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchDocumentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.changes.push(DocumentChange.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.reset = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchDocumentsResponse>): WatchDocumentsResponse {
+    return WatchDocumentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchDocumentsResponse>): WatchDocumentsResponse {
+    const message = createBaseWatchDocumentsResponse();
+    message.changes = object.changes?.map((e) => DocumentChange.fromPartial(e)) || [];
+    message.version = object.version ?? 0;
+    message.reset = object.reset ?? false;
+    return message;
+  },
+};
+
+function createBasePinRegionRequest(): PinRegionRequest {
+  return { header: undefined, regionId: 0, pinned: false };
+}
+
+export const PinRegionRequest: MessageFns<PinRegionRequest> = {
+  encode(message: PinRegionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(16).uint64(message.regionId);
+    }
+    if (message.pinned !== false) {
+      writer.uint32(24).bool(message.pinned);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PinRegionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePinRegionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pinned = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PinRegionRequest>): PinRegionRequest {
+    return PinRegionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PinRegionRequest>): PinRegionRequest {
+    const message = createBasePinRegionRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.regionId = object.regionId ?? 0;
+    message.pinned = object.pinned ?? false;
+    return message;
+  },
+};
+
+function createBasePinRegionResponse(): PinRegionResponse {
+  return { refusal: undefined, changed: false };
+}
+
+export const PinRegionResponse: MessageFns<PinRegionResponse> = {
+  encode(message: PinRegionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    if (message.changed !== false) {
+      writer.uint32(16).bool(message.changed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PinRegionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePinRegionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.changed = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PinRegionResponse>): PinRegionResponse {
+    return PinRegionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PinRegionResponse>): PinRegionResponse {
+    const message = createBasePinRegionResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.changed = object.changed ?? false;
+    return message;
+  },
+};
+
 export type AdminDefinition = typeof AdminDefinition;
 export const AdminDefinition = {
   name: "Admin",
@@ -6837,6 +8358,58 @@ export const AdminDefinition = {
       requestType: ListEventsRequest as typeof ListEventsRequest,
       requestStream: false,
       responseType: ListEventsResponse as typeof ListEventsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Partition and Assignment documents (docs/documents.md). All documents of one request, or none. */
+    applyDocuments: {
+      name: "ApplyDocuments",
+      requestType: ApplyDocumentsRequest as typeof ApplyDocumentsRequest,
+      requestStream: false,
+      responseType: ApplyDocumentsResponse as typeof ApplyDocumentsResponse,
+      responseStream: false,
+      options: {},
+    },
+    listDocuments: {
+      name: "ListDocuments",
+      requestType: ListDocumentsRequest as typeof ListDocumentsRequest,
+      requestStream: false,
+      responseType: ListDocumentsResponse as typeof ListDocumentsResponse,
+      responseStream: false,
+      options: {},
+    },
+    deleteDocument: {
+      name: "DeleteDocument",
+      requestType: DeleteDocumentRequest as typeof DeleteDocumentRequest,
+      requestStream: false,
+      responseType: ApplyDocumentsResponse as typeof ApplyDocumentsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Starts a stalled Assignment again. */
+    retryAssignment: {
+      name: "RetryAssignment",
+      requestType: RetryAssignmentRequest as typeof RetryAssignmentRequest,
+      requestStream: false,
+      responseType: ApplyDocumentsResponse as typeof ApplyDocumentsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Every change above a version in its order, held back until there is one. */
+    watchDocuments: {
+      name: "WatchDocuments",
+      requestType: WatchDocumentsRequest as typeof WatchDocumentsRequest,
+      requestStream: false,
+      responseType: WatchDocumentsResponse as typeof WatchDocumentsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** A pinned region is neither split nor merged automatically. */
+    pinRegion: {
+      name: "PinRegion",
+      requestType: PinRegionRequest as typeof PinRegionRequest,
+      requestStream: false,
+      responseType: PinRegionResponse as typeof PinRegionResponse,
       responseStream: false,
       options: {},
     },

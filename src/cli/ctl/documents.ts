@@ -1,0 +1,524 @@
+/** `braid ctl apply`, `get`, `describe`, `delete`, `diff`, `export`, `retry`: Partition and Assignment documents. */
+import type { Command } from 'commander';
+import type { AdminClient } from '../../client/admin.ts';
+import {
+  type DocumentInfo,
+  type DocumentKind,
+  type DocumentResult,
+  DocumentsRefusedError,
+} from '../../client/documents.ts';
+import { DeadlineExceededError, RefusedError } from '../../client/errors.ts';
+import { closestName } from '../../client/options.ts';
+import { type App, addCommand } from '../command.ts';
+import { flag, positive } from '../common-options.ts';
+import { EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, type ExitCode } from '../exit-code.ts';
+import { UsageError } from '../failure.ts';
+import { toJson, toJsonLine, toPlainYaml } from '../output/document.ts';
+import { LIST_MODES, isMachineMode } from '../output/mode.ts';
+import { formatTable } from '../output/table.ts';
+import type { Session } from '../session.ts';
+import { readDocuments } from './document-file.ts';
+import {
+  DOCUMENT_SHAPE,
+  RESULT_SHAPE,
+  documentName,
+  documentSingle,
+  exportedDocument,
+  fullDocument,
+  lineDiff,
+  plainDocument,
+  specYaml,
+  statusText,
+} from './document-shapes.ts';
+
+const KINDS: Readonly<Record<string, DocumentKind | undefined>> = {
+  partition: 'Partition',
+  partitions: 'Partition',
+  assignment: 'Assignment',
+  assignments: 'Assignment',
+  all: undefined,
+};
+const KIND_WORDS = 'partition, assignment or all';
+
+/** Waiting without --timeout ends after this. */
+const WAIT_MS_DEFAULT = 600_000;
+
+function kindOf(word: string, allowsAll: boolean): DocumentKind | undefined {
+  const key = word.toLowerCase();
+  if (!Object.hasOwn(KINDS, key) || (key === 'all' && !allowsAll)) {
+    const closest = closestName(word, Object.keys(KINDS));
+    throw new UsageError(
+      `${JSON.stringify(word)} is not a kind of document`,
+      closest === undefined
+        ? `write ${allowsAll ? KIND_WORDS : 'partition or assignment'}`
+        : `did you mean ${closest}?`,
+    );
+  }
+  return KINDS[key];
+}
+
+const oneKind = (word: string): DocumentKind => kindOf(word, false) as DocumentKind;
+
+export function registerDocumentCommands(ctl: Command, app: App): void {
+  applyCommand(ctl, app);
+  diffCommand(ctl, app);
+  getCommand(ctl, app);
+  describeCommand(ctl, app);
+  deleteCommand(ctl, app);
+  exportCommand(ctl, app);
+  const retry = ctl.command('retry').summary('retry').description('Starts again what has failed too often.');
+  retryCommand(retry, app);
+}
+
+const fileFlag = (): ReturnType<typeof flag> =>
+  flag('-f, --file <file>', 'YAML or JSON documents; - reads stdin; may be given several times')
+    .makeOptionMandatory()
+    .argParser((path: string, before: readonly string[] | undefined) => [...(before ?? []), path]);
+
+// ---------------------------------------------------------------------------------------------------------- applying
+
+interface ApplyFlags {
+  readonly file: readonly string[];
+  readonly dryRun?: true;
+  readonly wait?: true;
+  readonly detach?: true;
+}
+
+function applyCommand(ctl: Command, app: App): void {
+  addCommand<ApplyFlags>(ctl, app, {
+    usage: 'apply',
+    summary: 'Create or change Partitions and Assignments',
+    details:
+      'All documents of the files are taken, or none. A document that says what is known already changes nothing.',
+    examples: [
+      'braid ctl apply -f examples/part1.yaml',
+      'braid ctl apply -f - --wait',
+      'braid ctl apply -f a1.yaml --dry-run',
+    ],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      fileFlag(),
+      flag('--dry-run', 'only say what would become of each document'),
+      flag('--wait', 'until Partitions are served and Assignments completed; the default on a terminal'),
+      flag('--detach', 'return at once; the default elsewhere'),
+    ],
+    task: () => 'apply the documents',
+    run: async (session, _, options) => {
+      if (options.wait === true && options.detach === true) {
+        throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
+      }
+      const documents = await readDocuments(session.io, options.file);
+      const admin = await session.admin();
+      const { version } = await admin.documents.list(session.limits());
+      const results = await applied(session, admin, documents, options.dryRun ?? false);
+      await session.printer.list(RESULT_SHAPE, results, options.dryRun === true ? { dryRun: true } : {});
+      await noteWarnings(session, results);
+      const waits = options.wait ?? (options.detach === true ? false : session.io.stderr.isTerminal);
+      if (options.dryRun === true) {
+        await session.printer.note('dry run: nothing was changed');
+      } else if (waits) {
+        await waitSettled(session, admin, version, results);
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+async function noteWarnings(session: Session, results: readonly DocumentResult[]): Promise<void> {
+  for (const result of results) {
+    for (const warning of result.warnings) {
+      await session.printer.note(`warning: ${documentName(result)}: ${warning}`);
+    }
+  }
+}
+
+/** Prints the result of every document also when one of them makes the whole request fail. */
+async function applied(
+  session: Session,
+  admin: AdminClient,
+  documents: readonly unknown[],
+  dryRun: boolean,
+): Promise<readonly DocumentResult[]> {
+  try {
+    return await admin.documents.apply(documents, { ...session.limits(), dryRun });
+  } catch (error) {
+    if (error instanceof DocumentsRefusedError && (isMachineMode(session.printer.mode) || error.results.length > 1)) {
+      await session.printer.list(RESULT_SHAPE, error.results);
+    }
+    throw error;
+  }
+}
+
+/** Follows the applied documents until each of them is as wished, with a line on stderr for every step. */
+async function waitSettled(
+  session: Session,
+  admin: AdminClient,
+  afterVersion: number,
+  results: readonly DocumentResult[],
+): Promise<void> {
+  const open = new Map(
+    results.filter(({ after }) => after !== undefined).map((result) => [documentName(result), result] as const),
+  );
+  const limitMs = session.isTimeoutGiven ? session.leftMs : WAIT_MS_DEFAULT;
+  const ended = new AbortController();
+  const timer = setTimeout(() => ended.abort(), limitMs);
+  const signal = AbortSignal.any([session.signal, ended.signal]);
+  const shown = new Map<string, string>();
+  try {
+    for (const [name, { after }] of open) {
+      if (
+        after?.settled === true &&
+        (await admin.documents.get(after.kind, after.metadata.name, session.limits())).settled
+      ) {
+        open.delete(name);
+      }
+    }
+    if (open.size === 0) {
+      return;
+    }
+    for await (const { document, isDeleted } of admin.documents.watch({ afterVersion, signal })) {
+      const name = documentName({ kind: document.kind, name: document.metadata.name });
+      const text = isDeleted ? 'deleted' : statusText(document);
+      const line = [text, ...document.conditions.map(({ type, message }) => `${type}: ${message}`)].join('; ');
+      if (shown.get(name) !== line && line !== '') {
+        shown.set(name, line);
+        await session.printer.note(`${name}: ${line}`);
+      }
+      const stalled = document.conditions.find(({ type }) => type === 'Stalled');
+      if (open.has(name) && stalled !== undefined) {
+        throw new RefusedError('Stalled', `${name}: ${stalled.message}`, {
+          hint: `see "braid ctl describe ${name.replace('/', ' ')}", then "braid ctl retry assignment ${document.metadata.name}"`,
+        });
+      }
+      if (isDeleted || document.settled) {
+        open.delete(name);
+      }
+      if (open.size === 0) {
+        return;
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted || session.signal.aborted) {
+      if (session.signal.aborted) {
+        await session.io.stderr.write('stopped watching; the cluster goes on, see: braid ctl get all -w\n');
+      }
+      throw error;
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+  throw new DeadlineExceededError(`${[...open.keys()].join(', ')} not settled after ${Math.round(limitMs / 1000)} s`, {
+    hint: 'it goes on; see "braid ctl get all -w"',
+  });
+}
+
+function diffCommand(ctl: Command, app: App): void {
+  addCommand<{ file: readonly string[] }>(ctl, app, {
+    usage: 'diff',
+    summary: 'Show what apply would change',
+    details: 'The exit code is 0 if nothing would change and 5 if something would.',
+    examples: ['braid ctl diff -f examples/part1.yaml', 'braid ctl export | braid ctl diff -f -'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [fileFlag()],
+    task: () => 'compare the documents',
+    run: async (session, _, options) => {
+      const documents = await readDocuments(session.io, options.file);
+      const admin = await session.admin();
+      const results = await applied(session, admin, documents, true);
+      const changed = results.filter(({ outcome }) => outcome !== 'unchanged');
+      if (session.printer.mode === 'table' || session.printer.mode === 'wide') {
+        for (const result of changed) {
+          const lines = lineDiff(specYaml(result.before), specYaml(result.after));
+          await session.io.stdout.write(`${documentName(result)} would be ${result.outcome}\n${lines.join('\n')}\n`);
+        }
+      } else {
+        await session.printer.list(
+          {
+            ...RESULT_SHAPE,
+            kind: 'DocumentDiffList',
+            toObject: ({ kind, name, outcome, before, after }) => ({
+              kind,
+              name,
+              outcome,
+              before: before?.spec ?? null,
+              after: after?.spec ?? null,
+            }),
+          },
+          changed,
+        );
+      }
+      await noteWarnings(session, results);
+      return changed.length === 0 ? EXIT_DONE : EXIT_NO;
+    },
+  });
+}
+
+// ----------------------------------------------------------------------------------------------------------- showing
+
+function getCommand(ctl: Command, app: App): void {
+  addCommand<{ watch?: true }>(ctl, app, {
+    usage: 'get [kind] [name]',
+    summary: 'List Partitions and Assignments',
+    details: 'With --watch every change is printed as it happens, in order; Ctrl-C or --timeout ends that.',
+    arguments: { kind: KIND_WORDS, name: 'of one document' },
+    examples: ['braid ctl get partition', 'braid ctl get assignment a1 -w -o yaml', 'braid ctl get all -o wide'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    options: [flag('-w, --watch', 'print every change')],
+    task: ([kind, name]) => `get ${[kind, name].filter((word) => word !== undefined).join(' ')}`,
+    run: async (session, [kindWord, name], options) => {
+      const kind = kindWord === undefined ? undefined : kindOf(kindWord, true);
+      const which = { ...(kind === undefined ? {} : { kind }), ...(name === undefined ? {} : { name }) };
+      const admin = await session.admin();
+      const { documents, version } =
+        options.watch === true
+          ? await present(admin, session, which)
+          : await admin.documents.list({ ...session.limits(), ...which });
+      if (options.watch === true) {
+        return watch(session, admin, documents, version, which);
+      }
+      const [only] = documents;
+      if (name !== undefined && documents.length === 1 && only !== undefined && isMachineMode(session.printer.mode)) {
+        await printDocument(session, only);
+      } else {
+        await session.printer.list(DOCUMENT_SHAPE, documents);
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+/** What is there now; a watch may wait for a document that is not. */
+async function present(
+  admin: AdminClient,
+  session: Session,
+  which: { readonly kind?: DocumentKind; readonly name?: string },
+): Promise<{ readonly documents: readonly DocumentInfo[]; readonly version: number }> {
+  const { kind, name } = which;
+  const { documents, version } = await admin.documents.list({
+    ...session.limits(),
+    ...(kind === undefined ? {} : { kind }),
+  });
+  return { documents: documents.filter(({ metadata }) => name === undefined || metadata.name === name), version };
+}
+
+/** One document, complete for `describe`, in the words of its author for `get`. */
+async function printDocument(session: Session, document: DocumentInfo, isDeleted = false): Promise<void> {
+  const shown = { ...plainDocument(document), ...(isDeleted ? { deleted: true } : {}) };
+  switch (session.printer.mode) {
+    case 'yaml':
+      await session.io.stdout.write(toPlainYaml(shown));
+      break;
+    case 'json':
+      await session.io.stdout.write(toJson(shown));
+      break;
+    default:
+      await session.io.stdout.write(toJsonLine(shown));
+  }
+}
+
+async function watch(
+  session: Session,
+  admin: AdminClient,
+  documents: readonly DocumentInfo[],
+  version: number,
+  which: { readonly kind?: DocumentKind; readonly name?: string },
+): Promise<ExitCode> {
+  const { mode } = session.printer;
+  const columns = DOCUMENT_SHAPE.columns.filter((column) => mode === 'wide' || column.isWide !== true);
+  const printed = new Map<string, string>();
+  let count = 0;
+  const show = async (document: DocumentInfo, isDeleted: boolean): Promise<void> => {
+    const name = documentName({ kind: document.kind, name: document.metadata.name });
+    const { spec, status, conditions } = document;
+    const seen = JSON.stringify([isDeleted, spec, status, mode === 'wide' ? conditions : []]);
+    if (printed.get(name) === seen) {
+      return;
+    }
+    printed.set(name, seen);
+    if (mode === 'yaml') {
+      await session.io.stdout.write(count === 0 ? '' : '---\n');
+    }
+    count++;
+    if (isMachineMode(mode)) {
+      await printDocument(session, document, isDeleted);
+    } else if (mode === 'name') {
+      await session.io.stdout.write(`${name}\n`);
+    } else {
+      const row = isDeleted ? { ...document, status: 'deleted' } : document;
+      await session.io.stdout.write(formatTable(columns, [row], count === 1 && session.options.headers));
+    }
+  };
+  for (const document of documents) {
+    await show(document, false);
+  }
+  // Without --timeout a watch has no end.
+  const limit = new AbortController();
+  const timer = session.isTimeoutGiven ? setTimeout(() => limit.abort(), session.leftMs) : undefined;
+  try {
+    const signal = AbortSignal.any([session.signal, limit.signal]);
+    for await (const { document, isDeleted } of admin.documents.watch({ afterVersion: version, signal })) {
+      const isMeant =
+        (which.kind === undefined || which.kind === document.kind) &&
+        (which.name === undefined || which.name === document.metadata.name);
+      if (isMeant) {
+        await show(document, isDeleted);
+      }
+    }
+  } catch (error) {
+    if (!session.signal.aborted && !limit.signal.aborted) {
+      throw error;
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+  return session.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
+}
+
+function describeCommand(ctl: Command, app: App): void {
+  addCommand<object>(ctl, app, {
+    usage: 'describe <kind> <name>',
+    summary: 'Show all that is known about a Partition or an Assignment',
+    details: 'Also its conditions, its regions and where their replicas are.',
+    arguments: { kind: 'partition or assignment', name: 'of the document' },
+    examples: ['braid ctl describe partition part1', 'braid ctl describe assignment a1 -o yaml'],
+    modes: LIST_MODES,
+    mode: 'table',
+    isQuestion: true,
+    task: ([kind, name]) => `describe ${kind} ${name}`,
+    run: async (session, [kindWord, name]) => {
+      const admin = await session.admin();
+      const document = await admin.documents.get(oneKind(kindWord as string), name as string, session.limits());
+      const { keyFormat } = session.options;
+      if (session.printer.mode === 'yaml') {
+        await session.io.stdout.write(toPlainYaml(fullDocument(document, keyFormat)));
+      } else {
+        await session.printer.single(documentSingle(document, keyFormat, Date.now()));
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+function exportCommand(ctl: Command, app: App): void {
+  addCommand<object>(ctl, app, {
+    usage: 'export [kind] [name]',
+    summary: 'Print documents so that apply takes them again',
+    details: 'Without status and versions. Completed Assignments are history and left out unless they are named.',
+    arguments: { kind: KIND_WORDS, name: 'of one document' },
+    examples: ['braid ctl export > documents.yaml', 'braid ctl export partition part1 -o json'],
+    modes: LIST_MODES,
+    mode: 'yaml',
+    isQuestion: true,
+    task: () => 'export the documents',
+    run: async (session, [kindWord, name]) => {
+      const kind = kindWord === undefined ? undefined : kindOf(kindWord, true);
+      const admin = await session.admin();
+      const { documents } = await admin.documents.list({
+        ...session.limits(),
+        ...(kind === undefined ? {} : { kind }),
+        ...(name === undefined ? {} : { name }),
+      });
+      // Partitions come first, so that Assignments find them.
+      const chosen = documents
+        .filter((document) => name !== undefined || document.kind === 'Partition' || !document.settled)
+        .toSorted((a, b) => Number(a.kind === 'Assignment') - Number(b.kind === 'Assignment'));
+      if (session.printer.mode === 'yaml') {
+        await session.io.stdout.write(chosen.map((document) => toPlainYaml(exportedDocument(document))).join('---\n'));
+      } else {
+        await session.printer.list({ ...DOCUMENT_SHAPE, toObject: exportedDocument }, chosen);
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+// ----------------------------------------------------------------------------------------------------------- changing
+
+interface DeleteFlags {
+  readonly yes?: true;
+  readonly dryRun?: true;
+  readonly detach?: true;
+  readonly expectVersion?: number;
+}
+
+function deleteCommand(ctl: Command, app: App): void {
+  addCommand<DeleteFlags>(ctl, app, {
+    usage: 'delete <kind> <name>',
+    summary: 'Delete a Partition or an Assignment',
+    details:
+      'No data is deleted: the region of a deleted Partition goes on without a name. A running Assignment is taken back, or ends after the step that cannot be taken back.',
+    arguments: { kind: 'partition or assignment', name: 'of the document' },
+    examples: ['braid ctl delete assignment a1 --yes', 'braid ctl delete partition part1 --dry-run'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--yes', 'do not ask; needed without a terminal'),
+      flag('--dry-run', 'only say what would happen'),
+      flag('--detach', 'do not wait for a running Assignment to end'),
+      flag('--expect-version <version>', 'refuse if the document has changed since').argParser(positive),
+    ],
+    task: ([kind, name]) => `delete ${kind} ${name}`,
+    run: async (session, [kindWord, nameWord], options) => {
+      const kind = oneKind(kindWord as string);
+      const name = nameWord as string;
+      const admin = await session.admin();
+      if (options.dryRun !== true && options.yes !== true) {
+        await confirmByName(session, `${kind} ${name}`, name);
+      }
+      const { version } = await admin.documents.list(session.limits());
+      const result = await admin.documents.delete(kind, name, {
+        ...session.limits(),
+        dryRun: options.dryRun ?? false,
+        ...(options.expectVersion === undefined ? {} : { expectVersion: options.expectVersion }),
+      });
+      await session.printer.list(RESULT_SHAPE, [result]);
+      if (result.outcome === 'ending' && options.dryRun !== true && options.detach !== true) {
+        await waitSettled(session, admin, version, [result]);
+      }
+      return EXIT_DONE;
+    },
+  });
+}
+
+/** Asks for the name on a terminal; refuses where nobody could answer. */
+async function confirmByName(session: Session, what: string, name: string): Promise<void> {
+  if (!session.io.isStdinTerminal) {
+    throw new RefusedError('NotConfirmed', `deleting ${what} was not confirmed`, {
+      hint: 'repeat the command with --yes',
+    });
+  }
+  await session.io.stderr.write(`${what} will be deleted; its data stays. Type its name to go on: `);
+  let typed = '';
+  for await (const part of session.io.stdin) {
+    typed += Buffer.from(part).toString('utf8');
+    if (typed.includes('\n')) {
+      break;
+    }
+  }
+  if (typed.trim() !== name) {
+    throw new RefusedError('NotConfirmed', `the name was not ${name}`, { hint: 'nothing was deleted' });
+  }
+}
+
+function retryCommand(retry: Command, app: App): void {
+  addCommand<object>(retry, app, {
+    usage: 'assignment <name>',
+    summary: 'Let an Assignment go on after its operators failed too often',
+    arguments: { name: 'of the Assignment' },
+    examples: ['braid ctl retry assignment a1', 'braid ctl retry assignment a1 -o json'],
+    modes: LIST_MODES,
+    mode: 'table',
+    task: ([name]) => `retry assignment ${name}`,
+    run: async (session, [name]) => {
+      const admin = await session.admin();
+      await session.printer.list(RESULT_SHAPE, [
+        await admin.documents.retryAssignment(name as string, session.limits()),
+      ]);
+      return EXIT_DONE;
+    },
+  });
+}

@@ -249,9 +249,9 @@ export class ResourceDraft extends ResourceView {
     for (const [key, resource] of this.#changed) {
       version++;
       if (resource === undefined) {
-        const [kind, name] = [key.slice(0, key.indexOf('/')) as ResourceKind, key.slice(key.indexOf('/') + 1)];
-        if (this.#base.get(kind, name) !== undefined) {
-          deletes.push({ kind, name });
+        const [kind = '', name = ''] = key.split('/');
+        if (this.#base.get(kind as ResourceKind, name) !== undefined) {
+          deletes.push({ kind: kind as ResourceKind, name });
         }
       } else {
         puts.push(withVersion(resource, version));

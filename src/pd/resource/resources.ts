@@ -315,7 +315,7 @@ function resultOf(admitted: Admitted): Omit<DocumentResult, 'kind' | 'name' | 'w
 
 /** What can be told about a document that could not be read. */
 function nameLike(document: unknown): { readonly kind: string; readonly name: string } {
-  const text = (value: unknown): string => (typeof value === 'string' ? value.slice(0, 64) : '');
+  const text = (value: unknown): string => (typeof value === 'string' ? value.substring(0, 64) : '');
   const fields = (value: unknown): Record<string, unknown> =>
     typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
   return { kind: text(fields(document)['kind']), name: text(fields(fields(document)['metadata'])['name']) };

@@ -1,14 +1,14 @@
 /**
- * A placement service member without its network: owns the durable state, the clocks of the placement logic, id windows
- * and timestamps. Everything that must be durable first is awaited here, so that the logic behind stays synchronous.
- * Runs on any Env, so the simulator can run it unchanged.
+ * One leadership of the placement service without its network: owns the clocks of the placement logic, id windows and
+ * timestamps, and writes through the replicated log. Everything that must be durable first is awaited here, so that the
+ * logic behind stays synchronous. A member that gains the lead again starts another one. Runs on any Env, so the
+ * simulator can run it unchanged.
  */
 import { InvariantError, assert } from '../base/assert.ts';
 import { AppError } from '../base/app-error.ts';
 import { type RegionId, type StoreId, peerId, regionId } from '../base/ids.ts';
 import type { TimerId } from '../env/clock.ts';
 import { sleep } from '../env/clock.ts';
-import { type Engine, EngineOpenError } from '../env/engine.ts';
 import type { Env } from '../env/env.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } from '../meta/heartbeat.ts';
 import { type Region, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
@@ -24,13 +24,13 @@ import type { SwitchName } from './schedule/switches.ts';
 import { isSwitchName } from './schedule/switches.ts';
 import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
 import type { PdCommand, PdResult, PdState, ServiceSafePoint } from './state/pd-state.ts';
-import { LocalStateLog, loadState } from './state/state-log.ts';
+import type { RegionLog } from './state/state-log.ts';
 import { LOGICAL_MAX, type Timestamp, TimestampOracle } from './tso/timestamp-oracle.ts';
 
 export interface PdNodeConfig {
   readonly placement: PlacementConfig;
   readonly allocation: AllocationConfig;
-  /** The cluster this member must belong to; undefined takes the one of the data directory, or founds a new one. */
+  /** Cluster id of a new cluster; undefined draws one. */
   readonly clusterId?: bigint;
 }
 
@@ -51,14 +51,32 @@ const CLUSTER_ID_HIGH = 2 ** 20;
 /** Takes the commands for one store; false means that it cannot take any at the moment. */
 export type CommandSink = (reply: RegionHeartbeatReply) => boolean;
 
+/** What the node must know of the lead of its member. */
+export interface Leadership {
+  /** Whether an answer as the leader is allowed at this moment: the lease is valid. */
+  isHeld(): boolean;
+  /** Why it is not, naming the leader. */
+  refusal(): AppError;
+}
+
+export interface PdNodeOptions {
+  readonly env: Env;
+  readonly config: PdNodeConfig;
+  /** Writes in the term of this leadership only. */
+  readonly log: RegionLog;
+  /** Region descriptors written by earlier leaders; some may be outdated or overlap. */
+  readonly regions: readonly Region[];
+  readonly leadership: Leadership;
+}
+
 export class PdNode {
   readonly placement: Placement;
   readonly clusterId: bigint;
   readonly startedMs: number;
   readonly #env: Env;
   readonly #config: PdNodeConfig;
-  readonly #engine: Engine;
-  readonly #log: LocalStateLog;
+  readonly #log: RegionLog;
+  readonly #leadership: Leadership;
   readonly #ids: IdAllocator;
   #extendingIds: Promise<void> | undefined;
   readonly #oracle: TimestampOracle;
@@ -73,43 +91,40 @@ export class PdNode {
   #documentChanges: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  private constructor(parts: {
-    readonly env: Env;
-    readonly config: PdNodeConfig;
-    readonly engine: Engine;
-    readonly log: LocalStateLog;
-    readonly clusterId: bigint;
-  }) {
-    this.#env = parts.env;
-    this.#config = parts.config;
-    this.#engine = parts.engine;
-    this.#log = parts.log;
-    this.clusterId = parts.clusterId;
-    this.startedMs = parts.env.clock.monoMs();
-    this.#ids = new IdAllocator(parts.log.state.idLimit, parts.config.allocation.idWindow);
-    this.#oracle = new TimestampOracle(parts.log.state.tsoSavedMs, parts.config.allocation.tsoWindowMs);
+  private constructor(options: PdNodeOptions, clusterId: bigint) {
+    const { env, config, log } = options;
+    this.#env = env;
+    this.#config = config;
+    this.#log = log;
+    this.#leadership = options.leadership;
+    this.clusterId = clusterId;
+    this.startedMs = env.clock.monoMs();
+    this.#ids = new IdAllocator(log.state.idLimit, config.allocation.idWindow);
+    this.#oracle = new TimestampOracle(log.state.tsoSavedMs, config.allocation.tsoWindowMs);
     this.placement = new Placement({
-      config: parts.config.placement,
-      clock: parts.env.clock,
-      rng: parts.env.rng.fork('pd-placement'),
+      config: config.placement,
+      clock: env.clock,
+      rng: env.rng.fork('pd-placement'),
       takeId: () => this.#takeId(),
       onOperatorEnd: (operator) => this.#wakeWaiters(operator),
     });
   }
 
   /**
-   * Loads the state from an open engine and starts the clocks. The node owns the engine from then on.
-   * @throws EngineOpenError if the database belongs to something else or to another cluster
+   * Starts on the state the log holds, which must be that of all earlier leaders, and starts the clocks.
+   * @throws NotLeaderError, LeadershipLostError if the lead is gone before everything is in place
    */
-  static async open(env: Env, engine: Engine, config: PdNodeConfig): Promise<PdNode> {
+  static async start(options: PdNodeOptions): Promise<PdNode> {
+    const { env, config, log, regions } = options;
     const problem = checkPlacementConfig(config.placement);
     assert(problem === undefined, `placement configuration is inconsistent: ${problem ?? ''}`);
-    const { state, regions } = await loadState(engine);
-    const log = new LocalStateLog(engine, state);
-    const clusterId = await identify(env, log, config);
-    const node = new PdNode({ env, config, engine, log, clusterId });
-    engine.onPoisoned((reason) => env.abort('storage', `the placement service's database failed: ${reason}`));
-    await node.#start(state, regions);
+    const node = new PdNode(options, await identify(env, log, config));
+    try {
+      await node.#start(log.state, regions);
+    } catch (cause) {
+      node.stop();
+      throw cause;
+    }
     return node;
   }
 
@@ -146,8 +161,20 @@ export class PdNode {
     return this.placement.cluster.bootstrapped;
   }
 
-  /** Stops the clocks, waits for what is being written, closes the engine. Idempotent. */
-  async close(): Promise<void> {
+  /** Whether this node may answer at this moment; to be asked after the last wait before an answer. */
+  get isLeading(): boolean {
+    return !this.#closed && this.#leadership.isHeld();
+  }
+
+  /** @throws NotLeaderError */
+  requireLead(): void {
+    if (!this.isLeading) {
+      throw this.#leadership.refusal();
+    }
+  }
+
+  /** Stops the clocks and serves nothing any more, at once. Idempotent. */
+  stop(): void {
     if (this.#closed) {
       return;
     }
@@ -164,10 +191,14 @@ export class PdNode {
     for (const wake of [...this.#watchers]) {
       wake();
     }
+  }
+
+  /** Stops and waits for what is being written. */
+  async close(): Promise<void> {
+    this.stop();
     await this.#storeChanges;
     await this.#documentChanges;
     await this.#log.flush();
-    await this.#engine.close();
   }
 
   // ---------------------------------------------------------------------------------------------------- reports
@@ -417,6 +448,7 @@ export class PdNode {
       );
     }
     for (;;) {
+      this.requireLead();
       const first = this.#ids.take(count);
       if (first !== undefined) {
         if (this.#ids.isLow) {
@@ -430,6 +462,9 @@ export class PdNode {
   }
 
   #takeId(): number | undefined {
+    if (!this.isLeading) {
+      return undefined;
+    }
     const id = this.#ids.take(1);
     if (this.#ids.isLow) {
       this.#background(this.#extendIds(1));
@@ -452,21 +487,25 @@ export class PdNode {
     this.#ids.extend(limit);
   }
 
-  /** The last of `count` timestamps. @throws TimestampUnavailableError */
+  /** The last of `count` timestamps. @throws TimestampUnavailableError, NotLeaderError */
   async timestamps(count: number): Promise<Timestamp> {
     assert(count >= 1 && count <= LOGICAL_MAX, 'timestamp count out of range', { count });
-    for (let round = 0; round < this.#config.allocation.tsoWaitRoundsMax; round++) {
-      const verdict = this.#oracle.serve(count);
-      if (verdict.type === 'ok') {
-        return verdict.last;
+    for (let round = 0; round < this.#config.allocation.tsoWaitRoundsMax && !this.#closed; round++) {
+      // A lease that has just run out may come back at the next answer of the majority.
+      if (this.isLeading) {
+        const verdict = this.#oracle.serve(count);
+        if (verdict.type === 'ok') {
+          return verdict.last;
+        }
+        this.#tickTimestamps();
       }
-      this.#tickTimestamps();
       if (this.#extendingTso === undefined) {
         await sleep(this.#env.clock, this.#config.allocation.tsoUpdateMs, 'pd-tso-wait');
       } else {
         await this.#extendingTso;
       }
     }
+    this.requireLead();
     throw new TimestampUnavailableError();
   }
 
@@ -646,7 +685,9 @@ export class PdNode {
         intervalMs,
         () => {
           this.#timers.delete(timer);
-          this.act(fn);
+          if (this.isLeading) {
+            this.act(fn);
+          }
           arm();
         },
         tag,
@@ -656,24 +697,20 @@ export class PdNode {
     arm();
   }
 
-  /** Lets a write go on alone. It fails only together with the engine, which then stops the process. */
+  /** Lets a write go on alone. It fails only together with the lead, or with the engine, which then stops the process. */
   #background(work: Promise<unknown>): void {
-    work.catch((cause: unknown) =>
-      this.#env.log.error({ cause }, 'a background write of the placement service failed'),
-    );
+    work.catch((cause: unknown) => {
+      if (this.isLeading) {
+        this.#env.log.warn({ cause }, 'a background write of the placement service failed');
+      }
+    });
   }
 }
 
-/** Finds or makes the cluster id; a directory of another cluster is refused. */
-async function identify(env: Env, log: LocalStateLog, config: PdNodeConfig): Promise<bigint> {
+/** Finds the cluster id, or makes it: the first thing the log of a new cluster decides. */
+async function identify(env: Env, log: RegionLog, config: PdNodeConfig): Promise<bigint> {
   const known = log.state.meta?.clusterId;
   if (known !== undefined) {
-    if (config.clusterId !== undefined && config.clusterId !== known) {
-      throw new EngineOpenError(
-        `the data directory belongs to cluster ${known}, not to cluster ${config.clusterId}`,
-        'check the data directory and the cluster id in the configuration',
-      );
-    }
     return known;
   }
   const rng = env.rng.fork('pd-cluster-id');

@@ -237,6 +237,15 @@ export class RawNode {
     this.#busy = false;
   }
 
+  /** A leader gives up the lead without naming a successor; its term stays. */
+  stepDown(): void {
+    const r = this.#enter();
+    if (r.role === 'leader') {
+      r.becomeFollower(r.term, 0);
+    }
+    this.#busy = false;
+  }
+
   /** A follower that knows from elsewhere that its leader is gone stops protecting it. */
   forgetLeader(): void {
     forgetLeader(this.#enter());

@@ -18,7 +18,10 @@ export type TypedUnaryHandler<Request, Reply> = (request: Request, call: ServerC
 /** Must set the stream's callbacks before it returns. */
 export type TypedStreamHandler<Request, Reply> = (stream: TypedStream<Reply, Request>, call: ServerCall) => void;
 
-/** Status for an error thrown by a handler. RpcErrors keep theirs; everything else is UNKNOWN with the text. */
+/**
+ * Status for an error thrown by a handler. RpcErrors keep theirs; what another server may answer is UNAVAILABLE, and
+ * everything else UNKNOWN with the text.
+ */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof RpcError) {
     return error;
@@ -27,7 +30,8 @@ export function toRpcError(error: unknown): RpcError {
     return new RpcError(RpcStatus.INVALID_ARGUMENT, error.message, { cause: error });
   }
   if (error instanceof AppError) {
-    return new RpcError(RpcStatus.UNKNOWN, `${error.code}: ${error.message}`, { cause: error });
+    const status = error.retry === 'route' ? RpcStatus.UNAVAILABLE : RpcStatus.UNKNOWN;
+    return new RpcError(status, `${error.code}: ${error.message}`, { cause: error });
   }
   return new RpcError(RpcStatus.UNKNOWN, error instanceof Error ? error.message : String(error), { cause: error });
 }

@@ -71,6 +71,14 @@ export const REFUSAL_CODES = [
   'RegionLocked',
   'DuplicatePod',
   'NotStalled',
+  // The members of the service.
+  'MemberExists',
+  'MemberNotFound',
+  'MemberIsLeader',
+  'MemberNotReady',
+  'MembershipChanging',
+  'TooManyMembers',
+  'WouldLoseQuorum',
   // The service itself.
   'NotBootstrapped',
   'AlreadyBootstrapped',

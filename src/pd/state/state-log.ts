@@ -1,10 +1,10 @@
 /**
- * The way durable changes go: `propose` a command, get its result once it is durable. The single-member log below
- * writes commands to the engine in order, many per batch; a replicated log with the same interface can take its place.
- * A result is visible to the rest of the service only after the write: a crash before it leaves nothing behind.
+ * The way durable changes go: `propose` a command, get its result once a majority of the members has it on disk and it
+ * is applied here. The log behind the interface is `group/term-log.ts`. Below: the records a changed state leaves in a
+ * batch, and how they are read back.
  */
 import { assert } from '../../base/assert.ts';
-import { keyAfter } from '../../base/bytes.ts';
+import { keyAfter, startsWith, utf8 } from '../../base/bytes.ts';
 import type { KeyRange } from '../../base/key-range.ts';
 import type { RegionId } from '../../base/ids.ts';
 import { type Engine, EngineOpenError, type WriteBatch } from '../../env/engine.ts';
@@ -43,174 +43,70 @@ import {
 } from './record.ts';
 
 export interface StateLog {
-  /** Resolves with the command's result once it is durable. Rejects only when the log is broken for good. */
+  /**
+   * Resolves with the command's result once it is durable. Rejects when this member does not lead any more: with
+   * NotLeaderError nothing was changed, with LeadershipLostError the next leader may carry it out or not.
+   */
   propose(command: PdCommand): Promise<PdResult>;
-  /** The state as of the last durable command, plus commands whose write is still running. */
+  /** The state as of the last command applied. */
   readonly state: PdState;
 }
 
-/** Commands and region changes written together at most. */
-const BATCH_COMMANDS_MAX = 256;
-const BATCH_REGIONS_MAX = 4_096;
+/** Besides commands takes region descriptors, which nobody waits for. */
+export interface RegionLog extends StateLog {
+  /** Writes a region descriptor some time soon. Losing it is harmless: the region's leader reports it again. */
+  saveRegion(region: Region): void;
+  deleteRegion(id: RegionId): void;
+  /** Resolves when every region change accepted so far is written or given up. */
+  flush(): Promise<void>;
+}
+
 const LOAD_PAGE_MAX = 1_000;
 
-interface Waiting {
-  readonly command: PdCommand;
-  readonly resolve: (result: PdResult) => void;
-  readonly reject: (cause: unknown) => void;
-}
-
-export class LocalStateLog implements StateLog {
-  readonly state: PdState;
-  readonly #engine: Engine;
-  #waiting: Waiting[] = [];
-  /** Region descriptors to write; undefined = delete. Coalesced: only the last one per id is written. */
-  readonly #regions = new Map<RegionId, Region | undefined>();
-  #running: Promise<void> | undefined;
-  #failure: Error | undefined;
-
-  constructor(engine: Engine, state: PdState) {
-    this.#engine = engine;
-    this.state = state;
-  }
-
-  propose(command: PdCommand): Promise<PdResult> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ command, resolve, reject });
-      this.#start();
-    });
-  }
-
-  /**
-   * Writes a region descriptor some time soon. Losing it in a crash is harmless: the leader reports it again. Waits of
-   * the map itself are not bounded because it never holds more entries than there are regions.
-   */
-  saveRegion(region: Region): void {
-    this.#regions.set(region.id, region);
-    this.#start();
-  }
-
-  deleteRegion(id: RegionId): void {
-    this.#regions.set(id, undefined);
-    this.#start();
-  }
-
-  /** Resolves when everything accepted so far is durable. Rejects when the engine failed. */
-  async flush(): Promise<void> {
-    while (this.#running !== undefined) {
-      await this.#running;
+/** Adds the record behind `key`, as it is now, to a batch. */
+export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch): void {
+  switch (key.type) {
+    case 'meta': {
+      const meta = state.meta;
+      assert(meta !== undefined, 'changed cluster record is missing');
+      batch.put(META_KEY, encodeMeta(meta));
+      return;
     }
-    if (this.#failure !== undefined) {
-      throw this.#failure;
+    case 'store': {
+      const record = state.stores.get(key.id);
+      assert(record !== undefined, 'changed store record is missing', { store: key.id });
+      batch.put(storeKey(key.id), encodeStore(record));
+      return;
     }
-  }
-
-  #start(): void {
-    if (this.#running === undefined) {
-      this.#running = this.#run();
-    }
-  }
-
-  async #run(): Promise<void> {
-    // Let callers of the same turn join the batch.
-    await Promise.resolve();
-    while (this.#failure === undefined && (this.#waiting.length > 0 || this.#regions.size > 0)) {
-      const commands = this.#waiting.splice(0, BATCH_COMMANDS_MAX);
-      const batch = this.#engine.createBatch();
-      const results = commands.map((waiting) => this.#applyInto(waiting.command, batch));
-      this.#takeRegions(batch);
-      try {
-        await this.#engine.write(batch);
-      } catch (cause) {
-        this.#failure = cause instanceof Error ? cause : new Error(String(cause));
-        for (const waiting of [...commands, ...this.#waiting.splice(0)]) {
-          waiting.reject(cause);
-        }
-        break;
-      }
-      for (const [i, waiting] of commands.entries()) {
-        waiting.resolve(results[i] as PdResult);
-      }
-    }
-    if (this.#failure !== undefined) {
-      for (const waiting of this.#waiting.splice(0)) {
-        waiting.reject(this.#failure);
-      }
-      this.#regions.clear();
-    }
-    this.#running = undefined;
-  }
-
-  #applyInto(command: PdCommand, batch: WriteBatch): PdResult {
-    const touched: PdRecordKey[] = [];
-    const result = this.state.apply(command, touched);
-    assert(result.type === 'done' || touched.length === 0, 'a refused command changed the state');
-    for (const key of touched) {
-      this.#put(key, batch);
-    }
-    return result;
-  }
-
-  #put(key: PdRecordKey, batch: WriteBatch): void {
-    switch (key.type) {
-      case 'meta': {
-        const meta = this.state.meta;
-        assert(meta !== undefined, 'changed cluster record is missing');
-        batch.put(META_KEY, encodeMeta(meta));
-        return;
-      }
-      case 'store': {
-        const record = this.state.stores.get(key.id);
-        assert(record !== undefined, 'changed store record is missing', { store: key.id });
-        batch.put(storeKey(key.id), encodeStore(record));
-        return;
-      }
-      case 'first-region':
-        batch.put(regionKey(key.region.id), encodeRegion(key.region));
-        return;
-      case 'ids':
-        batch.put(IDS_KEY, encodeLimit(this.state.idLimit));
-        return;
-      case 'tso':
-        batch.put(TSO_KEY, encodeLimit(this.state.tsoSavedMs));
-        return;
-      case 'switches':
-        batch.put(SWITCHES_KEY, encodeSwitches(this.state.switches));
-        return;
-      case 'gc':
-        batch.put(GC_KEY, encodeGc(this.state.gcSafePoint, this.state.serviceSafePoints));
-        return;
-      case 'resource': {
-        const resource = this.state.resources.get(resourceKey(key.kind, key.name));
-        if (resource === undefined) {
-          batch.del(documentKey(key.kind, key.name));
-        } else {
-          batch.put(documentKey(key.kind, key.name), encodeResource(resource));
-        }
-        return;
-      }
-      case 'resource-version':
-        batch.put(RESOURCE_VERSION_KEY, encodeLimit(this.state.resourceVersion));
-        return;
-      case 'pins':
-        batch.put(PINS_KEY, encodePins(this.state.pins));
-    }
-  }
-
-  #takeRegions(batch: WriteBatch): void {
-    let taken = 0;
-    for (const [id, region] of this.#regions) {
-      if (taken >= BATCH_REGIONS_MAX) {
-        return;
-      }
-      this.#regions.delete(id);
-      taken++;
-      if (region === undefined) {
-        batch.del(regionKey(id));
+    case 'first-region':
+      batch.put(regionKey(key.region.id), encodeRegion(key.region));
+      return;
+    case 'ids':
+      batch.put(IDS_KEY, encodeLimit(state.idLimit));
+      return;
+    case 'tso':
+      batch.put(TSO_KEY, encodeLimit(state.tsoSavedMs));
+      return;
+    case 'switches':
+      batch.put(SWITCHES_KEY, encodeSwitches(state.switches));
+      return;
+    case 'gc':
+      batch.put(GC_KEY, encodeGc(state.gcSafePoint, state.serviceSafePoints));
+      return;
+    case 'resource': {
+      const resource = state.resources.get(resourceKey(key.kind, key.name));
+      if (resource === undefined) {
+        batch.del(documentKey(key.kind, key.name));
       } else {
-        batch.put(regionKey(id), encodeRegion(region));
+        batch.put(documentKey(key.kind, key.name), encodeResource(resource));
       }
+      return;
     }
+    case 'resource-version':
+      batch.put(RESOURCE_VERSION_KEY, encodeLimit(state.resourceVersion));
+      return;
+    case 'pins':
+      batch.put(PINS_KEY, encodePins(state.pins));
   }
 }
 
@@ -232,7 +128,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       limit: 1,
       keysOnly: true,
     });
-    if (page.entries.length > 0) {
+    if (page.entries.length > 0 && !isGroupKey(page.entries[0]?.[0])) {
       throw new EngineOpenError(
         'the data directory holds a database that is not one of the placement service',
         'give the placement service a directory of its own',
@@ -261,8 +157,15 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     resourceVersion: documents === undefined ? 0 : decodeLimit(documents, 'document version'),
     pins: pins === undefined ? [] : decodePins(pins),
   });
-  return { state, regions: (await readAll(engine, REGION_KEYS)).map(decodeRegion) };
+  return { state, regions: await loadRegions(engine) };
 }
+
+/** Region descriptors as they are on disk. @throws RecordError */
+export const loadRegions = async (engine: Engine): Promise<readonly Region[]> =>
+  (await readAll(engine, REGION_KEYS)).map(decodeRegion);
+
+/** A member that has joined holds records of the group before its first state. */
+const isGroupKey = (key: Uint8Array | undefined): boolean => key !== undefined && startsWith(key, utf8('group/'));
 
 async function readAll(engine: Engine, range: KeyRange): Promise<Uint8Array[]> {
   const values: Uint8Array[] = [];

@@ -16,7 +16,7 @@ import type { Message, Role, Snapshot } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
 import type { AdminRequest, CatchUpLogs, PendingProposal, ReadRequest, StagedSnapshot, WriteRequest } from '../msg.ts';
 import { EpochChecker } from './epoch-checker.ts';
-import { Lease } from './lease.ts';
+import { Lease } from '../../raft/lease.ts';
 import { PeerStorage } from './peer-storage.ts';
 
 /** Where the replica is in its life. Only an active one takes Raft readies and messages. */

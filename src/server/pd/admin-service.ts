@@ -35,6 +35,7 @@ import {
   storesSummary,
 } from './admin-wire.ts';
 import type { ServiceContext } from './context.ts';
+import { urlOf } from './discovery-service.ts';
 
 /** Regions, events and operators in one answer at most. */
 const REGIONS_PER_ANSWER_MAX = 1_024;
@@ -74,14 +75,12 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
     return {
       clusterId: String(node.clusterId),
       bootstrapped: node.isBootstrapped,
-      members: [
-        {
-          name: context.member.name,
-          id: Number(context.member.memberId),
-          clientUrls: context.member.clientUrls,
-          isLeader: true,
-        },
-      ],
+      members: context.members().members.map((member) => ({
+        name: member.name,
+        id: member.id,
+        clientUrls: [urlOf(member)],
+        isLeader: member.isLeader,
+      })),
       stores: storesSummary(placement, nowMs),
       regions: {
         ...totals,

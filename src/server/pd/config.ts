@@ -7,11 +7,13 @@ import {
   type PlacementConfig,
   checkPlacementConfig,
 } from '../../pd/defaults.ts';
+import { DEFAULT_GROUP_CONFIG, type GroupConfig, checkGroupConfig } from '../../pd/group/config.ts';
+import { MEMBER_NAME_PATTERN } from '../../pd/group/membership.ts';
 
 export interface PdConfig {
   /** Name of the member, for people. */
   readonly name: string;
-  /** Id of the member; not 0, unique among the members. */
+  /** Id of the member that founds a cluster; others receive theirs when they join. Not 0. */
   readonly memberId: number;
   /** Directory of the member's database; it belongs to this member alone. */
   readonly dataDir: string;
@@ -25,15 +27,17 @@ export interface PdConfig {
   readonly clusterId: bigint | undefined;
   readonly cluster: PlacementConfig;
   readonly allocation: AllocationConfig;
+  readonly group: GroupConfig;
   /** Running calls may go on for this long when the process stops. */
   readonly closeGraceMs: number;
 }
 
 /** What a caller may leave out. */
-export type PdConfigInput = Partial<Omit<PdConfig, 'cluster' | 'allocation' | 'dataDir'>> & {
+export type PdConfigInput = Partial<Omit<PdConfig, 'cluster' | 'allocation' | 'group' | 'dataDir'>> & {
   readonly dataDir: string;
   readonly cluster?: Partial<PlacementConfig>;
   readonly allocation?: Partial<AllocationConfig>;
+  readonly group?: Partial<GroupConfig>;
 };
 
 export const DEFAULT_PD_PORT = 2379;
@@ -59,10 +63,15 @@ export function pdConfig(input: PdConfigInput): PdConfig {
     clusterId: input.clusterId,
     cluster: { ...DEFAULT_PLACEMENT_CONFIG, ...input.cluster },
     allocation: { ...DEFAULT_ALLOCATION_CONFIG, ...input.allocation },
+    group: { ...DEFAULT_GROUP_CONFIG, ...input.group },
     closeGraceMs: input.closeGraceMs ?? 1_000,
   };
   const problem =
     checkPlacementConfig(config.cluster) ??
+    checkGroupConfig(config.group) ??
+    (MEMBER_NAME_PATTERN.test(config.name)
+      ? undefined
+      : 'name must consist of letters, digits, "-", "_" and ".", at most 63') ??
     (Number.isSafeInteger(config.memberId) && config.memberId > 0
       ? undefined
       : 'memberId must be a positive integer') ??

@@ -2,7 +2,9 @@
 import type { Clock } from '../../env/clock.ts';
 import type { Logger } from '../../env/log.ts';
 import { RpcError, RpcStatus, type ServerCall } from '../../env/net.ts';
-import { ErrorType, type Member, type ResponseHeader } from '../../gen/pdpb.ts';
+import { ErrorType, type ResponseHeader } from '../../gen/pdpb.ts';
+import type { GroupStatus } from '../../pd/group/group-loop.ts';
+import type { PdMember } from '../../pd/pd-member.ts';
 import type { PdNode } from '../../pd/pd-node.ts';
 import type { Refusal, RefusalCode } from '../../pd/schedule/verdict.ts';
 
@@ -21,45 +23,32 @@ const ERROR_TYPES: Readonly<Partial<Record<RefusalCode, ErrorType>>> = {
 
 export class ServiceContext {
   readonly node: PdNode;
+  readonly member: PdMember;
   readonly clock: Clock;
   readonly log: Logger;
   readonly #clusterId: string;
-  #member: Member;
   /** All `host:port` under which this member knows itself. */
-  #ownHosts: ReadonlySet<string> = new Set();
+  readonly #ownHosts: ReadonlySet<string>;
 
+  /** @param options.hosts all `host:port` under which this member is reached */
   constructor(options: {
     readonly node: PdNode;
+    readonly member: PdMember;
     readonly clock: Clock;
     readonly log: Logger;
-    readonly name: string;
-    readonly memberId: number;
+    readonly hosts: readonly string[];
   }) {
     this.node = options.node;
+    this.member = options.member;
     this.clock = options.clock;
     this.log = options.log;
     this.#clusterId = String(options.node.clusterId);
-    this.#member = {
-      name: options.name,
-      memberId: String(options.memberId),
-      peerUrls: [],
-      clientUrls: [],
-      leaderPriority: 0,
-      deployPath: '',
-      binaryVersion: '',
-      gitHash: '',
-    };
+    this.#ownHosts = new Set(options.hosts);
   }
 
-  /** This member; it is the leader, being the only one. */
-  get member(): Member {
-    return this.#member;
-  }
-
-  /** The port is bound. Clients need a URL with a scheme: old ones dial exactly its host part. */
-  announce(options: { readonly address: string; readonly boundAddress: string }): void {
-    this.#member = { ...this.#member, clientUrls: [`http://${options.address}`] };
-    this.#ownHosts = new Set([options.address, options.boundAddress]);
+  /** The members of the placement service as this one, the leader, sees them. */
+  members(): GroupStatus {
+    return this.member.group.status();
   }
 
   header(): ResponseHeader {
@@ -83,13 +72,17 @@ export class ServiceContext {
   }
 
   /**
-   * Refuses calls for another cluster or another member. Cluster id 0 means that the caller does not know it yet.
-   * @throws RpcError
+   * Refuses calls for another cluster or another member, and every call while this member is not sure of its lead.
+   * Cluster id 0 means that the caller does not know it yet.
+   * @throws RpcError, NotLeaderError
    */
   check(header: { readonly clusterId: string } | undefined, call: ServerCall): void {
-    if (this.node.isClosed) {
-      throw new RpcError(RpcStatus.UNAVAILABLE, 'the placement service is stopping');
-    }
+    this.checkCaller(header, call);
+    this.node.requireLead();
+  }
+
+  /** As `check`, for calls that look at the lead themselves. */
+  checkCaller(header: { readonly clusterId: string } | undefined, call: ServerCall): void {
     const got = header?.clusterId ?? '0';
     if (got !== '0' && got !== this.#clusterId) {
       throw new RpcError(RpcStatus.FAILED_PRECONDITION, `mismatch cluster id, need ${this.#clusterId} but got ${got}`);

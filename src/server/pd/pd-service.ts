@@ -5,13 +5,7 @@ import { toWireSplitIds, toWireStats } from '../../codec/pd-wire.ts';
 import type { ServerCall } from '../../env/net.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
 import { NodeState } from '../../gen/metapb.ts';
-import {
-  ErrorType,
-  type GetOperatorResponse,
-  OperatorStatus,
-  type ResponseHeader,
-  ServiceMode,
-} from '../../gen/pdpb.ts';
+import { ErrorType, type GetOperatorResponse, OperatorStatus, type ResponseHeader } from '../../gen/pdpb.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { pdMethods } from '../../rpc/services.ts';
@@ -24,29 +18,12 @@ import { regionOf, statsOf, storeOf, storeToWire } from './wire.ts';
 const CLUSTER_VERSION = '8.5.0';
 
 export function addPdService(builder: ServiceBuilder, context: ServiceContext): void {
-  addDiscovery(builder, context);
   addClusterCalls(builder, context);
   addStoreCalls(builder, context);
   addRoutingCalls(builder, context);
   addSplitCalls(builder, context);
   addOperatorCalls(builder, context);
   addSafePointCalls(builder, context);
-}
-
-/** Any member answers these, for any cluster: they are how a client learns who is who. */
-function addDiscovery(builder: ServiceBuilder, context: ServiceContext): void {
-  builder
-    .unary(pdMethods.getMembers, () => ({
-      header: context.header(),
-      members: [context.member],
-      leader: context.member,
-      etcdLeader: context.member,
-    }))
-    .unary(pdMethods.getClusterInfo, () => ({
-      header: context.header(),
-      serviceModes: [ServiceMode.PD_SVC_MODE],
-      tsoUrls: [],
-    }));
 }
 
 function addClusterCalls(builder: ServiceBuilder, context: ServiceContext): void {

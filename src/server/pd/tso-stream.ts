@@ -14,7 +14,7 @@ const WAITING_MAX = 10_000;
 export function addTimestampCalls(builder: ServiceBuilder, context: ServiceContext): void {
   builder.stream(pdMethods.tso, (stream, call) => serve(context, stream, call));
   builder.unary(pdMethods.getMinTS, async (request, call) => {
-    context.check(request.header, call);
+    context.checkCaller(request.header, call);
     const { physical, logical } = await context.node.timestamps(1);
     return { header: context.header(), timestamp: { physical, logical, suffixBits: 0 } };
   });
@@ -65,7 +65,7 @@ function serve(context: ServiceContext, stream: TypedStream<TsoResponse, TsoRequ
 }
 
 async function answer(context: ServiceContext, request: TsoRequest, call: ServerCall): Promise<TsoResponse> {
-  context.check(request.header, call);
+  context.checkCaller(request.header, call);
   if (request.count < 1 || request.count > LOGICAL_MAX) {
     throw new RpcError(RpcStatus.INVALID_ARGUMENT, `timestamp count must be between 1 and ${LOGICAL_MAX}`);
   }

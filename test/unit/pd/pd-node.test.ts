@@ -11,10 +11,12 @@ import type { RegionHeartbeat } from '../../../src/meta/heartbeat.ts';
 import type { Peer, Region, Store } from '../../../src/meta/region.ts';
 import { term } from '../../../src/base/ids.ts';
 import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG, type PlacementConfig } from '../../../src/pd/defaults.ts';
-import { PdNode } from '../../../src/pd/pd-node.ts';
+import type { PdMember } from '../../../src/pd/pd-member.ts';
+import type { PdNode } from '../../../src/pd/pd-node.ts';
 import type { Result } from '../../../src/pd/schedule/verdict.ts';
 import { LOGICAL_MAX, composeTimestamp } from '../../../src/pd/tso/timestamp-oracle.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
+import { openPdNode } from '../../support/pd-node.ts';
 import { R, S, accepted, key, makeRegion } from './world.ts';
 
 const NO_NET: Net = {
@@ -39,6 +41,7 @@ class Machine {
   clock: ManualClock = new ManualClock();
   readonly disk: MemoryDisk = new MemoryDisk(createRng(3));
   readonly aborts: string[] = [];
+  member: PdMember | undefined;
 
   async start(
     options: { readonly clusterId?: bigint; readonly config?: Partial<PlacementConfig> } = {},
@@ -58,12 +61,15 @@ class Machine {
       },
     };
     const engine = await this.clock.settle(engines.open({ path: 'pd', createIfMissing: true }));
-    const opening = PdNode.open(env, engine, {
-      placement: { ...DEFAULT_PLACEMENT_CONFIG, ...options.config },
-      allocation: DEFAULT_ALLOCATION_CONFIG,
-      ...(options.clusterId === undefined ? {} : { clusterId: options.clusterId }),
-    });
-    return this.clock.settle(opening);
+    const { node, member } = await this.clock.settle(
+      openPdNode(env, engine, {
+        placement: { ...DEFAULT_PLACEMENT_CONFIG, ...options.config },
+        allocation: DEFAULT_ALLOCATION_CONFIG,
+        ...(options.clusterId === undefined ? {} : { clusterId: options.clusterId }),
+      }),
+    );
+    this.member = member;
+    return node;
   }
 
   /** Power loss: the old process and its timers are gone. */
@@ -80,6 +86,10 @@ class Machine {
 
   settle<T>(promise: Promise<T>): Promise<T> {
     return this.clock.settle(promise);
+  }
+
+  async close(): Promise<void> {
+    await this.clock.settle(this.member?.close() ?? Promise.resolve());
   }
 }
 
@@ -299,7 +309,7 @@ describe('the region map', () => {
     node.onRegionHeartbeat(report(makeRegion({ id: 2, start: 'm', end: '', on: ['1'], version: 2 })));
     await machine.settle(node.putStore(store(2)));
     node.onRegionHeartbeat(report(makeRegion({ id: 2, on: ['1'], version: 3 })));
-    await machine.settle(node.close());
+    await machine.close();
     const reborn = await machine.start();
     expect([...reborn.placement.cluster.tree.values()].map((info) => info.region.id)).toEqual([2]);
   });
@@ -408,8 +418,8 @@ describe('faults', () => {
 
   test('after closing, no timer is left', async () => {
     const machine = new Machine();
-    const node = await machine.bootstrapped();
-    await machine.settle(node.close());
+    await machine.bootstrapped();
+    await machine.close();
     await machine.clock.runAll();
     expect(machine.clock.pendingCount).toBe(0);
   });

@@ -1,9 +1,20 @@
 import { describe, expect, test } from 'vitest';
 import { toHex, utf8 } from '../../../src/base/bytes.ts';
+import type { Env } from '../../../src/env/env.ts';
+import { NO_FAILPOINTS } from '../../../src/env/failpoints.ts';
+import { SILENT_LOGGER } from '../../../src/env/log.ts';
+import { DEFAULT_GROUP_CONFIG } from '../../../src/pd/group/config.ts';
+import { LeadershipLostError, NotLeaderError } from '../../../src/pd/group/errors.ts';
+import { foundGroup, loadGroup } from '../../../src/pd/group/group-disk.ts';
+import { LOG_KEYS, MEMBERS_KEY } from '../../../src/pd/group/group-record.ts';
+import { NO_TRANSPORT, PdGroup } from '../../../src/pd/group/group-loop.ts';
+import { TermLog } from '../../../src/pd/group/term-log.ts';
+import { openDirectory } from '../../../src/pd/pd-member.ts';
 import { createMemoryEngineFactory } from '../../../src/engine/memory/memory-engine.ts';
 import { MemoryDisk } from '../../../src/engine/memory/crash-model.ts';
 import { type Engine, EngineOpenError } from '../../../src/env/engine.ts';
 import { formatRegion } from '../../../src/meta/region.ts';
+import { encodeRecord } from '../../../src/codec/record.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
 import type { ClusterMeta, PdCommand } from '../../../src/pd/state/pd-state.ts';
@@ -19,7 +30,8 @@ import {
   encodeStore,
   encodeSwitches,
 } from '../../../src/pd/state/record.ts';
-import { LocalStateLog, loadState } from '../../../src/pd/state/state-log.ts';
+import { decodeCommand, encodeCommand } from '../../../src/pd/state/command-record.ts';
+import { loadRegions, loadState } from '../../../src/pd/state/state-log.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { R, S, makeRegion } from './world.ts';
 
@@ -40,6 +52,7 @@ const record = (id: number, state: 'up' | 'offline' | 'tombstone' = 'up'): Store
 class Disk {
   readonly clock: ManualClock = new ManualClock();
   readonly disk: MemoryDisk = new MemoryDisk(createRng(7));
+  group: PdGroup | undefined;
 
   open(): Promise<Engine> {
     return this.clock.settle(
@@ -47,17 +60,55 @@ class Disk {
     );
   }
 
-  async openLog(): Promise<{ log: LocalStateLog; engine: Engine; regions: readonly { readonly id: number }[] }> {
+  async openLog(): Promise<{ log: TermLog; engine: Engine; regions: readonly { readonly id: number }[] }> {
     const engine = await this.open();
-    const loaded = await this.clock.settle(loadState(engine));
-    return { log: new LocalStateLog(engine, loaded.state), engine, regions: loaded.regions };
+    return this.clock.settle(this.#openLog(engine));
   }
 
-  async propose(log: LocalStateLog, ...commands: PdCommand[]): Promise<string[]> {
+  async #openLog(engine: Engine): Promise<Awaited<ReturnType<Disk['openLog']>>> {
+    const content = await openDirectory(engine, undefined);
+    if (content.type !== 'member') {
+      await foundGroup(engine, { id: 1, name: 'pd', address: 'pd:1' }, 0n);
+    }
+    const saved = await loadGroup(engine);
+    const term = await new Promise<number>((resolve) => {
+      const env: Env = {
+        clock: this.clock,
+        rng: createRng(3),
+        net: { dial: () => neverCalled(), listen: () => neverCalled() },
+        engines: createMemoryEngineFactory(this.disk, this.clock),
+        failpoints: NO_FAILPOINTS,
+        log: SILENT_LOGGER,
+        abort: (_kind, reason) => {
+          throw new Error(reason);
+        },
+      };
+      this.group = new PdGroup({
+        env,
+        engine,
+        id: 1,
+        config: DEFAULT_GROUP_CONFIG,
+        saved,
+        restarted: content.type === 'member',
+        transport: NO_TRANSPORT,
+        events: { onLead: resolve, onStepDown: () => undefined, onRemoved: () => undefined },
+      });
+      this.group.start();
+    });
+    await this.group?.flush();
+    const regions = await loadRegions(engine);
+    return { log: new TermLog({ group: this.group as PdGroup, clock: this.clock, term }), engine, regions };
+  }
+
+  async propose(log: TermLog, ...commands: PdCommand[]): Promise<string[]> {
     const results = await this.clock.settle(Promise.all(commands.map((command) => log.propose(command))));
     return results.map((result) => (result.type === 'done' ? 'done' : result.reason));
   }
 }
+
+const neverCalled = (): never => {
+  throw new Error('a group of one uses no network');
+};
 
 const INIT: PdCommand = { type: 'init-cluster', clusterId: 2n ** 52n + 1n, maxReplicas: 3 };
 const FIRST = makeRegion({ id: 2, on: ['1'] });
@@ -191,7 +242,8 @@ describe('persistence', () => {
         (_unused, i): PdCommand => ({ type: 'extend-ids', expected: i * 10, limit: i * 10 + 10 }),
       ),
     );
-    expect(writes).toBe(1);
+    // One batch of log entries, one of what they changed.
+    expect(writes).toBe(2);
     expect(log.state.idLimit).toBe(500);
   });
 
@@ -200,9 +252,29 @@ describe('persistence', () => {
     const { log } = await disk.openLog();
     await disk.propose(log, INIT);
     disk.disk.failNextWrite('write-error');
-    await expect(disk.propose(log, { type: 'extend-ids', expected: 0, limit: 10 })).rejects.toThrow();
-    await expect(disk.propose(log, { type: 'extend-ids', expected: 0, limit: 10 })).rejects.toThrow();
-    await expect(disk.clock.settle(log.flush())).rejects.toThrow();
+    const command: PdCommand = { type: 'extend-ids', expected: 0, limit: 10 };
+    await expect(disk.propose(log, command)).rejects.toThrow(LeadershipLostError);
+    await expect(disk.propose(log, command)).rejects.toThrow(NotLeaderError);
+  });
+
+  test('a directory of a program that knew no groups goes on as a group of one', async () => {
+    const disk = new Disk();
+    const { log, engine } = await disk.openLog();
+    await disk.propose(log, INIT, BOOTSTRAP, { type: 'extend-ids', expected: 0, limit: 2_000 });
+    const batch = engine.createBatch();
+    for (const range of [LOG_KEYS, { start: utf8('group/'), end: utf8('group0') }]) {
+      for (const [key] of (await disk.clock.settle(engine.scan({ range, limit: 1_000 }))).entries) {
+        batch.del(key);
+      }
+    }
+    batch.del(MEMBERS_KEY);
+    await disk.clock.settle(disk.group?.close() ?? Promise.resolve());
+    await disk.clock.settle(engine.write(batch));
+    await disk.clock.settle(engine.close());
+    const again = await disk.openLog();
+    expect(again.log.state.meta?.clusterId).toBe(2n ** 52n + 1n);
+    expect(await disk.propose(again.log, { type: 'extend-ids', expected: 2_000, limit: 3_000 })).toEqual(['done']);
+    expect(again.regions.map((region) => region.id)).toEqual([2]);
   });
 
   test('a database with other content is refused', async () => {
@@ -276,4 +348,50 @@ describe('persistence', () => {
       expect(decode(bytes)).toEqual(value);
     },
   );
+
+  const commands: readonly PdCommand[] = [
+    INIT,
+    BOOTSTRAP,
+    { type: 'put-store', record: record(2, 'offline') },
+    { type: 'set-max-replicas', maxReplicas: 5 },
+    { type: 'set-max-replicas', maxReplicas: -1 },
+    { type: 'extend-ids', expected: 1_000, limit: 2_000 },
+    { type: 'extend-tso', savedMs: 1_700_000_005_000 },
+    { type: 'set-switch', name: 'merge-checker', enabled: true },
+    { type: 'advance-gc-safe-point', safePoint: 2n ** 60n },
+    { type: 'put-service-safe-point', point: service },
+    { type: 'drop-service-safe-point', serviceId: 'cdc' },
+  ];
+
+  test.each(commands.map((command) => [command.type, command] as const))(
+    'a command %s reads back',
+    (_type, command) => {
+      const decoded = decodeCommand(encodeCommand(command));
+      expect(decoded).toMatchObject({ type: command.type });
+      expect(toHex(encodeCommand(decoded))).toBe(toHex(encodeCommand(command)));
+      if (command.type !== 'bootstrap') {
+        expect(decoded).toEqual(command);
+      }
+    },
+  );
+
+  test('commands have fixed bytes in format 1', () => {
+    expect(commands.map((command) => toHex(encodeCommand(command))).filter((hex) => hex.length < 60)).toEqual(GOLDEN);
+  });
+
+  test('a command that only a newer program knows is not skipped', () => {
+    expect(() => decodeCommand(encodeRecord(1, [999, 1]))).toThrow('unknown kind');
+  });
 });
+
+const GOLDEN: readonly string[] = [
+  '940101d3001000000000000103',
+  '93010405',
+  '930104ff',
+  '940105cd03e8cd07d0',
+  '930106cb4278bcfe57b88000',
+  '940107ad6d657267652d636865636b6572c3',
+  '930108d31000000000000000',
+  '950109a3636463d32000000000000000cb433fffffffffffff',
+  '93010aa3636463',
+];

@@ -1,0 +1,140 @@
+/** Bytes of the commands of the placement service, as they stand in its replicated log. */
+import { unreachable } from '../../base/assert.ts';
+import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
+import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
+import { regionId } from '../../base/ids.ts';
+import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
+import type { PdCommand } from './pd-state.ts';
+import { decodeResource, decodeStore, encodeResource, encodeStore } from './record.ts';
+
+const VERSION = 1;
+
+/** Numbers of commands; never given another meaning. */
+const KIND = {
+  'init-cluster': 1,
+  bootstrap: 2,
+  'put-store': 3,
+  'set-max-replicas': 4,
+  'extend-ids': 5,
+  'extend-tso': 6,
+  'set-switch': 7,
+  'advance-gc-safe-point': 8,
+  'put-service-safe-point': 9,
+  'drop-service-safe-point': 10,
+  'change-resources': 11,
+  'pin-region': 12,
+} as const satisfies Record<PdCommand['type'], number>;
+
+function fieldsOf(command: PdCommand): unknown[] {
+  switch (command.type) {
+    case 'init-cluster':
+      return [command.clusterId, command.maxReplicas];
+    case 'bootstrap':
+      return [encodeStore(command.store), encodeRegion(command.region), command.wallMs];
+    case 'put-store':
+      return [encodeStore(command.record)];
+    case 'set-max-replicas':
+      return [command.maxReplicas];
+    case 'extend-ids':
+      return [command.expected, command.limit];
+    case 'extend-tso':
+      return [command.savedMs];
+    case 'set-switch':
+      return [command.name, command.enabled];
+    case 'advance-gc-safe-point':
+      return [command.safePoint];
+    case 'put-service-safe-point':
+      return [command.point.serviceId, command.point.safePoint, command.point.expiresAtSeconds];
+    case 'drop-service-safe-point':
+      return [command.serviceId];
+    case 'change-resources': {
+      const { baseVersion, version, puts, deletes } = command.change;
+      return [baseVersion, version, puts.map(encodeResource), deletes.map(({ kind, name }) => [kind, name])];
+    }
+    case 'pin-region':
+      return [command.id, command.pinned];
+    default:
+      return unreachable(command);
+  }
+}
+
+export const encodeCommand = (command: PdCommand): Uint8Array =>
+  encodeRecord(VERSION, [KIND[command.type], ...fieldsOf(command)]);
+
+function text(value: unknown): string {
+  if (typeof value !== 'string') {
+    throw new RecordError('a field of a command is not text');
+  }
+  return value;
+}
+
+const big = (value: unknown): bigint => (typeof value === 'bigint' ? value : BigInt(fieldInt(value, 'safe point')));
+const int = (value: unknown): number => fieldInt(value, 'a field of a command');
+const bytesOf = (value: unknown): Uint8Array => fieldBytes(value, 'a field of a command');
+
+function resourceName(value: unknown): { readonly kind: ResourceKind; readonly name: string } {
+  const [kind, name] = fieldArray(value, 'deleted document');
+  const known = RESOURCE_KINDS.find((each) => each === kind);
+  if (known === undefined) {
+    throw new RecordError(`a deleted document has the unknown kind ${String(kind)}`);
+  }
+  return { kind: known, name: text(name) };
+}
+
+/** A number that may be negative or broken: the state machine refuses it, in the same way everywhere. */
+function anyNumber(value: unknown): number {
+  const number = typeof value === 'bigint' ? Number(value) : value;
+  if (typeof number !== 'number') {
+    throw new RecordError('a field of a command is not a number');
+  }
+  return number;
+}
+
+/** @throws RecordError for commands that only a newer program knows: skipping one would make members differ. */
+export function decodeCommand(bytes: Uint8Array): PdCommand {
+  const { fields: f } = decodeRecord(bytes, 'command', VERSION, 2);
+  switch (f[0]) {
+    case KIND['init-cluster']:
+      return { type: 'init-cluster', clusterId: big(f[1]), maxReplicas: anyNumber(f[2]) };
+    case KIND.bootstrap:
+      return {
+        type: 'bootstrap',
+        store: decodeStore(bytesOf(f[1])),
+        region: decodeRegion(bytesOf(f[2])),
+        wallMs: int(f[3]),
+      };
+    case KIND['put-store']:
+      return { type: 'put-store', record: decodeStore(bytesOf(f[1])) };
+    case KIND['set-max-replicas']:
+      return { type: 'set-max-replicas', maxReplicas: anyNumber(f[1]) };
+    case KIND['extend-ids']:
+      return { type: 'extend-ids', expected: int(f[1]), limit: int(f[2]) };
+    case KIND['extend-tso']:
+      return { type: 'extend-tso', savedMs: int(f[1]) };
+    case KIND['set-switch']:
+      return { type: 'set-switch', name: text(f[1]), enabled: f[2] === true };
+    case KIND['advance-gc-safe-point']:
+      return { type: 'advance-gc-safe-point', safePoint: big(f[1]) };
+    case KIND['put-service-safe-point']:
+      return {
+        type: 'put-service-safe-point',
+        point: { serviceId: text(f[1]), safePoint: big(f[2]), expiresAtSeconds: int(f[3]) },
+      };
+    case KIND['drop-service-safe-point']:
+      return { type: 'drop-service-safe-point', serviceId: text(f[1]) };
+    case KIND['change-resources']:
+      return {
+        type: 'change-resources',
+        change: {
+          baseVersion: int(f[1]),
+          version: int(f[2]),
+          puts: fieldArray(f[3], 'documents').map((document) => decodeResource(bytesOf(document))),
+          deletes: fieldArray(f[4], 'deleted documents').map(resourceName),
+        },
+      };
+    case KIND['pin-region']:
+      return { type: 'pin-region', id: regionId(int(f[1])), pinned: f[2] === true };
+    default:
+      throw new RecordError(`the log holds a command of the unknown kind ${String(f[0])}`);
+  }
+}

@@ -61,6 +61,9 @@ const PROFILES = [
   'clock',
   'membership',
   'overload',
+  'lossy',
+  'disaster',
+  'unsafe-clock',
   'sweep',
   'pd-chaos',
 ];

@@ -184,6 +184,7 @@ export class PdClient {
       readonly signal?: AbortSignal;
       readonly once?: boolean;
       readonly tryTimeoutMs?: number;
+      readonly metadata?: Readonly<Record<string, string>>;
     },
   ): Promise<Reply> {
     const deadlineMs = this.#env.clock.monoMs() + options.timeoutMs;
@@ -194,6 +195,7 @@ export class PdClient {
         const reply = await unaryCall(this.#channel(address), method, request, {
           timeoutMs,
           ...(options.signal === undefined ? {} : { signal: options.signal }),
+          ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
         });
         this.#failures.delete(address);
         return reply;

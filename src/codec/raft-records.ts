@@ -148,6 +148,12 @@ export function decodeStoreIdent(bytes: Uint8Array): StoreIdent {
   return { clusterId: BigInt(f[0]), storeId: fieldInt(f[1], 'store id') };
 }
 
+/** How often a store has started. */
+export const encodeStarts = (starts: number): Uint8Array => encodeRecord(VERSION, [starts]);
+
+export const decodeStarts = (bytes: Uint8Array): number =>
+  fieldInt(decodeRecord(bytes, 'start counter', VERSION, 1).fields[0], 'start counter');
+
 export const encodeCleanTask = (task: CleanTask): Uint8Array =>
   encodeRecord(VERSION, [task.range.start, task.range.end]);
 

@@ -103,8 +103,11 @@ export const roomRange = (prefix: number): KeyRange => ({
   end: Uint8Array.of(prefix + 1),
 });
 
-/** Identity of the store: cluster id, store id, start counter, format version. */
+/** Identity of the store: cluster id, store id, format version. */
 export const storeIdentKey = (): Uint8Array => Uint8Array.of(IDENT_PREFIX);
+
+/** How often the store has started. */
+export const storeStartsKey = (): Uint8Array => Uint8Array.of(IDENT_PREFIX, 0x01);
 
 /** Descriptor and life-cycle state of a region on this store. */
 export const regionStateKey = (region: RegionId): Uint8Array => numberedKey(REGION_STATE_PREFIX, region);

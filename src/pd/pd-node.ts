@@ -309,15 +309,15 @@ export class PdNode {
     return this.#log.state.meta?.firstRegion;
   }
 
-  /** A store announces itself. */
-  async putStore(store: Store): Promise<Refusal | undefined> {
+  /** A store announces itself; `starts` counts its starts, this one included. */
+  async putStore(store: Store, starts?: number): Promise<Refusal | undefined> {
     if (!this.isBootstrapped) {
       return notBootstrapped();
     }
     let refusal: Refusal | undefined;
     const isNew = this.placement.cluster.store(store.id) === undefined;
     await this.#changeStore(store.id, () => {
-      const planned = this.placement.planPutStore(store);
+      const planned = this.placement.planPutStore(store, starts);
       if (planned.type === 'refused') {
         refusal = planned.refusal;
         return undefined;

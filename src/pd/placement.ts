@@ -238,14 +238,20 @@ export class Placement {
 
   // --------------------------------------------------------------------------------------------------- stores
 
-  /** The record to write for a store that announces itself, or why it may not join. */
-  planPutStore(store: Store): Result<StoreRecord> {
+  /**
+   * The record to write for a store that announces itself, or why it may not join.
+   * @param starts how often the store has started, this time included; undefined if it does not say
+   */
+  planPutStore(store: Store, starts: number | undefined): Result<StoreRecord> {
     if (store.id === 0) {
       return refused(refuse('InvalidArgument', 'a store id must not be 0', 'ask for an id first'));
     }
     const known = this.cluster.store(store.id)?.record;
     if (known?.store.state === 'tombstone') {
       return refused(storeRemoved(store.id));
+    }
+    if (known !== undefined && starts !== undefined && isRolledBack(known, store, starts)) {
+      return refused(storeRolledBack(store.id, starts, known.starts ?? 0));
     }
     for (const other of this.cluster.stores()) {
       const { record } = other;
@@ -272,6 +278,7 @@ export class Placement {
         );
       }
     }
+    const latestStarts = starts ?? known?.starts;
     return ok({
       store: {
         ...store,
@@ -280,6 +287,7 @@ export class Placement {
       },
       physicallyDestroyed: known?.physicallyDestroyed ?? false,
       lastHeartbeatWallMs: known?.lastHeartbeatWallMs ?? 0,
+      ...(latestStarts === undefined ? {} : { starts: latestStarts }),
     });
   }
 
@@ -566,6 +574,22 @@ const admin = (what: string, options: RequestOptions): Maker => ({
   priority: 'urgent',
   ...(options.note === undefined ? {} : { note: options.note }),
 });
+
+/**
+ * A start has a larger count than all before it, unless the same process repeats its announcement. A disk that was
+ * put back to an earlier state counts from there again.
+ */
+const isRolledBack = (known: StoreRecord, store: Store, starts: number): boolean =>
+  known.starts !== undefined &&
+  (starts < known.starts || (starts === known.starts && store.startTimestamp !== known.store.startTimestamp));
+
+const storeRolledBack = (id: StoreId, starts: number, known: number): Refusal =>
+  refuse(
+    'StoreRolledBack',
+    `store ${id} announces its start number ${starts}, but has started ${known} times: its disk shows an older state`,
+    'keep its directory aside, remove the store and start an empty one',
+    { store_id: id, starts, known_starts: known },
+  );
 
 const storeRemoved = (id: StoreId): Refusal =>
   refuse('StoreRemoved', `store ${id} was removed from the cluster`, 'start a new store with an empty directory', {

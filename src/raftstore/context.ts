@@ -6,7 +6,7 @@ import type { RegionId } from '../base/ids.ts';
 import type { KeyRange } from '../base/key-range.ts';
 import type { PeerMessage } from '../codec/peer-message.ts';
 import type { Clock } from '../env/clock.ts';
-import type { Engine, EngineSnapshot, WriteBatch } from '../env/engine.ts';
+import type { CorruptionError, Engine, EngineSnapshot, WriteBatch } from '../env/engine.ts';
 import type { Failpoints } from '../env/failpoints.ts';
 import type { Logger } from '../env/log.ts';
 import type { Rng } from '../env/rng.ts';
@@ -60,6 +60,8 @@ export interface SnapshotSource {
   readonly index: number;
   readonly term: number;
   readonly snapshot: EngineSnapshot;
+  /** Called by whoever reads the region and finds it damaged; stops the store. */
+  readonly onDamage?: (error: CorruptionError) => void;
   close(): void;
 }
 

@@ -20,6 +20,7 @@ import { epochsEqual, INITIAL_EPOCH, type Region, type Store } from '../meta/reg
 import {
   bootstrapStore,
   clearFirstRegion,
+  countStart,
   firstRegion,
   prepareFirstRegion,
   readStoreIdent,
@@ -54,6 +55,8 @@ export interface OpenedDataDir {
   readonly ident: StoreIdent;
   /** Whether this is the first start. */
   readonly isNew: boolean;
+  /** How often the store has started, this time included. */
+  readonly starts: number;
 }
 
 /**
@@ -90,12 +93,12 @@ export async function openDataDir(options: {
           'restore the directory as a whole, or start an empty store with another --data-dir',
         );
       }
-      return { engine, ident: stored, isNew: false };
+      return { engine, ident: stored, isNew: false, starts: await countStart(engine) };
     }
     const ident = stored ?? (await createIdent(engine, pd));
     await writeIdentFile(path, ident);
     log.info({ path, storeId: ident.storeId, clusterId: String(ident.clusterId) }, 'a new store was created');
-    return { engine, ident, isNew: true };
+    return { engine, ident, isNew: true, starts: await countStart(engine) };
   } catch (cause) {
     await engine.close();
     throw cause;

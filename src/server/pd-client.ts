@@ -17,6 +17,8 @@ import {
 } from '../codec/pd-wire.ts';
 import { UnavailableError } from '../client/errors.ts';
 import { PdClient as RoutingClient } from '../client/pd-client.ts';
+import { StoreRolledBackError } from '../raftstore/store/bootstrap.ts';
+import { STORE_STARTS } from './transport/identity.ts';
 import type { Clock, TimerId } from '../env/clock.ts';
 import type { Logger } from '../env/log.ts';
 import { type Channel, type Net, RpcError, RpcStatus } from '../env/net.ts';
@@ -193,14 +195,26 @@ export class StorePd implements PdClient {
     }
   }
 
-  /** @throws StoreRemovedError, PlacementRefusedError */
-  async putStore(store: Store): Promise<void> {
+  /**
+   * @param starts how often the store has started, this time included; lets the service notice an old disk
+   * @throws StoreRemovedError, StoreRolledBackError, PlacementRefusedError
+   */
+  async putStore(store: Store, starts?: number): Promise<void> {
     try {
-      await this.#ask(pdMethods.putStore, { header: this.#header(), store: toWireStore(store) });
+      await this.#ask(
+        pdMethods.putStore,
+        { header: this.#header(), store: toWireStore(store) },
+        starts === undefined ? undefined : { [STORE_STARTS]: String(starts) },
+      );
     } catch (cause) {
-      throw cause instanceof PlacementRefusedError && cause.type === ErrorType.STORE_TOMBSTONE
-        ? new StoreRemovedError(store.id)
-        : cause;
+      if (cause instanceof PlacementRefusedError && cause.type === ErrorType.STORE_TOMBSTONE) {
+        throw new StoreRemovedError(store.id);
+      }
+      // A store with an id of its own has no other value in this call that could be refused.
+      if (cause instanceof PlacementRefusedError && cause.type === ErrorType.INVALID_VALUE) {
+        throw new StoreRolledBackError(store.id, cause.message);
+      }
+      throw cause;
     }
   }
 
@@ -393,8 +407,15 @@ export class StorePd implements PdClient {
         | { readonly error?: { readonly type: ErrorType; readonly message: string } | undefined }
         | undefined;
     },
-  >(method: UnaryMethod<Request, Reply>, request: Request): Promise<Reply> {
-    const reply = await this.#client.call(method, request, { timeoutMs: CALL_TIMEOUT_MS });
+  >(
+    method: UnaryMethod<Request, Reply>,
+    request: Request,
+    metadata?: Readonly<Record<string, string>>,
+  ): Promise<Reply> {
+    const reply = await this.#client.call(method, request, {
+      timeoutMs: CALL_TIMEOUT_MS,
+      ...(metadata === undefined ? {} : { metadata }),
+    });
     const error = reply.header?.error;
     if (error !== undefined && error.type !== ErrorType.OK) {
       throw new PlacementRefusedError(

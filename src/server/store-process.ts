@@ -96,7 +96,8 @@ class Closers {
 /**
  * Resolves when the store serves.
  * @throws ConfigError, UnavailableError (no placement service), DirectoryClusterMismatchError, DataDirError,
- *   EngineOpenError, ListenError, StatusListenError, StoreRemovedError, PlacementRefusedError
+ *   EngineOpenError, ListenError, StatusListenError, StoreRemovedError, StoreRolledBackError,
+ *   PlacementRefusedError
  */
 export async function startStore(options: StoreOptions): Promise<StoreProcess> {
   const closers = new Closers();
@@ -118,7 +119,7 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
   closers.add(() => pd.close());
   await pd.connect(server.startTimeoutMs, options.signal);
 
-  const { engine, ident } = await openDataDir({ path: server.dataDir, engines: env.engines, pd, log: env.log });
+  const { engine, ident, starts } = await openDataDir({ path: server.dataDir, engines: env.engines, pd, log: env.log });
   closers.add(() => engine.close());
   engine.onPoisoned((reason) => env.abort('storage', reason));
   const identity: StoreIdentity = { clusterId: String(ident.clusterId), storeId: ident.storeId };
@@ -201,7 +202,7 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
   addPeerService(services, { env: storeEnv, self: identity, target: store });
   deferred.open(services.build());
 
-  await pd.putStore(self);
+  await pd.putStore(self, starts);
   store.start();
   pd.start(ident.storeId);
   const heartbeats = new StoreHeartbeats({ env: storeEnv, config, engine, store, transport, pd, startSeconds });

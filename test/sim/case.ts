@@ -4,6 +4,7 @@
  * and shrinking work on this data, not on the seed.
  */
 import { createRng, type Rng } from '../../src/env/rng.ts';
+import { MsgType } from '../../src/raft/types.ts';
 
 export const PROFILES = [
   'lite',
@@ -13,6 +14,9 @@ export const PROFILES = [
   'clock',
   'membership',
   'overload',
+  'lossy',
+  'disaster',
+  'unsafe-clock',
   'sweep',
 ] as const;
 export type ProfileName = (typeof PROFILES)[number];
@@ -34,17 +38,38 @@ export const NEMESIS_KINDS = [
   'crash-point',
   'stall',
   'clock-rate',
+  'clock-wild',
   'wall-jump',
+  'wall-shape',
+  'suspend',
+  // Disks that lose nothing
   'disk-slow',
+  'disk-slow-reads',
+  'disk-stalls',
+  'disk-stuck',
   'disk-error',
+  // Disks that lose something: within the budget of the fault atlas, or over it
+  'wipe',
+  'rollback',
+  'bit-flip',
+  'log-loss',
+  'files-damaged',
   // Network
   'isolate',
   'one-way',
   'bisect',
+  'bridge',
   'ring',
   'clog',
+  'swizzle',
+  'bandwidth',
   'drop-class',
+  'delay-class',
+  'capture-snapshots',
   'old-mail',
+  'pd-cut',
+  'clients-cut',
+  'reply-lost',
   // Scheduling
   'hold-apply',
   'hold-merge',
@@ -88,6 +113,16 @@ export interface SimConfig {
   readonly valueBytes: number;
   readonly oldMail: number;
   readonly splitAtStart: number;
+  /** Lossy faults strike as many copies as they like: stores may become unavailable, but must never lie. */
+  readonly isOverBudget: boolean;
+  /** Clocks run beyond what leases bear: stale reads are expected, everything else holds. */
+  readonly isClockUnsafe: boolean;
+}
+
+export const keyName = (i: number): string => `k${String(i).padStart(3, '0')}`;
+
+export function messageName(type: number): string {
+  return Object.entries(MsgType).find(([, value]) => value === type)?.[0] ?? String(type);
 }
 
 export interface SimCase {
@@ -109,15 +144,35 @@ const REGION_WORK: Weights = {
   'leave-joint': 2,
   retarget: 1,
 };
-const MACHINE_FAULTS: Weights = { crash: 3, 'crash-point': 3, 'crash-all': 0.5, stall: 1.5, 'disk-slow': 0.7 };
+const MACHINE_FAULTS: Weights = {
+  crash: 3,
+  'crash-point': 3,
+  'crash-all': 0.5,
+  stall: 1.5,
+  suspend: 0.7,
+  'wall-shape': 0.5,
+  'disk-slow': 0.7,
+  'disk-slow-reads': 0.4,
+  'disk-stalls': 0.4,
+  'disk-stuck': 0.4,
+};
+const LOSSY: Weights = { wipe: 2, rollback: 2, 'bit-flip': 3, 'log-loss': 2, 'files-damaged': 1 };
 const NETWORK_FAULTS: Weights = {
   isolate: 2,
   'one-way': 1.5,
   bisect: 0.7,
+  bridge: 0.5,
   ring: 0.5,
   clog: 1,
+  swizzle: 0.7,
+  bandwidth: 0.5,
   'drop-class': 2,
+  'delay-class': 1,
+  'capture-snapshots': 0.7,
   'old-mail': 1.5,
+  'pd-cut': 1,
+  'clients-cut': 0.5,
+  'reply-lost': 0.5,
 };
 const SCHEDULING: Weights = { 'hold-apply': 1.5, 'hold-merge': 0.7, 'hold-install': 0.7 };
 
@@ -149,6 +204,9 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       crash: 2,
       isolate: 1.5,
       'drop-class': 2,
+      'delay-class': 1,
+      'capture-snapshots': 1,
+      'pd-cut': 1,
       'old-mail': 1,
     },
     meanActionMs: [50, 200],
@@ -168,6 +226,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       isolate: 1.5,
       'one-way': 1,
       'drop-class': 2,
+      'capture-snapshots': 2,
+      bandwidth: 1,
       'old-mail': 2,
       compact: 3,
     },
@@ -183,6 +243,9 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       'crash-all': 3,
       'crash-point': 4,
       'disk-slow': 4,
+      'disk-slow-reads': 2,
+      'disk-stalls': 2,
+      'disk-stuck': 2,
       'disk-error': 2,
       'hold-install': 1,
       isolate: 1,
@@ -198,13 +261,17 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       split: 2,
       merge: 2,
       stall: 8,
+      suspend: 6,
       'clock-rate': 6,
       'wall-jump': 3,
+      'wall-shape': 3,
       isolate: 6,
       'one-way': 4,
       crash: 1.5,
       clog: 2,
       'drop-class': 2,
+      'reply-lost': 1,
+      'clients-cut': 0.5,
     },
     meanActionMs: [100, 400],
     durationMs: 9_000,
@@ -234,11 +301,43 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     always: ['move', 'joint', 'learner'],
   },
   overload: {
-    weights: { split: 3, merge: 4, transfer: 3, 'disk-slow': 4, clog: 3, crash: 1, stall: 3, 'hold-apply': 3 },
+    weights: {
+      split: 3,
+      merge: 4,
+      transfer: 3,
+      'disk-slow': 4,
+      'disk-stalls': 2,
+      bandwidth: 2,
+      clog: 3,
+      crash: 1,
+      stall: 3,
+      'hold-apply': 3,
+    },
     meanActionMs: [150, 500],
     durationMs: 5_000,
     stores: [3, 4],
     always: ['disk-slow', 'hold-apply', 'split'],
+  },
+  lossy: {
+    weights: { ...REGION_WORK, ...LOSSY, crash: 2, 'disk-error': 1, isolate: 1, 'drop-class': 1, 'crash-all': 0.3 },
+    meanActionMs: [100, 400],
+    durationMs: 10_000,
+    stores: [3, 4, 4, 5],
+    always: ['split', 'merge', 'rollback', 'bit-flip'],
+  },
+  disaster: {
+    weights: { ...REGION_WORK, ...LOSSY, crash: 2, 'disk-error': 1, isolate: 1, 'crash-all': 0.5 },
+    meanActionMs: [150, 500],
+    durationMs: 6_000,
+    stores: [3, 4, 5],
+    always: ['wipe', 'rollback', 'bit-flip', 'log-loss'],
+  },
+  'unsafe-clock': {
+    weights: { transfer: 6, split: 2, merge: 2, stall: 4, suspend: 4, 'clock-wild': 8, isolate: 8, 'one-way': 4 },
+    meanActionMs: [100, 400],
+    durationMs: 6_000,
+    stores: [3, 3, 5],
+    always: ['isolate', 'clock-wild', 'suspend'],
   },
 };
 
@@ -279,6 +378,8 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     valueBytes: rng.pick([0, 0, 0, 200]),
     oldMail: rng.pick([50, 500]),
     splitAtStart: rng.below(3),
+    isOverBudget: profile === 'disaster',
+    isClockUnsafe: profile === 'unsafe-clock',
   };
 }
 

@@ -246,6 +246,8 @@ function drawConfig(spec: Spec, rng: Rng): FullConfig {
     valueBytes: 0,
     oldMail: rng.pick([50, 500]),
     splitAtStart: 0,
+    isOverBudget: false,
+    isClockUnsafe: false,
     roles,
     readModes: Array.from({ length: clients }, () => rng.pick(['leader', 'follower', 'mixed'] as const)),
     splitKeys: rng.pick([0, 0, 8, 20]),

@@ -3,29 +3,32 @@
  * the SDK. Runs one case: a safety phase with faults, then everything heals and the cluster must come to rest, answer,
  * and agree. Which store a client asks is chosen without knowing better: whoever claims to lead is asked.
  */
-import type { Engine } from '../../src/env/engine.ts';
+import { CorruptionError, type Engine } from '../../src/env/engine.ts';
 import { checkHistory } from '../../jepsen-lite/checkers.ts';
 import { HistoryRecorder, type Request, type Response } from '../../jepsen-lite/history.ts';
 import { compareBytes, fromUtf8, utf8 } from '../../src/base/bytes.ts';
-import { peerId, storeId } from '../../src/base/ids.ts';
-import { intersectRanges, isLeftNeighbour, rangeContains } from '../../src/base/key-range.ts';
+import { storeId } from '../../src/base/ids.ts';
+import { intersectRanges, rangeContains } from '../../src/base/key-range.ts';
 import type { WriteOp } from '../../src/codec/command.ts';
 import { decodeDataValue } from '../../src/codec/data-value.ts';
-import { FAILPOINT_NAMES } from '../../src/env/failpoint-names.ts';
 import type { Rng } from '../../src/env/rng.ts';
 import { dataKey, dataRange, userKeyOf } from '../../src/engine/index.ts';
-import type { PeerChange } from '../../src/meta/heartbeat.ts';
 import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../src/meta/region.ts';
 import type { AdminRequestBody, ReadOutcome, RequestHeader, WriteOutcome } from '../../src/raftstore/msg.ts';
-import { MsgType } from '../../src/raft/types.ts';
-import type { NemesisAction, SimCase } from './case.ts';
+import { keyName, messageName, type NemesisAction, type SimCase } from './case.ts';
 import { InvariantError, Invariants } from './invariants.ts';
+import type { NemesisHost } from './nemesis/host.ts';
+import { Nemesis } from './nemesis/nemesis.ts';
 import type { RunFailure, RunResult, TimelineEntry } from './run-result.ts';
 import { StoreCluster } from './store-cluster.ts';
+
+export { keyName } from './case.ts';
 
 /** Virtual time the cluster has to come to rest after everything healed. */
 const SETTLE_MS = 120_000;
 const CLIENT_TIMEOUT_MS = 2_500;
+/** Time for whoever survived a disaster to elect leaders. */
+const DISASTER_REST_MS = 8_000;
 /** Time that cleaning of ranges given up may take. */
 const CLEANING_MS = 7_000;
 /** Keys of the group that is only written together. */
@@ -33,8 +36,8 @@ const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
 const TIMELINE_MAX = 20_000;
 
 type Answer =
-  | { readonly type: 'ok'; readonly response: Response; readonly at?: string }
-  | { readonly type: 'fail' | 'info'; readonly error: string };
+  | { readonly type: 'ok'; readonly response: Response; readonly at?: string; readonly store?: number }
+  | { readonly type: 'fail' | 'info'; readonly error: string; readonly store?: number };
 
 export interface RunOptions {
   /** Keep the timeline, messages included, for the trace page. */
@@ -88,6 +91,8 @@ export class LiteWorld {
   readonly actions: Record<string, number> = {};
   readonly timeline: TimelineEntry[] = [];
   readonly #keepsTrace: boolean;
+  readonly nemesis: Nemesis;
+  #openChanges = 0;
   readonly #heal: Set<() => void> = new Set();
   readonly #lastRoles: Map<string, string> = new Map();
   #stopping = false;
@@ -132,6 +137,7 @@ export class LiteWorld {
       },
     };
     cluster.oldMailMax = simCase.config.oldMail;
+    this.nemesis = new Nemesis(this.#nemesisHost());
   }
 
   note(lane: number, kind: TimelineEntry['kind'], text: string, more: Partial<TimelineEntry> = {}): void {
@@ -224,6 +230,12 @@ export class LiteWorld {
     this.#stopping = true;
     await this.#healEverything();
     await cluster.run(Promise.all(clients));
+    if (config.isOverBudget) {
+      await this.#askAfterDisaster();
+      this.#assertNoFailStop();
+      this.#judge();
+      return;
+    }
     await this.#converge();
     await this.#finalReads();
     await cluster.settle();
@@ -260,13 +272,16 @@ export class LiteWorld {
     this.#heal.clear();
     cluster.filters.clear();
     cluster.failpoints.clear();
+    cluster.links.healAll();
+    cluster.delays.clear();
     cluster.setNetwork({ lossChance: 0, duplicateChance: 0, lateChance: 0, delayMs: [0.2, 2] });
     for (const machine of cluster.machines.values()) {
-      machine.disk.setBehavior({ writeDelayMs: [0.1, 1] });
+      machine.disk.setBehavior({ writeDelayMs: [0.1, 1], readDelayMs: [0.02, 0.2] });
       machine.rate = 1;
       machine.clock.setRate(1);
     }
-    for (const id of cluster.machines.keys()) {
+    this.nemesis.atlas.finish();
+    for (const id of [...cluster.machines.keys()]) {
       if (!cluster.isUp(id)) {
         await cluster.restart(id);
       }
@@ -295,6 +310,7 @@ export class LiteWorld {
     let done = false;
     leave();
     try {
+      await cluster.until('lost replicas are replaced', () => !this.nemesis.atlas.isDegraded, SETTLE_MS);
       await cluster.settle(SETTLE_MS);
     } catch (error) {
       this.#assertNoFailStop();
@@ -310,6 +326,27 @@ export class LiteWorld {
     );
     if (stuck.length > 0) {
       throw new WorldError('I26', stuck.join('; '));
+    }
+  }
+
+  /** More was lost than is promised to be kept: whoever still answers must tell the truth, but nobody has to. */
+  async #askAfterDisaster(): Promise<void> {
+    const { cluster } = this;
+    await cluster.advance(DISASTER_REST_MS);
+    this.invariants.checkDisks();
+    const process = this.history.newProcess();
+    for (const key of [...Array.from({ length: this.simCase.config.keys }, (_, i) => keyName(i)), ...TAG_KEYS]) {
+      this.history.invoke(process, { f: 'get', key });
+      const answer = await cluster.run(
+        Promise.race([cluster.readOnce(key), cluster.sleep(CLIENT_TIMEOUT_MS).then(() => undefined)]),
+      );
+      if (answer !== undefined && 'value' in answer) {
+        this.history.ok(process, { f: 'get', value: answer.value ?? null });
+        this.count('answered-after-disaster');
+      } else {
+        this.history.fail(process, 'nobody answers');
+        this.count('silent-after-disaster');
+      }
     }
   }
 
@@ -356,7 +393,9 @@ export class LiteWorld {
   #judge(): void {
     const report = checkHistory(this.history.events, { tagGroups: [TAG_KEYS] });
     const [first] = report.problems;
-    if (first !== undefined) {
+    if (first !== undefined && this.simCase.config.isClockUnsafe && first.promise === 'linearizable') {
+      this.count('stale-read-beyond-clock-bound');
+    } else if (first !== undefined) {
       throw new WorldError(first.promise, first.text);
     }
   }
@@ -376,7 +415,11 @@ export class LiteWorld {
       const request = this.#draw(rng, n);
       this.history.invoke(process, request);
       const answer = await Promise.race([
-        this.#perform(request, rng, pinned),
+        this.#perform(request, rng, pinned).then((given) =>
+          given.store !== undefined && this.nemesis.clients.mute.has(given.store)
+            ? new Promise<Answer>(() => {})
+            : given,
+        ),
         cluster.sleep(CLIENT_TIMEOUT_MS).then((): Answer => ({ type: 'info', error: 'timeout' })),
       ]);
       cluster.scheduler.trace.add(answer.type, process);
@@ -491,7 +534,8 @@ export class LiteWorld {
   /** Carries a request to a store and its answer back, with network delays a client would see. */
   async #there(store: number, rng: Rng): Promise<boolean> {
     await this.cluster.sleep(rng.float() * 2);
-    return this.cluster.isUp(store);
+    const machine = this.cluster.machines.get(storeId(store));
+    return machine?.store !== undefined && !this.nemesis.clients.unreachable.has(store);
   }
 
   async #get(request: Extract<Request, { f: 'get' }>, rng: Rng, pinned: number): Promise<Answer> {
@@ -513,7 +557,7 @@ export class LiteWorld {
     } else {
       this.#lastSeen.delete(request.key);
     }
-    return { type: 'ok', response: { f: 'get', value }, at: whereOf(target) };
+    return { type: 'ok', response: { f: 'get', value }, at: whereOf(target), store: target.store };
   }
 
   #read<T>(
@@ -532,7 +576,13 @@ export class LiteWorld {
         }
         read(engine, outcome.region).then(
           (value) => resolve({ type: 'ok', value }),
-          (error: unknown) => resolve({ type: 'refused', error: String(error) }),
+          (error: unknown) => {
+            resolve({ type: 'refused', error: String(error) });
+            if (error instanceof CorruptionError) {
+              // The service of a real store does the same.
+              this.cluster.stopDamaged(store, error);
+            }
+          },
         );
       };
       clock.deliver(() => {
@@ -571,6 +621,7 @@ export class LiteWorld {
           type: 'ok',
           response: { f: 'scan', rows: result.value.rows, coveredTo: result.value.coveredTo },
           at: whereOf(target),
+          store: target.store,
         };
   }
 
@@ -597,10 +648,10 @@ export class LiteWorld {
       }, 'client');
     });
     if (outcome.type === 'refused') {
-      return { type: outcome.error.type === 'undetermined-result' ? 'info' : 'fail', error: outcome.error.type };
+      return { type: outcome.error.type === 'undetermined-result' ? 'info' : 'fail', error: outcome.error.type, store };
     }
     if (request.f !== 'cas') {
-      return { type: 'ok', response: { f: 'done' }, at: whereOf(target) };
+      return { type: 'ok', response: { f: 'done' }, at: whereOf(target), store };
     }
     const [result] = outcome.results;
     if (result?.type !== 'compared') {
@@ -610,7 +661,7 @@ export class LiteWorld {
     if (actual !== null) {
       this.#lastSeen.set(request.key, actual);
     }
-    return { type: 'ok', response: { f: 'cas', swapped: result.swapped, actual } };
+    return { type: 'ok', response: { f: 'cas', swapped: result.swapped, actual }, store };
   }
 
   // ------------------------------------------------------------------------------------------ nemesis
@@ -630,8 +681,12 @@ export class LiteWorld {
   }
 
   #fire(region: number, body: AdminRequestBody, action: string): void {
+    const isChange = body.type === 'change-peer';
+    this.#openChanges += isChange ? 1 : 0;
     this.cluster.admin(region, body).then(
       (outcome) => {
+        // A request without an answer may still be carried out: it stays open.
+        this.#openChanges -= isChange && outcome.type !== 'no-leader' ? 1 : 0;
         this.count(
           outcome.type === 'ok'
             ? action
@@ -658,404 +713,38 @@ export class LiteWorld {
     this.cluster.scheduler.at(forMs, heal, { node: 0, kind: `heal:${what}` });
   }
 
-  act(action: NemesisAction): void {
-    if (this.#stopping) {
-      return;
-    }
-    const { cluster, simCase } = this;
-    const { kind, a, b, c, forMs } = action;
-    const pick = <T>(items: readonly T[], number: number): T | undefined => items[number % Math.max(1, items.length)];
-    const ids = [...cluster.machines.keys()];
-    const up = ids.filter((id) => cluster.isUp(id));
-    const regions = this.#leaders();
-    const region = pick(regions, a);
-    const store = pick(ids, a) as number;
-    const fault = (text: string, lane = 0): void => {
-      this.count(kind);
-      this.note(lane, 'fault', text, { untilMs: cluster.scheduler.nowMs + forMs });
+  /** The cluster as the nemesis sees it. */
+  #nemesisHost(): NemesisHost {
+    const { cluster } = this;
+    return {
+      cluster,
+      config: this.simCase.config,
+      openMembershipChanges: () => this.#openChanges,
+      leaders: () => this.#leaders(),
+      fire: (region, body, action) => this.#fire(region, body, action),
+      count: (action) => this.count(action),
+      note: (lane, text, forMs) => this.note(lane, 'fault', text, { untilMs: cluster.scheduler.nowMs + forMs }),
+      later: (forMs, what, undo) => this.#later(forMs, what, undo),
+      reboot: (id) => this.#reboot(id),
     };
-    switch (kind) {
-      case 'split':
-        if (regions.length > 0 && regions.length < simCase.config.regionsMax) {
-          const key = keyName(b % simCase.config.keys);
-          const owner = regions.find((r) => rangeContains(r.range, utf8(key)));
-          if (owner !== undefined) {
-            this.#fire(owner.id, { type: 'split', keys: [utf8(c % 4 === 0 ? `${key}\u0000` : key)] }, kind);
-          }
-        }
-        return;
-      case 'merge': {
-        const pairs: (readonly [Region, Region])[] = [];
-        for (const x of regions) {
-          for (const y of regions) {
-            if (isLeftNeighbour(x.range, y.range)) {
-              pairs.push([x, y], [y, x]);
-            }
-          }
-        }
-        const pair = pick(pairs, b);
-        if (pair !== undefined) {
-          this.#mergeStep(pair[0], pair[1]);
-          const mirrored = c % 6 === 0;
-          if (mirrored) {
-            this.#mergeStep(pair[1], pair[0]);
-          }
-        }
-        return;
-      }
-      case 'retarget': {
-        // Changes a region that may be the target of a merge in flight.
-        const merging = cluster.describe().includes('merging') ? regions : [];
-        const victim = pick(merging, b);
-        if (victim !== undefined) {
-          if (c % 2 === 0) {
-            this.#fire(victim.id, { type: 'split', keys: [utf8(keyName(c % simCase.config.keys))] }, kind);
-          } else {
-            this.#moveStep(victim, b, c);
-          }
-        }
-        return;
-      }
-      case 'transfer': {
-        const peer = region === undefined ? undefined : pick(region.peers, b);
-        if (region !== undefined && peer !== undefined) {
-          this.#fire(region.id, { type: 'transfer-leader', peer }, kind);
-        }
-        return;
-      }
-      case 'move':
-        if (region !== undefined) {
-          this.#moveStep(region, b, c);
-        }
-        return;
-      case 'learner':
-        if (region !== undefined) {
-          const learner = region.peers.find((p) => p.role === 'learner');
-          if (learner !== undefined && b % 2 === 0) {
-            this.#fire(
-              region.id,
-              { type: 'change-peer', changes: [{ type: 'remove', peer: learner }] },
-              'remove-learner',
-            );
-          } else {
-            this.#addLearner(region, b);
-          }
-        }
-        return;
-      case 'joint':
-        if (region !== undefined) {
-          this.#jointStep(region, b, c);
-        }
-        return;
-      case 'leave-joint':
-        for (const joint of regions.filter(isInJointState)) {
-          this.#fire(joint.id, { type: 'change-peer', changes: [] }, kind);
-        }
-        return;
-      case 'compact': {
-        const leader = region === undefined ? undefined : cluster.leaderStore(region.id);
-        const status =
-          leader === undefined
-            ? undefined
-            : cluster
-                .store(leader)
-                .status()
-                .find((s) => s.region.id === region?.id);
-        if (region !== undefined && status !== undefined && status.appliedIndex > status.firstIndex + 1) {
-          this.#fire(
-            region.id,
-            { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term },
-            kind,
-          );
-        }
-        return;
-      }
-      case 'crash':
-        if (up.length > 0) {
-          const id = pick(up, b) as number;
-          fault(`store ${id} crashes (${c % 2 === 0 ? 'killed' : 'power'})`, id);
-          cluster.crash(id, c % 2 === 0 ? 'kill' : 'power-loss');
-          this.#later(forMs, 'reboot', () => this.#reboot(id));
-        }
-        return;
-      case 'crash-point': {
-        const id = pick(up, b);
-        const name = pick(FAILPOINT_NAMES, c) as (typeof FAILPOINT_NAMES)[number];
-        if (id !== undefined) {
-          fault(`store ${id} will die at ${name}`, id);
-          const key = `${id}!${name}`;
-          cluster.failpoints.set(key, { type: 'crash' });
-          this.#later(forMs + 500, 'crash-point', () => {
-            cluster.failpoints.delete(key);
-            this.#reboot(id);
-          });
-        }
-        return;
-      }
-      case 'crash-all':
-        fault('all stores lose power');
-        for (const id of up) {
-          cluster.crash(id, 'power-loss');
-          this.#later(forMs * (0.1 + ((id * 7919) % 10) / 20), 'reboot', () => this.#reboot(id));
-        }
-        return;
-      case 'stall':
-        fault(`store ${store} stalls`, store);
-        cluster.machine(store).clock.stall(forMs);
-        return;
-      case 'clock-rate': {
-        const rate = 0.95 + (b % 1001) / 10_000;
-        fault(`clock of store ${store} runs at ${rate}`, store);
-        cluster.machine(store).rate = rate;
-        cluster.machine(store).clock.setRate(rate);
-        return;
-      }
-      case 'wall-jump':
-        fault(`wall clock of store ${store} jumps`, store);
-        cluster.machine(store).clock.jumpWall((b % 600_000) - 300_000);
-        return;
-      case 'disk-slow': {
-        const { disk } = cluster.machine(store);
-        fault(`disk of store ${store} is slow`, store);
-        disk.setBehavior({ writeDelayMs: [20, 20 + (b % 400)] });
-        this.#later(forMs, 'disk', () => disk.setBehavior({ writeDelayMs: simCase.config.writeDelayMs }));
-        return;
-      }
-      case 'disk-error': {
-        const id = pick(up, b);
-        if (id !== undefined) {
-          fault(`a write of store ${id} fails`, id);
-          cluster.mayStop.add(id);
-          cluster.machine(id).disk.failNextWrite(c % 2 === 0 ? 'write-error' : 'sync-error');
-          this.#later(forMs + 300, 'reboot', () => this.#reboot(id));
-        }
-        return;
-      }
-      case 'isolate': {
-        const leader = region === undefined ? undefined : cluster.leaderStore(region.id);
-        const id = b % 2 === 0 && leader !== undefined ? leader : store;
-        fault(`store ${id} is cut off`, id);
-        this.#later(forMs, kind, cluster.isolate(id));
-        return;
-      }
-      case 'one-way':
-        fault(`store ${store} is ${b % 2 === 0 ? 'mute' : 'deaf'}`, store);
-        this.#later(
-          forMs,
-          kind,
-          cluster.drop((m) => (b % 2 === 0 ? m.from.storeId : m.to.storeId) === store),
-        );
-        return;
-      case 'bisect': {
-        const side = (id: number): boolean => ((b >>> (id % 16)) & 1) === 1;
-        fault('the network falls in two');
-        this.#later(
-          forMs,
-          kind,
-          cluster.drop((m) => side(m.from.storeId) !== side(m.to.storeId)),
-        );
-        return;
-      }
-      case 'ring': {
-        const n = ids.length;
-        const near = (x: number, y: number): boolean => [0, 1, n - 1].includes((x - y + n) % n);
-        fault('every store sees another majority');
-        this.#later(
-          forMs,
-          kind,
-          cluster.drop((m) => !near(m.from.storeId, m.to.storeId)),
-        );
-        return;
-      }
-      case 'clog':
-        fault('messages take long');
-        cluster.setNetwork({ delayMs: [10, 50 + (b % 900)] });
-        this.#later(forMs, kind, () => cluster.setNetwork({ delayMs: simCase.config.delayMs }));
-        return;
-      case 'drop-class': {
-        const types = [
-          MsgType.Snap,
-          MsgType.App,
-          MsgType.AppResp,
-          MsgType.Vote,
-          MsgType.VoteResp,
-          MsgType.Heartbeat,
-          MsgType.HeartbeatResp,
-          MsgType.TimeoutNow,
-        ];
-        const type = pick(types, b) as MsgType;
-        const to = c % 2 === 0 ? store : 0;
-        const only = c % 3 === 0 ? region?.id : undefined;
-        fault(`messages ${messageName(type)} are lost`, to);
-        this.#later(
-          forMs,
-          kind,
-          cluster.drop(
-            (m) =>
-              m.body.type === 'raft' &&
-              m.body.message.type === type &&
-              (to === 0 || m.to.storeId === to) &&
-              (only === undefined || m.regionId === only),
-          ),
-        );
-        return;
-      }
-      case 'old-mail':
-        fault('old mail arrives again');
-        for (let i = 0; i < 1 + (b % 12); i++) {
-          cluster.replayOldMail(cluster.rng.fork(`old-${a}-${i}`));
-        }
-        return;
-      case 'hold-apply': {
-        const names = [
-          'apply::before-write',
-          'apply::before-split',
-          'apply::before-prepare-merge',
-          'apply::before-commit-merge',
-          'apply::before-rollback-merge',
-          'apply::before-change-peer',
-          'apply::before-compact-log',
-        ] as const;
-        const name = pick(names, c) as (typeof names)[number];
-        fault(`apply of store ${store} is held at ${name}`, store);
-        this.#hold(store, name, forMs);
-        return;
-      }
-      case 'hold-merge':
-        fault(`store ${store} holds CommitMerge back`, store);
-        this.#hold(store, 'merge::before-commit', forMs);
-        return;
-      case 'hold-install':
-        fault(`store ${store} holds a snapshot back`, store);
-        this.#hold(store, 'snapshot::before-install', forMs);
-        return;
-    }
   }
 
-  #hold(store: number, name: string, forMs: number): void {
-    const key = `${store}!${name}`;
-    this.cluster.failpoints.set(key, { type: 'pause' });
-    this.#later(forMs, 'hold', () => {
-      this.cluster.failpoints.delete(key);
-    });
+  act(action: NemesisAction): void {
+    if (!this.#stopping) {
+      this.nemesis.act(action);
+    }
   }
 
   #reboot(id: number): void {
-    if (!this.cluster.isUp(id)) {
+    // A store that was retired meanwhile does not come back.
+    if (this.cluster.machines.get(storeId(id))?.store === undefined && !this.cluster.retired.has(storeId(id))) {
       this.cluster.reboot(id);
-    }
-  }
-
-  #addLearner(region: Region, b: number): void {
-    const free = [...this.cluster.machines.keys()].filter((id) => findPeerOnStore(region, id) === undefined);
-    const target = free[b % Math.max(1, free.length)];
-    if (target !== undefined && region.peers.length < 5 && !isInJointState(region)) {
-      const peer: Peer = { id: peerId(this.cluster.nextId()), storeId: target, role: 'learner' };
-      this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'add-learner');
-    }
-  }
-
-  /** One random step of moving a region: add a learner, promote one, or remove a peer. */
-  #moveStep(region: Region, b: number, c: number): void {
-    if (isInJointState(region)) {
-      this.#fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
-      return;
-    }
-    const learner = region.peers.find((p) => p.role === 'learner');
-    if (learner !== undefined && c % 4 !== 0) {
-      this.#fire(
-        region.id,
-        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
-        'promote',
-      );
-      return;
-    }
-    if (region.peers.length <= 3 && learner === undefined) {
-      this.#addLearner(region, b);
-      return;
-    }
-    const leader = this.cluster.leaderStore(region.id);
-    const removable = region.peers.filter(
-      (p) => (p.storeId !== leader || c % 5 === 0) && (region.peers.length > 3 || p.role === 'learner'),
-    );
-    const victim = removable[b % Math.max(1, removable.length)];
-    if (victim !== undefined) {
-      this.#fire(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] }, 'remove-peer');
-    }
-  }
-
-  /** Replaces or exchanges peers at once through a joint configuration. */
-  #jointStep(region: Region, b: number, c: number): void {
-    if (isInJointState(region)) {
-      this.#fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
-      return;
-    }
-    const learner = region.peers.find((p) => p.role === 'learner');
-    const voters = region.peers.filter((p) => p.role === 'voter');
-    const out = voters[b % Math.max(1, voters.length)];
-    if (learner === undefined || out === undefined) {
-      this.#addLearner(region, b);
-      return;
-    }
-    const leaving: PeerChange =
-      c % 2 === 0 ? { type: 'add-learner', peer: { ...out, role: 'learner' } } : { type: 'remove', peer: out };
-    this.#fire(
-      region.id,
-      { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] },
-      'joint',
-    );
-  }
-
-  /** Proposes the merge if both regions have the same replicas, else goes one step towards that. */
-  #mergeStep(source: Region, target: Region): void {
-    const { cluster } = this;
-    const isAligned =
-      source.peers.length === target.peers.length &&
-      source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
-    if (isAligned) {
-      this.#fire(source.id, { type: 'merge', target }, 'merge');
-      return;
-    }
-    const missing = target.peers.find((p) => findPeerOnStore(source, p.storeId) === undefined);
-    if (missing !== undefined) {
-      const peer: Peer = { id: peerId(cluster.nextId()), storeId: missing.storeId, role: 'learner' };
-      this.#fire(source.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'align');
-      return;
-    }
-    const learner = source.peers.find(
-      (p) => p.role === 'learner' && findPeerOnStore(target, p.storeId)?.role === 'voter',
-    );
-    if (learner !== undefined) {
-      this.#fire(
-        source.id,
-        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
-        'align',
-      );
-      return;
-    }
-    const extra = source.peers.find((p) => findPeerOnStore(target, p.storeId) === undefined);
-    if (extra === undefined) {
-      return;
-    }
-    if (cluster.leaderStore(source.id) === extra.storeId) {
-      const other = source.peers.find((p) => p.role === 'voter' && p !== extra);
-      if (other !== undefined) {
-        this.#fire(source.id, { type: 'transfer-leader', peer: other }, 'align');
-      }
-    } else {
-      this.#fire(source.id, { type: 'change-peer', changes: [{ type: 'remove', peer: extra }] }, 'align');
     }
   }
 }
 
 const whereOf = (target: { readonly store: number; readonly region: Region; readonly isLeader: boolean }): string =>
   `store ${target.store}, region ${target.region.id} version ${target.region.epoch.version}${target.isLeader ? ', leader' : ''}`;
-
-export const keyName = (i: number): string => `k${String(i).padStart(3, '0')}`;
-
-export function messageName(type: number): string {
-  return Object.entries(MsgType).find(([, value]) => value === type)?.[0] ?? String(type);
-}
 
 function writeOps(request: Extract<Request, { f: 'put' | 'delete' | 'cas' | 'batch' | 'delete-range' }>): WriteOp[] {
   switch (request.f) {

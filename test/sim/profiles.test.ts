@@ -18,6 +18,9 @@ const RUNS: readonly (readonly [profile: string, seeds: number])[] = [
   ['clock', 15],
   ['disk', 15],
   ['overload', 5],
+  ['lossy', 8],
+  ['disaster', 8],
+  ['unsafe-clock', 6],
   ['full', 4],
   ['pd-chaos', 3],
 ];
@@ -31,7 +34,7 @@ describe('random histories', () => {
       // A run in which nothing was split, merged, answered or compared proves nothing.
       const count = (name: string): number => Number(new RegExp(`\\b${name} (\\d+)`).exec(output)?.[1] ?? 0);
       for (const name of [
-        'split',
+        ...(profile === 'lossy' || profile === 'disaster' ? ['refused-damaged', 'refused-rolled-back'] : ['split']),
         'status',
         'entries',
         'replicas',

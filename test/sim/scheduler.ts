@@ -5,10 +5,10 @@
  * The drain runs the microtask queue in place instead of going once around the event loop: that is sound for any depth
  * of promises and costs a fraction of a microsecond when there is nothing to run, so no event needs to be exempt.
  */
-import { assert } from '../../src/base/assert.ts';
-import type { Clock, TimerId } from '../../src/env/clock.ts';
 import type { Rng } from '../../src/env/rng.ts';
 import { TraceHash } from './trace-hash.ts';
+
+export { SimClock } from './sim-clock.ts';
 
 interface Event {
   readonly atUs: number;
@@ -175,109 +175,5 @@ export class Scheduler {
     }
     heap[i] = last;
     return top;
-  }
-}
-
-const WALL_START_MS = 1_700_000_000_000;
-
-/**
- * One machine's clock. It may run fast or slow, its wall time may jump, and the machine may be stalled: then everything
- * due waits and comes in random order when it goes on. After `kill` nothing it armed fires any more.
- */
-export class SimClock implements Clock {
-  readonly #scheduler: Scheduler;
-  readonly #node: number;
-  readonly #timers: Map<number, { cancel(): void }> = new Map();
-  #nextTimer = 1;
-  #alive = true;
-  #stalledUntilMs = 0;
-  /** Monotonic milliseconds at the last change of the rate, and true time then. */
-  #monoBaseMs = 0;
-  #trueBaseMs = 0;
-  #rate = 1;
-  #wallOffsetMs = 0;
-
-  constructor(scheduler: Scheduler, node: number = 0) {
-    this.#scheduler = scheduler;
-    this.#node = node;
-    this.#trueBaseMs = scheduler.nowMs;
-    this.#monoBaseMs = scheduler.nowMs;
-  }
-
-  monoMs(): number {
-    return this.#monoBaseMs + (this.#scheduler.nowMs - this.#trueBaseMs) * this.#rate;
-  }
-
-  wallMs(): number {
-    return WALL_START_MS + this.#scheduler.nowMs + this.#wallOffsetMs;
-  }
-
-  /** From now on the monotonic clock runs at `rate` times true time. */
-  setRate(rate: number): void {
-    this.#monoBaseMs = this.monoMs();
-    this.#trueBaseMs = this.#scheduler.nowMs;
-    this.#rate = rate;
-  }
-
-  jumpWall(byMs: number): void {
-    this.#wallOffsetMs += byMs;
-  }
-
-  /** Nothing of this machine runs for so long; overdue timers and mail then come in random order. */
-  stall(forMs: number): void {
-    this.#stalledUntilMs = Math.max(this.#stalledUntilMs, this.#scheduler.nowMs + forMs);
-  }
-
-  /** Milliseconds until the machine runs again; 0 if it runs. */
-  get stalledMs(): number {
-    return Math.max(0, this.#stalledUntilMs - this.#scheduler.nowMs);
-  }
-
-  /** Runs `fn` on this machine now or, if it is stalled, when it goes on; never after `kill`. */
-  deliver(fn: () => void, kind: string): void {
-    if (!this.#alive) {
-      return;
-    }
-    const { stalledMs } = this;
-    if (stalledMs > 0) {
-      this.#scheduler.at(stalledMs + 0.001, () => this.deliver(fn, kind), { node: this.#node, kind });
-    } else {
-      fn();
-    }
-  }
-
-  setTimer(delayMs: number, fn: () => void, tag: string): TimerId {
-    assert(delayMs >= 0, 'negative delay');
-    const id = this.#nextTimer++;
-    const fire = (): void => {
-      if (!this.#alive) {
-        return;
-      }
-      if (this.stalledMs > 0) {
-        this.#timers.set(id, this.#scheduler.at(this.stalledMs + 0.001, fire, { node: this.#node, kind: tag }));
-        return;
-      }
-      this.#timers.delete(id);
-      fn();
-    };
-    this.#timers.set(id, this.#scheduler.at(delayMs / this.#rate, fire, { node: this.#node, kind: tag }));
-    return id as TimerId;
-  }
-
-  clearTimer(timer: TimerId): void {
-    this.#timers.get(timer)?.cancel();
-    this.#timers.delete(timer);
-  }
-
-  defer(fn: () => void, tag: string): void {
-    this.#scheduler.at(0, () => this.deliver(fn, tag), { node: this.#node, kind: tag });
-  }
-
-  kill(): void {
-    this.#alive = false;
-    for (const handle of this.#timers.values()) {
-      handle.cancel();
-    }
-    this.#timers.clear();
   }
 }

@@ -44,9 +44,16 @@ import type {
   WriteOutcome,
 } from '../../src/raftstore/msg.ts';
 import { SnapshotSender } from '../../src/raftstore/snapshot/send.ts';
-import { bootstrapStore, prepareFirstRegion } from '../../src/raftstore/store/bootstrap.ts';
+import {
+  bootstrapStore,
+  countStart,
+  prepareFirstRegion,
+  StoreRolledBackError,
+} from '../../src/raftstore/store/bootstrap.ts';
 import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
-import { Scheduler, SimClock } from './scheduler.ts';
+import { LinkFaults } from './nemesis/links.ts';
+import { Scheduler } from './scheduler.ts';
+import { SimClock, type WallShape } from './sim-clock.ts';
 
 export interface NetworkConfig {
   readonly delayMs: readonly [number, number];
@@ -57,6 +64,8 @@ export interface NetworkConfig {
 }
 
 const LATE_MS = 3_000;
+/** After this long a call to the placement service has failed. */
+const PD_TIMEOUT_MS = 3_000;
 
 export type MessageFault = 'drop' | 'duplicate' | 'delay';
 
@@ -75,8 +84,9 @@ interface Machine {
   engine: Engine | undefined;
   store: RaftStore | undefined;
   incarnation: number;
-  /** Speed of its monotonic clock; survives restarts. */
+  /** Speed of its monotonic clock and course of its wall clock; survive restarts. */
   rate: number;
+  wall: WallShape;
   /** A start under way. */
   booting: Promise<void> | undefined;
   /** Called when the process dies. */
@@ -115,6 +125,7 @@ export class StoreCluster {
   /** Processes that died at a failpoint. */
   pointCrashes = 0;
   readonly heartbeats: Map<RegionId, RegionHeartbeat> = new Map();
+  readonly #starts: Map<StoreId, number> = new Map();
   readonly #netRng: Rng;
   #network: NetworkConfig;
   #nextId = 1000;
@@ -145,6 +156,21 @@ export class StoreCluster {
   readonly mayStop: Set<number> = new Set();
   /** Fail-stops that tests did not expect. */
   readonly failStops: string[] = [];
+  /** Stores that are gone for ever. */
+  readonly retired: Map<StoreId, Machine> = new Map();
+  /** Called when a store stopped itself. */
+  onStop: ((store: number, cause: unknown) => void) | undefined;
+  /** Whether a store is right not to start: its disk was damaged. */
+  mayRefuse: ((store: number, error: unknown) => boolean) | undefined;
+  /** State of single links: clogs, limits. */
+  readonly links: LinkFaults = new LinkFaults();
+  /** Messages of these are late by so many milliseconds. */
+  readonly delays: Set<(message: PeerMessage) => number> = new Set();
+  /** Received snapshots wait in this list while it exists. */
+  heldSnapshots: (() => void)[] | undefined;
+  /** Stores that do not reach the placement service, and those its answers do not reach. */
+  readonly pdDeaf: Set<number> = new Set();
+  readonly pdMute: Set<number> = new Set();
 
   private constructor(options: ClusterOptions) {
     this.rng = createRng(options.seed);
@@ -171,28 +197,64 @@ export class StoreCluster {
     const region: Region = { id: regionId(1), range: { start: utf8(''), end: utf8('') }, epoch: INITIAL_EPOCH, peers };
     for (let i = 1; i <= options.stores; i++) {
       const id = storeId(i);
-      cluster.machines.set(id, {
-        id,
-        disk: new MemoryDisk(cluster.rng.fork(`disk-${i}`)),
-        clock: new SimClock(cluster.scheduler, i),
-        engine: undefined,
-        store: undefined,
-        incarnation: 0,
-        rate: 1,
-        booting: undefined,
-        deathWatch: [],
-      });
+      cluster.#addMachine(id);
       await cluster.run(cluster.#start(id, peers.some((p) => p.storeId === id) ? region : undefined));
     }
     return cluster;
+  }
+
+  /** A service of the store has read damaged data: the process ends. */
+  stopDamaged(id: number, cause: Error): void {
+    if (!this.isUp(id)) {
+      return;
+    }
+    if (!this.mayStop.has(id)) {
+      this.failStops.push(`store ${id} storage: ${cause.message}`);
+    }
+    this.crash(id, 'kill');
+    this.onStop?.(id, cause);
+  }
+
+  // ------------------------------------------------------------------------------------------ replacing stores
+
+  /** A store is gone for ever: its process, its disk and its id. */
+  retire(id: number): void {
+    this.crash(id, 'power-loss');
+    const machine = this.machine(id);
+    this.machines.delete(machine.id);
+    this.retired.set(machine.id, machine);
+  }
+
+  /** An empty store under an id nobody had. Starts it without waiting. */
+  addStore(): number {
+    const id = storeId(Math.max(...this.machines.keys(), ...this.retired.keys()) + 1);
+    this.#addMachine(id);
+    this.reboot(id);
+    return id;
+  }
+
+  #addMachine(id: StoreId): void {
+    this.machines.set(id, {
+      id,
+      disk: new MemoryDisk(this.rng.fork(`disk-${id}`)),
+      clock: new SimClock(this.scheduler, id, this.rng.fork(`clock-${id}`)),
+      engine: undefined,
+      store: undefined,
+      incarnation: 0,
+      rate: 1,
+      wall: { type: 'true' },
+      booting: undefined,
+      deathWatch: [],
+    });
   }
 
   // ------------------------------------------------------------------------------------------ machines
 
   async #boot(id: StoreId, firstRegion: Region | undefined): Promise<void> {
     const machine = this.machine(id);
-    machine.clock = new SimClock(this.scheduler, id);
+    machine.clock = new SimClock(this.scheduler, id, this.rng.fork(`clock-${id}-${machine.incarnation + 1}`));
     machine.clock.setRate(machine.rate);
+    machine.clock.setWallShape(machine.wall);
     machine.incarnation++;
     let isDead = false;
     machine.deathWatch.push(() => {
@@ -213,6 +275,7 @@ export class StoreCluster {
         await this.#fixFirstRegion(engine, firstRegion);
       }
     }
+    await this.#announce(id, await countStart(engine));
     const env: Env = {
       clock: machine.clock,
       rng: this.rng.fork(`store-${id}-${machine.incarnation}`),
@@ -233,6 +296,7 @@ export class StoreCluster {
           process.stderr.write(`${cause instanceof Error ? (cause.stack ?? '') : ''}\n`);
         }
         this.crash(id, 'kill');
+        this.onStop?.(id, cause);
         throw new FailStop(`store ${id} ${kind}: ${reason}`, { cause });
       },
     };
@@ -243,11 +307,24 @@ export class StoreCluster {
       storeId: id,
       engine,
       transport: this.#transportOf(id, incarnation),
-      pd: this.#pdOf(),
+      pd: this.#pdOf(id),
     });
     machine.store = store;
     store.start();
     this.observer?.onBoot(id);
+  }
+
+  /** PutStore: the placement service refuses a start it has seen already. */
+  async #announce(id: StoreId, starts: number): Promise<void> {
+    // On the machine's own clock: a process that dies meanwhile never hears the answer.
+    await new Promise<void>((resolve) => {
+      this.machine(id).clock.setTimer(1, resolve, 'put-store');
+    });
+    const known = this.#starts.get(id) ?? 0;
+    if (starts <= known) {
+      throw new StoreRolledBackError(id, `it announces start ${starts}, but start ${known} was seen`);
+    }
+    this.#starts.set(id, starts);
   }
 
   async #fixFirstRegion(engine: Engine, region: Region): Promise<void> {
@@ -271,12 +348,12 @@ export class StoreCluster {
   }
 
   isUp(id: number): boolean {
-    return this.machine(id).store !== undefined;
+    return this.machines.get(storeId(id))?.store !== undefined;
   }
 
   crash(id: number, kind: CrashKind = 'power-loss'): void {
-    const machine = this.machine(id);
-    if (machine.store === undefined && machine.booting === undefined) {
+    const machine = this.machines.get(storeId(id));
+    if (machine === undefined || (machine.store === undefined && machine.booting === undefined)) {
       return;
     }
     machine.booting = undefined;
@@ -287,6 +364,15 @@ export class StoreCluster {
     machine.engine = undefined;
     machine.clock.kill();
     machine.disk.crash(kind);
+  }
+
+  /** The process of a start that failed is gone, and its lock on the database with it. */
+  endFailedStart(id: number): void {
+    const machine = this.machine(id);
+    assert(machine.store === undefined, 'the store runs', { id });
+    machine.engine = undefined;
+    machine.clock.kill();
+    machine.disk.crash('kill');
   }
 
   /** Starts a store that is down and waits until it runs. */
@@ -302,6 +388,9 @@ export class StoreCluster {
       return;
     }
     this.#start(storeId(id), undefined).catch((error: unknown) => {
+      if (this.mayRefuse?.(id, error) === true) {
+        return;
+      }
       this.failStops.push(
         `store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
       );
@@ -367,8 +456,8 @@ export class StoreCluster {
   }
 
   #deliver(message: PeerMessage, bytes: Uint8Array): void {
-    const machine = this.machine(message.to.storeId);
-    if (machine.store === undefined || [...this.filters].some((f) => f(message))) {
+    const machine = this.machines.get(message.to.storeId);
+    if (machine?.store === undefined || [...this.filters].some((f) => f(message))) {
       return;
     }
     if (this.oldMailMax > 0 && this.oldMail.length < this.oldMailMax) {
@@ -388,7 +477,10 @@ export class StoreCluster {
   replayOldMail(rng: Rng): void {
     if (this.oldMail.length > 0) {
       const { message, bytes } = rng.pick(this.oldMail);
-      const machine = this.machine(message.to.storeId);
+      const machine = this.machines.get(message.to.storeId);
+      if (machine === undefined) {
+        return;
+      }
       this.scheduler.trace.add('old-mail', message.regionId);
       machine.clock.deliver(() => {
         for (const decoded of decodeFrame(bytes)) {
@@ -406,7 +498,8 @@ export class StoreCluster {
   #transportOf(id: StoreId, incarnation: number): PeerTransport {
     return {
       send: (message) => {
-        if (this.machine(id).incarnation !== incarnation || (!this.isUp(id) && this.machine(id).engine === undefined)) {
+        const sender = this.machines.get(id);
+        if (sender?.incarnation !== incarnation || (sender.store === undefined && sender.engine === undefined)) {
           return;
         }
         this.observer?.onSend(message, id);
@@ -426,7 +519,15 @@ export class StoreCluster {
           if (!this.#netRng.chance(this.#network.lossChance)) {
             const late =
               fault === 'delay' || this.#netRng.chance(this.#network.lateChance) ? LATE_MS * this.#netRng.float() : 0;
-            this.scheduler.at(this.#delay() + late, () => this.#deliver(message, bytes), {
+            const queued = this.links.admit(id, message.to.storeId, bytes.length, this.scheduler.nowMs);
+            if (queued === undefined) {
+              continue;
+            }
+            let extra = late + queued;
+            for (const delayOf of this.delays) {
+              extra += delayOf(message);
+            }
+            this.scheduler.at(this.#delay() + extra, () => this.#deliver(message, bytes), {
               node: message.to.storeId,
               kind,
             });
@@ -452,16 +553,18 @@ export class StoreCluster {
     const route = `${message.regionId}>${message.to.storeId}`;
     this.snapshotsSent.set(route, (this.snapshotsSent.get(route) ?? 0) + 1);
     let isFinished = false;
+    let abortReceiver: (() => void) | undefined;
     const run = async (): Promise<boolean> => {
       if (engine === undefined || (this.filters.size > 0 && [...this.filters].some((f) => f(message)))) {
         return false;
       }
-      const target = this.machine(message.to.storeId);
-      const { store } = target;
-      if (store === undefined) {
+      const target = this.machines.get(message.to.storeId);
+      const store = target?.store;
+      if (target === undefined || store === undefined) {
         return false;
       }
       const receiver = store.receiveSnapshot(decodeFrame(encodeFrame([message]))[0] as PeerMessage);
+      abortReceiver = () => receiver.abort();
       this.#transfers.add({
         sender: id,
         receiver: target.id,
@@ -489,6 +592,10 @@ export class StoreCluster {
         }
         if (verdict.type === 'complete') {
           await this.snapshotGate?.(message);
+          const held = this.heldSnapshots;
+          if (held !== undefined) {
+            await Promise.race([new Promise<void>((resolve) => held.push(resolve)), this.#deathOf(target)]);
+          }
           if (target.store !== store) {
             return false;
           }
@@ -505,7 +612,11 @@ export class StoreCluster {
         done(ok);
       }
     };
-    run().then(finish, () => finish(false));
+    run().then(finish, () => {
+      // The sender could not read on: the receiver sees the stream end.
+      abortReceiver?.();
+      finish(false);
+    });
   }
 
   #deathOf(machine: Machine): Promise<{ readonly type: 'refused' }> {
@@ -528,9 +639,26 @@ export class StoreCluster {
     return this.#nextId++;
   }
 
-  #pdOf(): PdClient {
+  /** One call to the placement service, there and back. A call that is lost fails after its deadline. */
+  async #callPd<T>(id: number, serve: () => T): Promise<T> {
+    await this.sleep(1);
+    const lost = (): Promise<never> =>
+      this.sleep(PD_TIMEOUT_MS).then(() => {
+        throw new Error('the placement service did not answer in time');
+      });
+    if (this.pdDeaf.has(id)) {
+      return lost();
+    }
+    const answer = serve();
+    return this.pdMute.has(id) ? lost() : answer;
+  }
+
+  #pdOf(id: number): PdClient {
     return {
       regionHeartbeat: (heartbeat: RegionHeartbeat) => {
+        if (this.pdDeaf.has(id)) {
+          return;
+        }
         this.onRegionHeartbeat?.(heartbeat);
         const known = this.heartbeats.get(heartbeat.region.id);
         if (
@@ -549,13 +677,15 @@ export class StoreCluster {
         if (refuses) {
           throw new Error('no ids today');
         }
-        return Array.from({ length: count }, () => ({
-          newRegionId: this.nextId(),
-          newPeerIds: region.peers.map(() => this.nextId()),
-        }));
+        return this.#callPd(id, () =>
+          Array.from({ length: count }, () => ({
+            newRegionId: this.nextId(),
+            newPeerIds: region.peers.map(() => this.nextId()),
+          })),
+        );
       },
       reportBatchSplit: () => {},
-      getRegionById: async (id) => this.heartbeats.get(id)?.region,
+      getRegionById: (region) => this.#callPd(id, () => this.heartbeats.get(region)?.region),
     };
   }
 

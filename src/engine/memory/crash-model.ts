@@ -350,6 +350,11 @@ export class MemoryDisk {
     this.#nextFault = fault;
   }
 
+  /** Takes back a fault that has not struck yet. */
+  clearFaults(): void {
+    this.#nextFault = undefined;
+  }
+
   /** Paths of the databases on this disk, in order of creation. */
   get paths(): readonly string[] {
     return [...this.#databases.keys()];

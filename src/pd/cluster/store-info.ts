@@ -13,6 +13,8 @@ export interface StoreRecord {
   readonly physicallyDestroyed: boolean;
   /** Wall clock of a recent heartbeat, written seldom; 0 = never. */
   readonly lastHeartbeatWallMs: number;
+  /** How often the store had started when it announced itself last; absent if it never said so. */
+  readonly starts?: number;
 }
 
 export interface StoreInfo {

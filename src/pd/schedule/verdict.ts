@@ -34,6 +34,7 @@ export const REFUSAL_CODES = [
   // The store cannot take part.
   'StoreRemoving',
   'StoreRemoved',
+  'StoreRolledBack',
   'StoreDisconnected',
   'StoreBusy',
   'StoreLowOnSpace',

@@ -98,6 +98,7 @@ export function encodeStore(record: StoreRecord): Uint8Array {
     store.startTimestamp,
     record.physicallyDestroyed,
     record.lastHeartbeatWallMs,
+    ...(record.starts === undefined ? [] : [record.starts]),
   ]);
 }
 
@@ -123,6 +124,7 @@ export function decodeStore(bytes: Uint8Array): StoreRecord {
     },
     physicallyDestroyed: fieldBool(fields[7], 'physically destroyed'),
     lastHeartbeatWallMs: fieldInt(fields[8], 'last heartbeat'),
+    ...(fields[9] === undefined ? {} : { starts: fieldInt(fields[9], 'starts') }),
   };
 }
 

@@ -6,7 +6,7 @@ import { assert } from '../../base/assert.ts';
 import { keyAfter } from '../../base/bytes.ts';
 import { dataChunk, TransferHash, type SnapshotChunk, type StoredPair } from '../../codec/snapshot-record.ts';
 import { dataRange } from '../../engine/keyspace.ts';
-import type { Engine } from '../../env/engine.ts';
+import { CorruptionError, type Engine } from '../../env/engine.ts';
 import type { SnapshotSource } from '../context.ts';
 
 const PAGE_KEYS = 4096;
@@ -94,12 +94,19 @@ export class SnapshotSender implements AsyncIterable<SnapshotChunk> {
 
   async #readPage(): Promise<void> {
     const { engine, source, chunkBytes } = this.#options;
-    const page = await engine.scan({
-      range: { start: this.#start, end: this.#end },
-      limit: PAGE_KEYS,
-      maxBytes: chunkBytes,
-      snapshot: source.snapshot,
-    });
+    const page = await engine
+      .scan({
+        range: { start: this.#start, end: this.#end },
+        limit: PAGE_KEYS,
+        maxBytes: chunkBytes,
+        snapshot: source.snapshot,
+      })
+      .catch((error: unknown) => {
+        if (error instanceof CorruptionError) {
+          source.onDamage?.(error);
+        }
+        throw error;
+      });
     const last = page.entries[page.entries.length - 1];
     if (last !== undefined) {
       this.#start = keyAfter(last[0]);

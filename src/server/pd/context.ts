@@ -19,6 +19,7 @@ const ERROR_TYPES: Readonly<Partial<Record<RefusalCode, ErrorType>>> = {
   StoreNotFound: ErrorType.ENTRY_NOT_FOUND,
   DuplicateAddress: ErrorType.DUPLICATED_ENTRY,
   InvalidArgument: ErrorType.INVALID_VALUE,
+  StoreRolledBack: ErrorType.INVALID_VALUE,
 };
 
 export class ServiceContext {

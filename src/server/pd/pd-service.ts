@@ -9,6 +9,7 @@ import { ErrorType, type GetOperatorResponse, OperatorStatus, type ResponseHeade
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { pdMethods } from '../../rpc/services.ts';
+import { startsOf, STORE_STARTS } from '../transport/identity.ts';
 import type { ServiceContext } from './context.ts';
 import { addRoutingCalls } from './routing-calls.ts';
 import { scatterRegions, splitRegions } from './split-calls.ts';
@@ -65,7 +66,7 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
   builder
     .unary(pdMethods.putStore, async (request, call) => {
       context.check(request.header, call);
-      const refusal = await node.putStore(storeOf(request.store));
+      const refusal = await node.putStore(storeOf(request.store), startsOf(call.metadata[STORE_STARTS]));
       return { header: refusal === undefined ? context.header() : context.refusal(refusal) };
     })
     .unary(pdMethods.getStore, (request, call) => {

@@ -237,6 +237,27 @@ describe('bootstrap and stores', () => {
     expect(results.map((refusal) => refusal?.code)).toEqual([undefined, 'DuplicateAddress', undefined]);
   });
 
+  test('a store whose start was counted already has an old disk and may not join, even after a restart', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const at = (startTimestamp: number) => ({ ...store(2), startTimestamp });
+    const put = async (from: typeof node, starts: number | undefined, startTimestamp: number) =>
+      (await machine.settle(from.putStore(at(startTimestamp), starts)))?.code;
+    expect(await put(node, 1, 100)).toBeUndefined();
+    expect(await put(node, 4, 200)).toBeUndefined();
+    // The same process repeats what may have been lost.
+    expect(await put(node, 4, 200)).toBeUndefined();
+    expect(await put(node, 3, 300)).toBe('StoreRolledBack');
+    expect(await put(node, 4, 300)).toBe('StoreRolledBack');
+    // Stores of other programs do not count; what is known stays.
+    expect(await put(node, undefined, 250)).toBeUndefined();
+    expect(await put(node, 2, 300)).toBe('StoreRolledBack');
+    machine.crash();
+    const again = await machine.start();
+    expect(await put(again, 2, 300)).toBe('StoreRolledBack');
+    expect(await put(again, 5, 400)).toBeUndefined();
+  });
+
   test('stores may not join before the bootstrap', async () => {
     const machine = new Machine();
     const node = await machine.start();

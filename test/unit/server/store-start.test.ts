@@ -13,7 +13,7 @@ import { realClock } from '../../../src/env/real/index.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply, StoreHeartbeat } from '../../../src/meta/heartbeat.ts';
 import type { Region, Store } from '../../../src/meta/region.ts';
-import { readStoreIdent, recordedRegions } from '../../../src/raftstore/store/bootstrap.ts';
+import { readStoreIdent, StoreRolledBackError, recordedRegions } from '../../../src/raftstore/store/bootstrap.ts';
 import { type GrpcNet, createGrpcNet } from '../../../src/rpc/grpc/grpc-net.ts';
 import { joinCluster, openDataDir } from '../../../src/server/data-dir.ts';
 import { startPd, type PdProcess } from '../../../src/server/pd/pd-process.ts';
@@ -329,6 +329,15 @@ describe('the placement service as seen by a store', () => {
     expect(ids).toHaveLength(2);
     expect(ids.every(({ newPeerIds }) => newPeerIds.length === 1)).toBe(true);
     await expect(service.askBatchSplit(report(1).region, 1)).rejects.toBeInstanceOf(PlacementRefusedError);
+  });
+
+  test('a store with an older copy of its disk is told so', async () => {
+    const service = await bootstrapped();
+    await service.putStore({ ...storeOf(5), startTimestamp: 10 }, 3);
+    await expect(service.putStore({ ...storeOf(5), startTimestamp: 20 }, 3)).rejects.toBeInstanceOf(
+      StoreRolledBackError,
+    );
+    await service.putStore({ ...storeOf(5), startTimestamp: 20 }, 4);
   });
 
   test('a removed store is told so', async () => {

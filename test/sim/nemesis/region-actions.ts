@@ -1,0 +1,227 @@
+/**
+ * What an operator or the placement service would ask of regions: splits, merges, moves, membership changes and forced
+ * compaction. Each action is one step; refusals are part of the game and are counted by their code.
+ */
+import { utf8 } from '../../../src/base/bytes.ts';
+import { peerId } from '../../../src/base/ids.ts';
+import { isLeftNeighbour, rangeContains } from '../../../src/base/key-range.ts';
+import type { PeerChange } from '../../../src/meta/heartbeat.ts';
+import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../../src/meta/region.ts';
+import { keyName, type NemesisAction } from '../case.ts';
+import { pick, type NemesisHost } from './host.ts';
+
+export class RegionActions {
+  readonly #host: NemesisHost;
+
+  constructor(host: NemesisHost) {
+    this.#host = host;
+  }
+
+  /** False if the action is not about regions. */
+  act(action: NemesisAction): boolean {
+    const { cluster, config } = this.#host;
+    const { kind, a, b, c } = action;
+    const regions = this.#host.leaders();
+    const region = pick(regions, a);
+    switch (kind) {
+      case 'split':
+        if (regions.length > 0 && regions.length < config.regionsMax) {
+          const key = keyName(b % config.keys);
+          const owner = regions.find((r) => rangeContains(r.range, utf8(key)));
+          if (owner !== undefined) {
+            this.#host.fire(owner.id, { type: 'split', keys: [utf8(c % 4 === 0 ? `${key}\u0000` : key)] }, kind);
+          }
+        }
+        return true;
+      case 'merge': {
+        const pairs: (readonly [Region, Region])[] = [];
+        for (const x of regions) {
+          for (const y of regions) {
+            if (isLeftNeighbour(x.range, y.range)) {
+              pairs.push([x, y], [y, x]);
+            }
+          }
+        }
+        const pair = pick(pairs, b);
+        if (pair !== undefined) {
+          this.#mergeStep(pair[0], pair[1]);
+          const mirrored = c % 6 === 0;
+          if (mirrored) {
+            this.#mergeStep(pair[1], pair[0]);
+          }
+        }
+        return true;
+      }
+      case 'retarget': {
+        // Changes a region that may be the target of a merge in flight.
+        const merging = cluster.describe().includes('merging') ? regions : [];
+        const victim = pick(merging, b);
+        if (victim !== undefined) {
+          if (c % 2 === 0) {
+            this.#host.fire(victim.id, { type: 'split', keys: [utf8(keyName(c % config.keys))] }, kind);
+          } else {
+            this.#moveStep(victim, b, c);
+          }
+        }
+        return true;
+      }
+      case 'transfer': {
+        const peer = region === undefined ? undefined : pick(region.peers, b);
+        if (region !== undefined && peer !== undefined) {
+          this.#host.fire(region.id, { type: 'transfer-leader', peer }, kind);
+        }
+        return true;
+      }
+      case 'move':
+        if (region !== undefined) {
+          this.#moveStep(region, b, c);
+        }
+        return true;
+      case 'learner':
+        if (region !== undefined) {
+          const learner = region.peers.find((p) => p.role === 'learner');
+          if (learner !== undefined && b % 2 === 0) {
+            this.#host.fire(
+              region.id,
+              { type: 'change-peer', changes: [{ type: 'remove', peer: learner }] },
+              'remove-learner',
+            );
+          } else {
+            this.#addLearner(region, b);
+          }
+        }
+        return true;
+      case 'joint':
+        if (region !== undefined) {
+          this.#jointStep(region, b, c);
+        }
+        return true;
+      case 'leave-joint':
+        for (const joint of regions.filter(isInJointState)) {
+          this.#host.fire(joint.id, { type: 'change-peer', changes: [] }, kind);
+        }
+        return true;
+      case 'compact': {
+        const leader = region === undefined ? undefined : cluster.leaderStore(region.id);
+        const status =
+          leader === undefined
+            ? undefined
+            : cluster
+                .store(leader)
+                .status()
+                .find((s) => s.region.id === region?.id);
+        if (region !== undefined && status !== undefined && status.appliedIndex > status.firstIndex + 1) {
+          this.#host.fire(
+            region.id,
+            { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term },
+            kind,
+          );
+        }
+        return true;
+      }
+      default:
+        return false;
+    }
+  }
+
+  #addLearner(region: Region, b: number): void {
+    const free = [...this.#host.cluster.machines.keys()].filter((id) => findPeerOnStore(region, id) === undefined);
+    const target = free[b % Math.max(1, free.length)];
+    if (target !== undefined && region.peers.length < 5 && !isInJointState(region)) {
+      const peer: Peer = { id: peerId(this.#host.cluster.nextId()), storeId: target, role: 'learner' };
+      this.#host.fire(region.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'add-learner');
+    }
+  }
+
+  /** One random step of moving a region: add a learner, promote one, or remove a peer. */
+  #moveStep(region: Region, b: number, c: number): void {
+    if (isInJointState(region)) {
+      this.#host.fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
+      return;
+    }
+    const learner = region.peers.find((p) => p.role === 'learner');
+    if (learner !== undefined && c % 4 !== 0) {
+      this.#host.fire(
+        region.id,
+        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
+        'promote',
+      );
+      return;
+    }
+    if (region.peers.length <= 3 && learner === undefined) {
+      this.#addLearner(region, b);
+      return;
+    }
+    const leader = this.#host.cluster.leaderStore(region.id);
+    const removable = region.peers.filter(
+      (p) => (p.storeId !== leader || c % 5 === 0) && (region.peers.length > 3 || p.role === 'learner'),
+    );
+    const victim = removable[b % Math.max(1, removable.length)];
+    if (victim !== undefined) {
+      this.#host.fire(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] }, 'remove-peer');
+    }
+  }
+
+  /** Replaces or exchanges peers at once through a joint configuration. */
+  #jointStep(region: Region, b: number, c: number): void {
+    if (isInJointState(region)) {
+      this.#host.fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
+      return;
+    }
+    const learner = region.peers.find((p) => p.role === 'learner');
+    const voters = region.peers.filter((p) => p.role === 'voter');
+    const out = voters[b % Math.max(1, voters.length)];
+    if (learner === undefined || out === undefined) {
+      this.#addLearner(region, b);
+      return;
+    }
+    const leaving: PeerChange =
+      c % 2 === 0 ? { type: 'add-learner', peer: { ...out, role: 'learner' } } : { type: 'remove', peer: out };
+    this.#host.fire(
+      region.id,
+      { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] },
+      'joint',
+    );
+  }
+
+  /** Proposes the merge if both regions have the same replicas, else goes one step towards that. */
+  #mergeStep(source: Region, target: Region): void {
+    const { cluster } = this.#host;
+    const isAligned =
+      source.peers.length === target.peers.length &&
+      source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
+    if (isAligned) {
+      this.#host.fire(source.id, { type: 'merge', target }, 'merge');
+      return;
+    }
+    const missing = target.peers.find((p) => findPeerOnStore(source, p.storeId) === undefined);
+    if (missing !== undefined) {
+      const peer: Peer = { id: peerId(cluster.nextId()), storeId: missing.storeId, role: 'learner' };
+      this.#host.fire(source.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'align');
+      return;
+    }
+    const learner = source.peers.find(
+      (p) => p.role === 'learner' && findPeerOnStore(target, p.storeId)?.role === 'voter',
+    );
+    if (learner !== undefined) {
+      this.#host.fire(
+        source.id,
+        { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
+        'align',
+      );
+      return;
+    }
+    const extra = source.peers.find((p) => findPeerOnStore(target, p.storeId) === undefined);
+    if (extra === undefined) {
+      return;
+    }
+    if (cluster.leaderStore(source.id) === extra.storeId) {
+      const other = source.peers.find((p) => p.role === 'voter' && p !== extra);
+      if (other !== undefined) {
+        this.#host.fire(source.id, { type: 'transfer-leader', peer: other }, 'align');
+      }
+    } else {
+      this.#host.fire(source.id, { type: 'change-peer', changes: [{ type: 'remove', peer: extra }] }, 'align');
+    }
+  }
+}

@@ -281,11 +281,11 @@ export class LiteWorld {
       machine.clock.setRate(1);
     }
     this.nemesis.atlas.finish();
-    for (const id of [...cluster.machines.keys()]) {
-      if (!cluster.isUp(id)) {
-        await cluster.restart(id);
-      }
+    for (const { id, disk } of [...cluster.machines.values()]) {
+      disk.clearFaults();
+      this.#reboot(id);
     }
+    await cluster.until('every store runs', () => [...cluster.machines.keys()].every((id) => cluster.isUp(id)));
     this.note(0, 'note', 'all faults healed');
   }
 

@@ -19,6 +19,7 @@ type WireStep = WireOperator['steps'][number];
 type WirePhase = WireOperator['phases'][number];
 export type WireRefusal = NonNullable<WireSubmission['refusal']>;
 type WireExplanation = ReplyOf<Admin['explainMerge']>;
+type WireFinding = ReplyOf<Admin['explain']>['findings'][number];
 type WireSwitch = ReplyOf<Admin['listSwitches']>['switches'][number];
 type WireEvents = ReplyOf<Admin['listEvents']>;
 
@@ -121,7 +122,46 @@ export interface StoreInfo {
   readonly applyingSnapshots: number;
   /** Why a store that is being removed is not removed yet. */
   readonly blockers: readonly Problem[];
+  /** Set by an administrator: leaders are moved away and none is moved there. */
+  readonly leadersEvicted: boolean;
+  readonly leaderWeight: number;
+  readonly regionWeight: number;
+  /** Large peers added or removed per minute and direction; 0 = no limit. */
+  readonly limitPerMinute: number;
+  /** False while the limit is the cluster's. */
+  readonly limitIsOwn: boolean;
+  /** Undefined while the store is not being emptied. */
+  readonly removal: { readonly sinceUnixMs: number; readonly peers: number; readonly sizeBytes: number } | undefined;
 }
+
+/** What an administrator changes about a store; absent parts stay as they are. */
+export interface StoreSettingsChange {
+  readonly leadersEvicted?: boolean;
+  /** 0.01 to 100. */
+  readonly leaderWeight?: number;
+  readonly regionWeight?: number;
+  /** 0 = no limit, null = the cluster's limit. */
+  readonly limitPerMinute?: number | null;
+  /** Added to those the store has; an empty value removes a label. */
+  readonly labels?: Readonly<Record<string, string>>;
+  /** The labels take the place of those the store has. */
+  readonly replaceLabels?: boolean;
+}
+
+/** One finding of an explanation. */
+export interface Finding {
+  readonly name: string;
+  readonly passed: boolean;
+  readonly detail: string;
+  readonly refusal: { readonly code: string; readonly message: string; readonly hint: string } | undefined;
+}
+
+export const findingFromWire = ({ name, detail, refusal }: WireFinding): Finding => ({
+  name,
+  passed: refusal === undefined,
+  detail,
+  refusal: refusal === undefined ? undefined : { code: refusal.code, message: refusal.message, hint: refusal.hint },
+});
 
 export interface AdminPeer {
   readonly id: number;
@@ -424,6 +464,19 @@ export const storeInfoFromWire = (store: WireStore): StoreInfo => ({
   receivingSnapshots: store.receivingSnapshots,
   applyingSnapshots: store.applyingSnapshots,
   blockers: store.blockers.map(problemFromWire),
+  leadersEvicted: store.leadersEvicted,
+  leaderWeight: store.leaderWeight,
+  regionWeight: store.regionWeight,
+  limitPerMinute: store.limitPerMinute,
+  limitIsOwn: store.limitIsOwn,
+  removal:
+    store.removingSinceUnixMs === 0
+      ? undefined
+      : {
+          sinceUnixMs: store.removingSinceUnixMs,
+          peers: store.removingPeers,
+          sizeBytes: store.removingSizeBytes,
+        },
 });
 
 const peerFromWire = (peer: WirePeer): AdminPeer => ({

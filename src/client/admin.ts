@@ -21,9 +21,12 @@ import {
   type WireHeader,
   type WireRefusal,
   type WireSubmission,
+  type Finding,
+  type StoreSettingsChange,
   eventsFromWire,
   explanationFromWire,
   filterToWire,
+  findingFromWire,
   isEnded,
   operatorFromWire,
   regionDetailsFromWire,
@@ -75,6 +78,14 @@ export interface WaitOperatorOptions {
 }
 
 const CALL_OPTIONS = ['timeoutMs', 'signal'] as const;
+const SETTINGS: readonly (keyof StoreSettingsChange)[] = [
+  'leadersEvicted',
+  'leaderWeight',
+  'regionWeight',
+  'limitPerMinute',
+  'labels',
+  'replaceLabels',
+];
 const OPERATOR_OPTIONS = [...CALL_OPTIONS, 'dryRun', 'expectEpoch', 'reason'] as const;
 
 /** Regions asked for in one message. */
@@ -199,6 +210,48 @@ export class AdminClient implements AsyncDisposable {
     };
     const reply = await this.#change(adminMethods.setStoreState, request, options, ['physicallyDestroyed', 'dryRun']);
     return storeInfoFromWire(present(reply.store, 'store'));
+  }
+
+  /** Changes labels, weights, limits, and whether a store leads; they survive restarts. */
+  async setStoreSettings(id: number, change: StoreSettingsChange, options: CallOptions = {}): Promise<StoreInfo> {
+    requireKnownOptions('setStoreSettings', change, SETTINGS);
+    const request = {
+      header: this.#header(),
+      storeId: id,
+      ...(change.leadersEvicted === undefined ? {} : { leadersEvicted: change.leadersEvicted }),
+      ...(change.leaderWeight === undefined ? {} : { leaderWeight: change.leaderWeight }),
+      ...(change.regionWeight === undefined ? {} : { regionWeight: change.regionWeight }),
+      ...(typeof change.limitPerMinute === 'number' ? { limitPerMinute: change.limitPerMinute } : {}),
+      clearLimit: change.limitPerMinute === null,
+      labels: Object.entries(change.labels ?? {}).map(([key, value]) => ({ key, value })),
+      replaceLabels: change.replaceLabels ?? false,
+    };
+    const reply = await this.#change(adminMethods.setStoreSettings, request, options);
+    return storeInfoFromWire(present(reply.store, 'store'));
+  }
+
+  /** What is, or is not, done about a region, a store, or a checker or scheduler, and why. Changes nothing. */
+  async explain(
+    what: { readonly regionId: number } | { readonly storeId: number } | { readonly scheduler: string },
+    options: CallOptions = {},
+  ): Promise<readonly Finding[]> {
+    const which =
+      'regionId' in what
+        ? ({ $case: 'regionId', value: what.regionId } as const)
+        : 'storeId' in what
+          ? ({ $case: 'storeId', value: what.storeId } as const)
+          : ({ $case: 'scheduler', value: what.scheduler } as const);
+    const reply = await this.#read(adminMethods.explain, { header: this.#header(), which }, options);
+    return reply.findings.map(findingFromWire);
+  }
+
+  /** Moves a region's replicas to the least used stores. */
+  scatterRegion(regionId: number, options: OperatorRequestOptions = {}): Promise<Submission> {
+    return this.#submit(
+      adminMethods.scatterRegion,
+      { header: this.#header(), regionId, options: operatorOptions(options) },
+      options,
+    );
   }
 
   /** Regions in key order with the gaps between them. */

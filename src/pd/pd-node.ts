@@ -14,6 +14,7 @@ import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } 
 import { type Region, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
 import type { ReportVerdict } from './cluster/cluster.ts';
 import type { StoreRecord } from './cluster/store-info.ts';
+import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
 import { Placement, type StoreTarget } from './placement.ts';
@@ -357,6 +358,30 @@ export class PdNode {
         message: `store ${id} is to be ${target}`,
         storeId: id,
         actor: options.actor,
+      });
+    }
+    return refusal;
+  }
+
+  /** An administrator changes settings or labels of a store. */
+  async setStoreSettings(id: StoreId, change: StoreSettingsChange, actor: string): Promise<Refusal | undefined> {
+    let refusal: Refusal | undefined;
+    let changed = false;
+    await this.#changeStore(id, () => {
+      const planned = this.placement.planStoreSettings(id, change);
+      if (planned.type === 'refused') {
+        refusal = planned.refusal;
+        return undefined;
+      }
+      changed = planned.value !== undefined;
+      return planned.value;
+    });
+    if (changed) {
+      this.placement.event({
+        type: 'store-settings',
+        message: `settings of store ${id} were changed: ${JSON.stringify(change)}`,
+        storeId: id,
+        actor,
       });
     }
     return refusal;

@@ -11,12 +11,29 @@ import { type Region, type RegionEpoch, type Store, epochsEqual, formatEpoch } f
 import { Cluster, type ReportVerdict } from './cluster/cluster.ts';
 import { type EventInput, EventList, eventsOfReport } from './cluster/events.ts';
 import type { RegionInfo } from './cluster/region-info.ts';
-import { type StoreInfo, type StoreRecord, isUp, livenessOf, mergeLabels } from './cluster/store-info.ts';
+import {
+  DEFAULT_STORE_SETTINGS,
+  type StoreInfo,
+  type StoreRecord,
+  isUp,
+  livenessOf,
+  mergeLabels,
+  settingsOf,
+} from './cluster/store-info.ts';
+import { type StoreSettingsChange, changedRecord, problemOfSettings, sameRecord } from './cluster/store-settings.ts';
 import type { PlacementConfig } from './defaults.ts';
 import { type Check, firstRefusal, mergeChecks } from './schedule/checker/merge-checks.ts';
 import { POD_LABEL, podNameOf } from './resource/facts.ts';
 import { Resources } from './resource/resources.ts';
 import { Coordinator } from './schedule/coordinator.ts';
+import {
+  type ExplainContext,
+  type Finding,
+  explainRegion,
+  explainScheduler,
+  explainStore,
+} from './schedule/explain.ts';
+import { checkLeaderTarget } from './schedule/filter/store-filter.ts';
 import type { WantedRole } from './schedule/operator/builder.ts';
 import { OperatorController, type OutgoingCommand } from './schedule/operator/controller.ts';
 import { type Made, type Maker, OperatorFactory } from './schedule/operator/create.ts';
@@ -288,6 +305,7 @@ export class Placement {
       physicallyDestroyed: known?.physicallyDestroyed ?? false,
       lastHeartbeatWallMs: known?.lastHeartbeatWallMs ?? 0,
       ...(latestStarts === undefined ? {} : { starts: latestStarts }),
+      ...(known?.settings === undefined ? {} : { settings: known.settings }),
     });
   }
 
@@ -327,7 +345,11 @@ export class Placement {
         ),
       );
     }
-    return ok({ ...record, store: { ...record.store, state: 'up' } });
+    return ok({
+      ...record,
+      store: { ...record.store, state: 'up' },
+      settings: { ...(record.settings ?? DEFAULT_STORE_SETTINGS), removal: undefined },
+    });
   }
 
   #planRemoving({ record }: StoreInfo, physicallyDestroyed: boolean): Result<StoreRecord | undefined> {
@@ -350,7 +372,56 @@ export class Placement {
         ),
       );
     }
-    return ok({ ...record, store: { ...record.store, state: 'offline' }, physicallyDestroyed });
+    const settings = record.settings ?? DEFAULT_STORE_SETTINGS;
+    const removal = settings.removal ?? {
+      sinceWallMs: Math.floor(this.#clock.wallMs()),
+      peers: this.cluster.tree.ofStore(id).peers.size,
+      sizeBytes: this.cluster.tree.sizeOfStoreBytes(id),
+    };
+    return ok({
+      ...record,
+      store: { ...record.store, state: 'offline' },
+      physicallyDestroyed,
+      settings: { ...settings, removal },
+    });
+  }
+
+  /** The record to write for changed settings or labels of a store; undefined if nothing changes. */
+  planStoreSettings(id: StoreId, change: StoreSettingsChange): Result<StoreRecord | undefined> {
+    const info = this.cluster.store(id);
+    if (info === undefined) {
+      return refused(storeNotFound(id));
+    }
+    if (info.record.store.state === 'tombstone') {
+      return refused(storeRemoved(id));
+    }
+    const problem = problemOfSettings(change);
+    if (problem !== undefined) {
+      return refused(problem);
+    }
+    const record = changedRecord(info.record, change);
+    if (record.settings?.leadersEvicted === true && settingsOf(info).leadersEvicted === false) {
+      const nowMs = this.#clock.monoMs();
+      const others = this.cluster
+        .stores()
+        .filter(
+          (other) =>
+            other.record.store.id !== id && checkLeaderTarget(this.cluster, other.record.store.id, nowMs) === undefined,
+        );
+      if (others.length === 0) {
+        return refused(
+          refuse(
+            'TooFewStores',
+            `no other store could lead the regions of store ${id}`,
+            'let another store lead first',
+            {
+              store_id: id,
+            },
+          ),
+        );
+      }
+    }
+    return ok(sameRecord(record, info.record) ? undefined : record);
   }
 
   #planRemoved(info: StoreInfo, physicallyDestroyed: boolean): Result<StoreRecord | undefined> {
@@ -463,14 +534,41 @@ export class Placement {
     return mergeChecks(this.coordinator.mergeContext(), source, target, automatic);
   }
 
+  explainRegion(id: RegionId): Finding[] | undefined {
+    const info = this.cluster.tree.get(id);
+    return info === undefined ? undefined : explainRegion(this.#explainContext(), info);
+  }
+
+  explainStore(id: StoreId): Finding[] | undefined {
+    return this.cluster.store(id) === undefined
+      ? undefined
+      : explainStore(this.#explainContext(), id, this.removalBlockers(id));
+  }
+
+  /** Undefined for an unknown name. */
+  explainScheduler(name: string): Finding[] | undefined {
+    return explainScheduler(this.#explainContext(), name);
+  }
+
+  #explainContext(): ExplainContext {
+    return {
+      cluster: this.cluster,
+      controller: this.controller,
+      coordinator: this.coordinator,
+      factory: this.#factory,
+      switches: this.switches,
+      nowMs: this.#clock.monoMs(),
+    };
+  }
+
   /** Moves a region's replicas to the least used stores that separate them as well. Used by the scatter calls. */
-  scatterRegion(id: RegionId, group: string): Result<Submitted> {
-    return this.#request(id, { note: group }, (info) =>
+  scatterRegion(id: RegionId, group: string, options: RequestOptions = {}): Result<Submitted> {
+    return this.#request(id, { note: group, ...options }, (info) =>
       this.#factory.reshape(info, this.#scattered(info), `scatter region ${id}`, {
         name: 'scatter-region',
         kind: 'region',
         priority: 'high',
-        note: group,
+        note: options.note ?? group,
       }),
     );
   }

@@ -14,7 +14,9 @@ import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
+import { explainObjectCommands } from './explain-commands.ts';
 import { watchOperator } from './operator-watch.ts';
+import { storeChangeCommands } from './store-commands.ts';
 import {
   EVENT_SHAPE,
   PROBLEM_SHAPE,
@@ -41,7 +43,9 @@ export function registerCtlCommands(program: Command, app: App): void {
     .helpGroup('Cluster:');
   statusCommand(ctl, app);
   checkCommand(ctl, app);
-  storeCommands(ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.'), app);
+  const store = ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.');
+  storeCommands(store, app);
+  storeChangeCommands(store, app);
   regionCommands(
     ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'),
     app,
@@ -461,6 +465,22 @@ function regionCommands(region: Command, app: App): void {
       return EXIT_DONE;
     },
   });
+  addCommand<OperatorFlags>(region, app, {
+    usage: 'scatter <id>',
+    summary: 'Move the replicas of a region to the least used stores',
+    arguments: { id: 'region id' },
+    examples: ['braid ctl region scatter 2', 'braid ctl region scatter 2 --dry-run'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: operatorFlags(),
+    task: ([id]) => `scatter region ${id}`,
+    run: async (session, [id], options) => {
+      const regionId = parseId(id as string, 'region');
+      const request = requestOptions(session, options);
+      const admin = await session.admin();
+      return finish(session, admin, await admin.scatterRegion(regionId, request), options);
+    },
+  });
   addCommand<OperatorFlags & { to: string }>(region, app, {
     usage: 'transfer-leader <id>',
     summary: 'Make another replica the leader',
@@ -707,6 +727,7 @@ function explainCommands(group: Command, app: App): void {
       return allowed ? EXIT_DONE : EXIT_NO;
     },
   });
+  explainObjectCommands(group, app);
   addCommand<object>(group, app, {
     usage: 'code [code]',
     summary: 'Say what an error code means and what to do',

@@ -66,6 +66,18 @@ export function storeSingle(store: StoreInfo): Single {
       { name: 'state', value: `${store.state}${store.isBusy ? ', busy' : ''}${store.isStopping ? ', stopping' : ''}` },
       { name: 'version', value: store.version },
       { name: 'labels', value: labelText(store) },
+      {
+        name: 'settings',
+        value: `${store.leadersEvicted ? 'leads nothing, ' : ''}leader weight ${store.leaderWeight}, region weight ${store.regionWeight}, ${store.limitPerMinute === 0 ? 'no limit' : `${store.limitPerMinute} large replicas a minute`}`,
+      },
+      ...(store.removal === undefined
+        ? []
+        : [
+            {
+              name: 'draining',
+              value: `${store.regionCount} of ${store.removal.peers} replicas left since ${timeText(store.removal.sinceUnixMs)}`,
+            },
+          ]),
       { name: 'last heartbeat', value: ageText(store.lastHeartbeatAgeMs) },
       {
         name: 'regions',

@@ -12,6 +12,7 @@ export type EventType =
   | 'peers-changed'
   | 'store-joined'
   | 'store-state'
+  | 'store-settings'
   | 'operator-started'
   | 'operator-ended'
   | 'step-refused'

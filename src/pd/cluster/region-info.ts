@@ -4,8 +4,7 @@
  */
 import type { StoreId } from '../../base/ids.ts';
 import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
-import { rangesEqual } from '../../base/key-range.ts';
-import { type Peer, type Region, epochsEqual, findPeer, findPeerOnStore, isInJointState } from '../../meta/region.ts';
+import { type Peer, type Region, findPeer, findPeerOnStore, isInJointState, regionsEqual } from '../../meta/region.ts';
 
 export interface DownPeer {
   readonly peer: Peer;
@@ -36,19 +35,6 @@ const FLOW_BYTES_MAX = 2 ** 50;
 
 function perSecond(bytes: number, seconds: number): number {
   return bytes >= FLOW_BYTES_MAX || seconds <= 0 ? 0 : Math.round(bytes / seconds);
-}
-
-function regionsEqual(a: Region, b: Region): boolean {
-  return (
-    a === b ||
-    (epochsEqual(a.epoch, b.epoch) &&
-      a.peers.length === b.peers.length &&
-      a.peers.every((peer, i) => {
-        const other = b.peers[i] as Peer;
-        return peer.id === other.id && peer.storeId === other.storeId && peer.role === other.role;
-      }) &&
-      rangesEqual(a.range, b.range))
-  );
 }
 
 /** The belief that follows from a leader's report; `previous` is the belief about the same id, if any. */

@@ -15,7 +15,33 @@ export interface StoreRecord {
   readonly lastHeartbeatWallMs: number;
   /** How often the store had started when it announced itself last; absent if it never said so. */
   readonly starts?: number;
+  /** Absent = the defaults. */
+  readonly settings?: StoreSettings;
 }
+
+/** What administrators have set for one store. It outlives restarts of the store and of the placement service. */
+export interface StoreSettings {
+  /** Leaders are moved away and none is moved there. */
+  readonly leadersEvicted: boolean;
+  /** Share of leaders and of data relative to other stores, 0.01 to 100. */
+  readonly leaderWeight: number;
+  readonly regionWeight: number;
+  /** Peers of large regions added to, or removed from, the store per minute; 0 = no limit; undefined = the cluster's setting. */
+  readonly limitPerMinute: number | undefined;
+  /** Set while the store is being emptied: when that began and how much it held then. */
+  readonly removal: { readonly sinceWallMs: number; readonly peers: number; readonly sizeBytes: number } | undefined;
+}
+
+export const DEFAULT_STORE_SETTINGS: StoreSettings = Object.freeze({
+  leadersEvicted: false,
+  leaderWeight: 1,
+  regionWeight: 1,
+  limitPerMinute: undefined,
+  removal: undefined,
+});
+
+export const settingsOf = (info: StoreInfo | undefined): StoreSettings =>
+  info?.record.settings ?? DEFAULT_STORE_SETTINGS;
 
 export interface StoreInfo {
   readonly record: StoreRecord;

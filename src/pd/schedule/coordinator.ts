@@ -12,6 +12,8 @@ import type { OperatorFactory } from './operator/create.ts';
 import type { OperatorGroup } from './operator/waiting-queue.ts';
 import { scheduleLeaderBalance } from './scheduler/balance-leader.ts';
 import { scheduleRegionBalance } from './scheduler/balance-region.ts';
+import { scheduleLeaderEviction } from './scheduler/evict-leader.ts';
+import { HOT_REST_MS, scheduleHotRegion } from './scheduler/hot-region.ts';
 import type { SwitchName, Switches } from './switches.ts';
 import type { Refusal } from './verdict.ts';
 
@@ -53,6 +55,8 @@ export class Coordinator {
   readonly #startedMs: number;
   readonly #splits = new Map<RegionId, number>();
   readonly #blocked = new Map<RegionId, Blocked>();
+  /** When the lead of a region was moved because of its traffic. */
+  readonly #movedForTraffic = new Map<RegionId, number>();
   #cursor: Uint8Array = new Uint8Array(0);
   #warm = false;
 
@@ -202,12 +206,36 @@ export class Coordinator {
       factory: this.#factory,
       nowMs: this.#nowMs(),
     };
+    if (this.#isActive('evict-leader')) {
+      for (const group of scheduleLeaderEviction(context)) {
+        if (this.#controller.offer(group) !== undefined) {
+          break;
+        }
+      }
+    }
+    if (this.#isActive('hot-region')) {
+      const isResting = (info: RegionInfo): boolean =>
+        context.nowMs < (this.#movedForTraffic.get(info.region.id) ?? -Infinity) + HOT_REST_MS;
+      const group = scheduleHotRegion(context, isResting);
+      if (group !== undefined && this.#controller.offer(group) === undefined) {
+        this.#noteMoved(group[0].regionId, context.nowMs);
+      }
+    }
     if (this.#isActive('balance-leader')) {
       this.#offerUpTo(LEADER_MOVES_MAX, () => scheduleLeaderBalance(context));
     }
     if (this.#isActive('balance-region')) {
       this.#offerUpTo(1, () => scheduleRegionBalance(context));
     }
+  }
+
+  #noteMoved(region: RegionId, nowMs: number): void {
+    for (const [id, atMs] of this.#movedForTraffic) {
+      if (atMs + HOT_REST_MS <= nowMs) {
+        this.#movedForTraffic.delete(id);
+      }
+    }
+    this.#movedForTraffic.set(region, nowMs);
   }
 
   #offerUpTo(max: number, propose: () => OperatorGroup | undefined): void {

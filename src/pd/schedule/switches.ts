@@ -7,7 +7,9 @@ export type SwitchName =
   | 'replica-checker'
   | 'merge-checker'
   | 'balance-leader'
-  | 'balance-region';
+  | 'balance-region'
+  | 'evict-leader'
+  | 'hot-region';
 
 export interface SwitchInfo {
   readonly name: SwitchName;
@@ -40,6 +42,16 @@ export const SWITCHES: readonly SwitchInfo[] = [
   { name: 'merge-checker', enabledByDefault: false, description: 'Merges small regions into a neighbor.' },
   { name: 'balance-leader', enabledByDefault: true, description: 'Spreads leaders evenly over the stores.' },
   { name: 'balance-region', enabledByDefault: true, description: 'Spreads data evenly over the stores.' },
+  {
+    name: 'evict-leader',
+    enabledByDefault: true,
+    description: 'Moves leaders away from stores that are set to lead nothing.',
+  },
+  {
+    name: 'hot-region',
+    enabledByDefault: true,
+    description: 'Moves the lead of busy regions from the busiest store to the least busy one.',
+  },
 ];
 
 export const isSwitchName = (name: string): name is SwitchName => SWITCHES.some((info) => info.name === name);

@@ -18,6 +18,8 @@ export const REFUSAL_CODES = [
   'NoSplitKeys',
   'EpochChanged',
   'UnknownSwitch',
+  'SwitchedOff',
+  'Idle',
   'OperatorNotFound',
   // The region is not in a state to be changed.
   'NoLeader',
@@ -38,6 +40,7 @@ export const REFUSAL_CODES = [
   'StoreDisconnected',
   'StoreBusy',
   'StoreLowOnSpace',
+  'LeadersEvicted',
   'StoreNotDown',
   'TooFewStores',
   'DuplicateAddress',

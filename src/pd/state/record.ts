@@ -8,7 +8,7 @@ import type { KeyRange } from '../../base/key-range.ts';
 import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
 import type { StoreLabel, StoreState } from '../../meta/region.ts';
-import type { StoreRecord } from '../cluster/store-info.ts';
+import type { StoreRecord, StoreSettings } from '../cluster/store-info.ts';
 import { RESOURCE_KINDS, type Resource, type ResourceKind, fromJson, toJson } from '../resource/resource.ts';
 import type { ClusterMeta, ServiceSafePoint } from './pd-state.ts';
 
@@ -47,6 +47,13 @@ export const RESOURCE_KEYS: KeyRange = { start: RESOURCE_PREFIX, end: prefixEnd(
 function fieldText(value: unknown, what: string): string {
   if (typeof value !== 'string') {
     throw new RecordError(`${what} is not text`);
+  }
+  return value;
+}
+
+function fieldPositive(value: unknown, what: string): number {
+  if (typeof value !== 'number' || !(value > 0 && value < Infinity)) {
+    throw new RecordError(`${what} is not a positive number`);
   }
   return value;
 }
@@ -98,8 +105,42 @@ export function encodeStore(record: StoreRecord): Uint8Array {
     store.startTimestamp,
     record.physicallyDestroyed,
     record.lastHeartbeatWallMs,
-    ...(record.starts === undefined ? [] : [record.starts]),
+    ...(record.starts === undefined && record.settings === undefined ? [] : [record.starts ?? null]),
+    ...(record.settings === undefined ? [] : [encodeSettings(record.settings)]),
   ]);
+}
+
+const encodeSettings = ({
+  leadersEvicted,
+  leaderWeight,
+  regionWeight,
+  limitPerMinute,
+  removal,
+}: StoreSettings): readonly unknown[] => [
+  leadersEvicted,
+  leaderWeight,
+  regionWeight,
+  limitPerMinute ?? null,
+  removal === undefined ? null : [removal.sinceWallMs, removal.peers, removal.sizeBytes],
+];
+
+function decodeSettings(value: unknown): StoreSettings {
+  const fields = fieldArray(value, 'store settings');
+  const removal = fields[4] === null ? undefined : fieldArray(fields[4], 'removal');
+  return {
+    leadersEvicted: fieldBool(fields[0], 'leaders evicted'),
+    leaderWeight: fieldPositive(fields[1], 'leader weight'),
+    regionWeight: fieldPositive(fields[2], 'region weight'),
+    limitPerMinute: fields[3] === null ? undefined : fieldInt(fields[3], 'store limit'),
+    removal:
+      removal === undefined
+        ? undefined
+        : {
+            sinceWallMs: fieldInt(removal[0], 'start of the removal'),
+            peers: fieldInt(removal[1], 'peers at the start'),
+            sizeBytes: fieldInt(removal[2], 'size at the start'),
+          },
+  };
 }
 
 export function decodeStore(bytes: Uint8Array): StoreRecord {
@@ -124,7 +165,8 @@ export function decodeStore(bytes: Uint8Array): StoreRecord {
     },
     physicallyDestroyed: fieldBool(fields[7], 'physically destroyed'),
     lastHeartbeatWallMs: fieldInt(fields[8], 'last heartbeat'),
-    ...(fields[9] === undefined ? {} : { starts: fieldInt(fields[9], 'starts') }),
+    ...(typeof fields[9] === 'number' ? { starts: fieldInt(fields[9], 'starts') } : {}),
+    ...(fields[10] === undefined ? {} : { settings: decodeSettings(fields[10]) }),
   };
 }
 

@@ -3,11 +3,13 @@ import { copyBytes } from '../../base/bytes.ts';
 import { type RegionId, isSafeId, regionId, storeId } from '../../base/ids.ts';
 import { RpcError, RpcStatus, type ServerCall } from '../../env/net.ts';
 import {
+  type ExplainRequest,
   type ListRegionsRequest,
   type ListRegionsResponse,
   type OperatorOptions,
   RegionFilter as WireFilter,
   type RequestHeader,
+  type SetStoreSettingsRequest,
   SplitPolicy,
   type StepRefusal as WireStepRefusal,
   StoreTarget as WireTarget,
@@ -17,6 +19,8 @@ import {
 import { matchesFilter, findProblems, regionTotals, type RegionFilter } from '../../pd/cluster/statistics.ts';
 import type { RegionInfo } from '../../pd/cluster/region-info.ts';
 import type { Placement, RequestOptions, StoreTarget, Submitted } from '../../pd/placement.ts';
+import type { StoreSettingsChange } from '../../pd/cluster/store-settings.ts';
+import type { Finding } from '../../pd/schedule/explain.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import { SWITCHES, type SwitchInfo } from '../../pd/schedule/switches.ts';
 import { type Refusal, type Result, refuse, regionNotFound, storeNotFound } from '../../pd/schedule/verdict.ts';
@@ -25,6 +29,7 @@ import { adminMethods } from '../../rpc/services.ts';
 import {
   checkToWire,
   eventToWire,
+  findingToWire,
   operatorToWire,
   problemToWire,
   refusalToWire,
@@ -137,6 +142,16 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
         ? { refusal: refusalToWire(storeNotFound(request.storeId)), store: undefined }
         : { refusal: undefined, store: storeToWire(info, placement, context.clock.monoMs()) };
     })
+    .unary(adminMethods.setStoreSettings, async (request, call) => {
+      context.check(request.header, call);
+      const store = id(storeId, request.storeId);
+      const refusal = await node.setStoreSettings(store, settingsChangeOf(request), actorOf(request.header));
+      const info = placement.cluster.store(store);
+      return {
+        refusal: refusal === undefined ? undefined : refusalToWire(refusal),
+        store: info === undefined ? undefined : storeToWire(info, placement, context.clock.monoMs()),
+      };
+    })
     .unary(adminMethods.setStoreState, async (request, call) => {
       context.check(request.header, call);
       const target = TARGETS.get(request.target);
@@ -160,6 +175,23 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
         store: info === undefined ? undefined : storeToWire(info, placement, context.clock.monoMs()),
       };
     });
+}
+
+/** @throws RpcError when both a limit and none is asked for */
+function settingsChangeOf(request: SetStoreSettingsRequest): StoreSettingsChange {
+  if (request.clearLimit && request.limitPerMinute !== undefined) {
+    throw new RpcError(RpcStatus.INVALID_ARGUMENT, 'a limit is both set and cleared');
+  }
+  return {
+    ...(request.leadersEvicted === undefined ? {} : { leadersEvicted: request.leadersEvicted }),
+    ...(request.leaderWeight === undefined ? {} : { leaderWeight: request.leaderWeight }),
+    ...(request.regionWeight === undefined ? {} : { regionWeight: request.regionWeight }),
+    ...(request.clearLimit ? { limitPerMinute: null } : {}),
+    ...(request.limitPerMinute === undefined ? {} : { limitPerMinute: request.limitPerMinute }),
+    ...(request.labels.length === 0 && !request.replaceLabels
+      ? {}
+      : { labels: request.labels, replaceLabels: request.replaceLabels }),
+  };
 }
 
 const FILTERS: ReadonlyMap<WireFilter, RegionFilter> = new Map([
@@ -328,6 +360,11 @@ function addChangeCalls(builder: ServiceBuilder, context: ServiceContext): void 
         ),
       ),
     )
+    .unary(adminMethods.scatterRegion, (request, call) =>
+      submit(request, call, (placement, options) =>
+        placement.scatterRegion(id(regionId, request.regionId), 'admin', options),
+      ),
+    )
     .unary(adminMethods.removePeer, (request, call) =>
       submit(request, call, (placement, options) =>
         placement.removePeer(id(regionId, request.regionId), id(storeId, request.storeId), options),
@@ -425,6 +462,15 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
       const refusal = node.act((p) => p.cancelOperator(operator, actorOf(request.header)));
       return { refusal: refusal === undefined ? undefined : refusalToWire(refusal), operator: toWire(operator) };
     })
+    .unary(adminMethods.explain, (request, call) => {
+      context.check(request.header, call);
+      const { which } = request;
+      const [findings, missing] = explain(placement, which);
+      return {
+        refusal: findings === undefined ? refusalToWire(missing) : undefined,
+        findings: (findings ?? []).map(findingToWire),
+      };
+    })
     .unary(adminMethods.explainMerge, (request, call) => {
       context.check(request.header, call);
       const [source, target] = [id(regionId, request.sourceId), id(regionId, request.targetId)];
@@ -441,6 +487,29 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
         lastRefusal: lastRefusalOfMerge(placement, source, target),
       };
     });
+}
+
+/** Findings, and the refusal if there are none because the object is not known. */
+function explain(
+  placement: Placement,
+  which: ExplainRequest['which'],
+): readonly [readonly Finding[] | undefined, Refusal] {
+  switch (which?.$case) {
+    case 'regionId':
+      return [placement.explainRegion(id(regionId, which.value)), regionNotFound(which.value)];
+    case 'storeId':
+      return [placement.explainStore(id(storeId, which.value)), storeNotFound(which.value)];
+    case 'scheduler':
+      return [
+        placement.explainScheduler(which.value),
+        refuse('UnknownSwitch', `there is no checker or scheduler ${which.value}`, 'list them: braid ctl switch list'),
+      ];
+    case undefined:
+      return [
+        undefined,
+        refuse('InvalidArgument', 'nothing to explain was named', 'name a region, a store or a scheduler'),
+      ];
+  }
 }
 
 /** Of the running attempt, else of the latest one that is remembered. */

@@ -3,6 +3,7 @@ import type { StoreId } from '../../base/ids.ts';
 import {
   type Check as WireCheck,
   type Event as WireEvent,
+  type Finding as WireFinding,
   type Operator as WireOperator,
   OperatorPriority,
   OperatorStatus,
@@ -22,10 +23,11 @@ import type { Peer, PeerRole } from '../../meta/region.ts';
 import type { ClusterEvent } from '../../pd/cluster/events.ts';
 import type { RegionInfo } from '../../pd/cluster/region-info.ts';
 import type { Problem } from '../../pd/cluster/statistics.ts';
-import { type StoreInfo, livenessOf } from '../../pd/cluster/store-info.ts';
+import { type StoreInfo, livenessOf, settingsOf } from '../../pd/cluster/store-info.ts';
 import type { PlacementConfig } from '../../pd/defaults.ts';
 import type { Placement } from '../../pd/placement.ts';
 import type { Check } from '../../pd/schedule/checker/merge-checks.ts';
+import type { Finding } from '../../pd/schedule/explain.ts';
 import type { Operator, OperatorRefusal, Priority } from '../../pd/schedule/operator/operator.ts';
 import {
   type ProgressState,
@@ -125,6 +127,7 @@ function storeState(info: StoreInfo, config: PlacementConfig, nowMs: number): St
 
 export function storeToWire(info: StoreInfo, placement: Placement, nowMs: number): WireStore {
   const { store } = info.record;
+  const { leadersEvicted, leaderWeight, regionWeight, limitPerMinute, removal } = settingsOf(info);
   const { stats } = info;
   const sets = placement.cluster.tree.ofStore(store.id);
   return {
@@ -151,6 +154,14 @@ export function storeToWire(info: StoreInfo, placement: Placement, nowMs: number
     receivingSnapshots: stats?.receivingSnapshots ?? 0,
     applyingSnapshots: stats?.applyingSnapshots ?? 0,
     blockers: placement.removalBlockers(store.id).map((refusal) => blockerToWire(refusal, store.id)),
+    leadersEvicted,
+    leaderWeight,
+    regionWeight,
+    limitPerMinute: limitPerMinute ?? placement.cluster.config.storeLimitPerMinute,
+    limitIsOwn: limitPerMinute !== undefined,
+    removingSinceUnixMs: removal?.sinceWallMs ?? 0,
+    removingPeers: removal?.peers ?? 0,
+    removingSizeBytes: removal?.sizeBytes ?? 0,
   };
 }
 
@@ -204,6 +215,12 @@ export const checkToWire = (check: Check): WireCheck => ({
   name: check.name,
   passed: check.refusal === undefined,
   refusal: check.refusal === undefined ? undefined : refusalToWire(check.refusal),
+});
+
+export const findingToWire = ({ name, detail, refusal }: Finding): WireFinding => ({
+  name,
+  detail,
+  refusal: refusal === undefined ? undefined : refusalToWire(refusal),
 });
 
 export const eventToWire = (event: ClusterEvent): WireEvent => ({

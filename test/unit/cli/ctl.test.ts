@@ -7,10 +7,12 @@ import { createRng } from '../../../src/env/rng.ts';
 import type { Method } from '../../../src/rpc/method.ts';
 import { ServiceBuilder } from '../../../src/rpc/service-builder.ts';
 import { adminMethods, pdMethods } from '../../../src/rpc/services.ts';
-import type { OperatorInfo } from '../../../src/client/admin-wire.ts';
+import { type OperatorInfo, type StoreInfo, storeInfoFromWire } from '../../../src/client/admin-wire.ts';
 import * as clientErrors from '../../../src/client/errors.ts';
 import { ERROR_CODES } from '../../../src/cli/ctl/error-catalogue.ts';
 import { OperatorDisplay, operatorPicture } from '../../../src/cli/ctl/operator-watch.ts';
+import { formatAge } from '../../../src/cli/text-form.ts';
+import { drainLine } from '../../../src/cli/ctl/store-commands.ts';
 import { FakeNet } from '../client/fake-net.ts';
 import { MemorySink, type RunOptions, type RunOutcome, connectorOf, runWith } from './harness.ts';
 
@@ -73,6 +75,14 @@ const store = (id: number) => ({
   receivingSnapshots: 0,
   applyingSnapshots: 0,
   blockers: [],
+  leadersEvicted: false,
+  leaderWeight: 1,
+  regionWeight: 1,
+  limitPerMinute: 60,
+  limitIsOwn: false,
+  removingSinceUnixMs: 0,
+  removingPeers: 0,
+  removingSizeBytes: 0,
 });
 
 const phase = (name: string, state: 0 | 1 | 2 | 3 | 4) => ({
@@ -142,6 +152,9 @@ class FakeAdmin {
   /** What `getOperator` answers, one after the other; the last one stays. */
   operatorAnswers: WireOperator[] = [DONE];
   operatorCalls = 0;
+  readonly storeChanges: unknown[] = [];
+  /** What changes of a store's state answer, one after the other. */
+  drained: ReturnType<typeof store>[] = [];
   refuse: string | undefined;
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
 
@@ -178,6 +191,31 @@ class FakeAdmin {
       .unary(adminMethods.moveRegion, submit)
       .unary(adminMethods.mergeRegion, submit)
       .unary(adminMethods.splitRegion, submit)
+      .unary(adminMethods.scatterRegion, submit)
+      .unary(adminMethods.setStoreState, (request) => {
+        this.storeChanges.push(request);
+        return request.storeId > 3
+          ? { refusal: refusal('StoreNotFound') }
+          : this.refuse === undefined
+            ? { store: this.drained.shift() ?? store(request.storeId) }
+            : { refusal: refusal(this.refuse) };
+      })
+      .unary(adminMethods.setStoreSettings, (request) => {
+        this.storeChanges.push(request);
+        return { store: { ...store(request.storeId), leadersEvicted: request.leadersEvicted ?? false } };
+      })
+      .unary(adminMethods.explain, ({ which }) =>
+        which?.value === 'nonsense'
+          ? { refusal: refusal('UnknownSwitch'), findings: [] }
+          : {
+              findings: [
+                { name: 'usable', detail: 'up', refusal: undefined },
+                ...(which?.$case === 'storeId'
+                  ? [{ name: 'has-room', detail: '', refusal: refusal('StoreBusy') }]
+                  : []),
+              ],
+            },
+      )
       .unary(adminMethods.transferLeader, () => ({ nothingToDo: true }))
       .unary(adminMethods.listOperators, () => ({ operators: [DONE] }))
       .unary(adminMethods.finishedOperators, () => ({ operators: [DONE, CANCELED] }))
@@ -276,13 +314,23 @@ const READS: readonly (readonly string[])[] = [
   ['ctl', 'events'],
   ['ctl', 'switch', 'list'],
   ['ctl', 'explain', 'code'],
+  ['ctl', 'explain', 'region', '2'],
+  ['ctl', 'explain', 'scheduler', 'balance-leader'],
+  ['ctl', 'store', 'drain', '2', '--dry-run'],
+  ['ctl', 'store', 'drain', '2', '--yes', '--detach'],
+  ['ctl', 'store', 'cancel-drain', '2'],
+  ['ctl', 'store', 'remove', '2', '--yes'],
+  ['ctl', 'store', 'label', '2', 'zone=a'],
+  ['ctl', 'store', 'weight', '2', '--leader', '2'],
+  ['ctl', 'store', 'limit', '2', 'default'],
+  ['ctl', 'store', 'evict-leaders', '2'],
 ];
 
 describe('every reading command', () => {
   test.each(READS.map((args) => [args.join(' '), args] as const))('%s works in every mode', async (_, args) => {
     const admin = new FakeAdmin();
     const json = await admin.run([...args, '-o', 'json']);
-    expect(json).toMatchObject({ code: 0, stderr: '' });
+    expect(json.code).toBe(0);
     const document = JSON.parse(json.stdout) as Record<string, unknown>;
     expect(document).toMatchObject({
       apiVersion: 'braid/v1',
@@ -299,6 +347,88 @@ describe('every reading command', () => {
     for (const line of lines.stdout.split('\n').filter((text) => text !== '')) {
       expect(JSON.parse(line)).toBeTypeOf('object');
     }
+  });
+});
+
+describe('changing stores', () => {
+  test('draining asks first: without a terminal and --yes nothing is sent but the dry run', async () => {
+    const admin = new FakeAdmin();
+    const { code, stderr } = await admin.run(['ctl', 'store', 'drain', '2']);
+    expect(code).toBe(1);
+    expect(stderr).toContain('--yes');
+    expect(admin.storeChanges).toMatchObject([{ storeId: 2, dryRun: true }]);
+  });
+
+  test('draining waits, shows progress and an estimate, and ends when the store is removed', async () => {
+    const admin = new FakeAdmin();
+    const { code, stdout } = await admin.run(['ctl', 'store', 'drain', '2', '--yes', '-o', 'json']);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ kind: 'Store', id: 2 });
+    expect(admin.storeChanges).toMatchObject([
+      { storeId: 2, dryRun: true },
+      { storeId: 2, dryRun: false },
+    ]);
+    const now = 1_700_000_100_000;
+    const at: StoreInfo = {
+      ...storeInfoFromWire(store(2)),
+      regionCount: 30,
+      removal: { sinceUnixMs: now - 60_000, peers: 120, sizeBytes: 1 },
+    };
+    expect(drainLine(at, now)).toBe(
+      `store 2: 30 of 120 replicas left, 75 % done in ${formatAge(60_000)}, about ${formatAge(20_000)} left`,
+    );
+    expect(drainLine({ ...at, regionCount: 120 }, now)).toContain('no estimate yet');
+    expect(drainLine({ ...at, state: 'removed' }, now)).toContain('removed');
+  });
+
+  test('refusals have their exit code and change nothing', async () => {
+    const admin = new FakeAdmin();
+    admin.refuse = 'TooFewStores';
+    const { code, stderr } = await admin.run(['ctl', 'store', 'drain', '2', '--yes']);
+    expect(code).toBe(3);
+    expect(stderr).toContain('TooFewStores');
+    expect(admin.storeChanges).toHaveLength(1);
+    expect((await admin.run(['ctl', 'store', 'cancel-drain', '9'])).code).toBe(3);
+  });
+
+  test('settings are sent as given; what makes no sense is not sent', async () => {
+    const admin = new FakeAdmin();
+    await admin.run(['ctl', 'store', 'label', '1', 'zone=a', 'rack=', '--replace']);
+    await admin.run(['ctl', 'store', 'weight', '1', '--region', '0.5']);
+    await admin.run(['ctl', 'store', 'limit', '1', '0']);
+    await admin.run(['ctl', 'store', 'evict-leaders', '1', '--off']);
+    expect(admin.storeChanges).toMatchObject([
+      {
+        storeId: 1,
+        replaceLabels: true,
+        labels: [
+          { key: 'zone', value: 'a' },
+          { key: 'rack', value: '' },
+        ],
+      },
+      { storeId: 1, regionWeight: 0.5 },
+      { storeId: 1, limitPerMinute: 0, clearLimit: false },
+      { storeId: 1, leadersEvicted: false },
+    ]);
+    for (const args of [
+      ['label', '1', 'zone'],
+      ['label', '1'],
+      ['weight', '1'],
+      ['weight', '1', '--leader', '-1'],
+      ['limit', '1', 'many'],
+      ['drain', '1', '--wait', '--detach'],
+    ]) {
+      expect((await admin.run(['ctl', 'store', ...args])).code, args.join(' ')).toBe(1);
+    }
+    expect(admin.storeChanges).toHaveLength(4);
+  });
+
+  test('an explanation with a refusal answers no', async () => {
+    const admin = new FakeAdmin();
+    const { code, stdout } = await admin.run(['ctl', 'explain', 'store', '1']);
+    expect(code).toBe(5);
+    expect(stdout).toContain('StoreBusy');
+    expect((await admin.run(['ctl', 'explain', 'scheduler', 'nonsense'])).code).toBe(5);
   });
 });
 

@@ -4,7 +4,7 @@
  */
 import type { StoreId } from '../../../base/ids.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
-import { isLowOnSpace, livenessOf } from '../../cluster/store-info.ts';
+import { isLowOnSpace, livenessOf, settingsOf } from '../../cluster/store-info.ts';
 import { type Refusal, refuse, storeNotFound } from '../verdict.ts';
 
 /** Present, not on its way out, and heard from recently. Holds for everything a store is asked to do. */
@@ -72,7 +72,13 @@ export function checkLeaderTarget(cluster: Cluster, id: StoreId, nowMs: number):
   if (refusal !== undefined) {
     return refusal;
   }
-  return cluster.store(id)?.stats?.isStopping === true
-    ? refuse('StoreBusy', `store ${id} is stopping`, 'choose another store', { store_id: id })
+  const info = cluster.store(id);
+  if (info?.stats?.isStopping === true) {
+    return refuse('StoreBusy', `store ${id} is stopping`, 'choose another store', { store_id: id });
+  }
+  return settingsOf(info).leadersEvicted
+    ? refuse('LeadersEvicted', `store ${id} is set to lead nothing`, 'choose another store, or let it lead again', {
+        store_id: id,
+      })
     : undefined;
 }

@@ -12,7 +12,7 @@ import type { RegionHeartbeatReply, RegionStep } from '../../../meta/heartbeat.t
 import { epochsEqual } from '../../../meta/region.ts';
 import type { StepRefusal } from '../../../meta/step-refusal.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
-import { livenessOf } from '../../cluster/store-info.ts';
+import { livenessOf, settingsOf } from '../../cluster/store-info.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import type { PlacementConfig } from '../../defaults.ts';
 import { type Refusal, refuse, regionNotFound } from '../verdict.ts';
@@ -73,7 +73,9 @@ export class OperatorController {
     this.#onEnd = options.onEnd;
     this.#onRefused = options.onRefused;
     this.#guard = options.guard ?? (() => undefined);
-    this.#limits = new StoreLimits(this.#config.storeLimitPerMinute);
+    this.#limits = new StoreLimits(
+      (store) => settingsOf(this.#cluster.store(store)).limitPerMinute ?? this.#config.storeLimitPerMinute,
+    );
     this.#waiting = new WaitingQueue(options.rng);
     this.#view = {
       config: this.#config,

@@ -51,11 +51,12 @@ export function limitUses(steps: readonly Step[], sizeBytes: number): LimitUse[]
 }
 
 export class StoreLimits {
-  readonly #perMinute: number;
+  readonly #perMinuteOf: (store: StoreId) => number;
   readonly #buckets = new Map<string, Bucket>();
 
-  constructor(perMinute: number) {
-    this.#perMinute = perMinute;
+  /** @param perMinuteOf large peers per minute and direction of a store as set now; 0 = no limit */
+  constructor(perMinuteOf: (store: StoreId) => number) {
+    this.#perMinuteOf = perMinuteOf;
   }
 
   /** The first store and direction that lacks tokens for all uses together; undefined when all fit. Takes nothing. */
@@ -65,7 +66,7 @@ export class StoreLimits {
       const key = `${use.direction}/${use.storeId}`;
       const sum = (wanted.get(key) ?? 0) + use.tokens;
       wanted.set(key, sum);
-      if (sum > 0 && this.#refill(key, nowMs).tokens < sum) {
+      if (sum > 0 && this.#refill(use, nowMs).tokens < sum) {
         return use;
       }
     }
@@ -75,13 +76,18 @@ export class StoreLimits {
   take(uses: readonly LimitUse[], nowMs: number): void {
     for (const use of uses) {
       if (use.tokens > 0) {
-        this.#refill(`${use.direction}/${use.storeId}`, nowMs).tokens -= use.tokens;
+        this.#refill(use, nowMs).tokens -= use.tokens;
       }
     }
   }
 
-  #refill(key: string, nowMs: number): Bucket {
-    const perSecond = (LARGE_COST * this.#perMinute) / 60;
+  #refill({ direction, storeId }: LimitUse, nowMs: number): Bucket {
+    const key = `${direction}/${storeId}`;
+    const perMinute = this.#perMinuteOf(storeId);
+    if (perMinute === 0) {
+      return { tokens: Infinity, atMs: nowMs };
+    }
+    const perSecond = (LARGE_COST * perMinute) / 60;
     const capacity = Math.max(LARGE_COST, perSecond);
     const bucket = this.#buckets.get(key) ?? { tokens: capacity, atMs: nowMs };
     bucket.tokens = Math.min(capacity, bucket.tokens + ((nowMs - bucket.atMs) / 1000) * perSecond);

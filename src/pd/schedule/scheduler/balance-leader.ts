@@ -6,7 +6,7 @@ import { checkLeaderTarget } from '../filter/store-filter.ts';
 import type { OperatorController } from '../operator/controller.ts';
 import type { OperatorFactory } from '../operator/create.ts';
 import type { OperatorGroup } from '../operator/waiting-queue.ts';
-import { type StoreLoad, projectedLoads } from './load.ts';
+import { type StoreLoad, leaderScore, projectedLoads } from './load.ts';
 
 export interface SchedulerContext {
   readonly cluster: Cluster;
@@ -26,7 +26,7 @@ export function scheduleLeaderBalance(context: SchedulerContext): OperatorGroup 
   const loads = projectedLoads(context.cluster, context.controller).filter((load) =>
     context.cluster.isUsable(load.storeId, context.nowMs),
   );
-  const byLeaders = [...loads].sort((a, b) => a.leaders - b.leaders || a.storeId - b.storeId);
+  const byLeaders = [...loads].sort((a, b) => leaderScore(a) - leaderScore(b) || a.storeId - b.storeId);
   for (const source of [...byLeaders].reverse()) {
     for (const target of byLeaders) {
       if (!isWorthIt(source, target, context.cluster.config.leaderTolerance)) {
@@ -43,7 +43,7 @@ export function scheduleLeaderBalance(context: SchedulerContext): OperatorGroup 
 
 /** After the move the source must still lead more than the target, or the next round would move it back. */
 const isWorthIt = (source: StoreLoad, target: StoreLoad, tolerance: number): boolean =>
-  source.leaders - tolerance > target.leaders + tolerance;
+  (source.leaders - tolerance) / source.leaderWeight > (target.leaders + tolerance) / target.leaderWeight;
 
 function moveOneLeader(context: SchedulerContext, from: StoreId, to: StoreId): OperatorGroup | undefined {
   const { cluster, controller, factory } = context;

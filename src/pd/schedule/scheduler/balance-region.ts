@@ -1,18 +1,15 @@
 /** Moves replicas from the store with the most data to those with less, never to a worse place. */
 import type { StoreId } from '../../../base/ids.ts';
-import { MIB } from '../../../base/units.ts';
 import { type RegionInfo, isHealthy, learnersOf, peerOn, votersOf } from '../../cluster/region-info.ts';
 import { isLowOnSpace, isolationScore } from '../../cluster/store-info.ts';
 import { scoreOf, stayingStores } from '../checker/placement-choice.ts';
 import { checkPeerTarget, checkRoom } from '../filter/store-filter.ts';
 import type { OperatorGroup } from '../operator/waiting-queue.ts';
 import type { SchedulerContext } from './balance-leader.ts';
-import { type StoreLoad, projectedLoads } from './load.ts';
+import { REPLICA_COST_BYTES, type StoreLoad, projectedLoads, regionScore } from './load.ts';
 
 /** Regions looked at per pair of stores. */
 const CANDIDATES_MAX = 64;
-/** Regions up to this size are left where they are: moving them frees nothing and only gets in the way of other changes. */
-const EMPTY_REGION_MAX_BYTES: number = 1 * MIB;
 
 /** At most one move; undefined when data is spread well enough or nothing fits. */
 export function scheduleRegionBalance(context: SchedulerContext): OperatorGroup | undefined {
@@ -21,11 +18,11 @@ export function scheduleRegionBalance(context: SchedulerContext): OperatorGroup 
     return undefined;
   }
   const loads = projectedLoads(cluster, controller).filter((load) => cluster.isUsable(load.storeId, context.nowMs));
-  const bySize = [...loads].sort((a, b) => a.sizeBytes - b.sizeBytes || a.regions - b.regions || a.storeId - b.storeId);
+  const bySize = [...loads].sort((a, b) => regionScore(a) - regionScore(b) || a.storeId - b.storeId);
   const tolerance = averageSizeBytes(loads) * cluster.config.regionToleranceRatio;
   for (const source of [...bySize].reverse()) {
     for (const target of bySize) {
-      if (source.sizeBytes - target.sizeBytes <= tolerance) {
+      if (regionScore(source) - regionScore(target) <= tolerance) {
         break;
       }
       const group = isOpen(context, target.storeId) ? moveOneReplica(context, source, target) : undefined;
@@ -40,7 +37,7 @@ export function scheduleRegionBalance(context: SchedulerContext): OperatorGroup 
 function averageSizeBytes(loads: readonly StoreLoad[]): number {
   const regions = loads.reduce((sum, load) => sum + load.regions, 0);
   const size = loads.reduce((sum, load) => sum + load.sizeBytes, 0);
-  return regions === 0 ? 0 : size / regions;
+  return regions === 0 ? 0 : size / regions + REPLICA_COST_BYTES;
 }
 
 function isOpen(context: SchedulerContext, store: StoreId): boolean {
@@ -76,7 +73,7 @@ function moveOneReplica(context: SchedulerContext, source: StoreLoad, target: St
   return undefined;
 }
 
-/** Only quiet, complete regions with data, only if the difference stays positive, only to a place that is at least as good. */
+/** Only quiet, complete regions, only if the difference stays positive, only to a place that is at least as good. */
 function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, target: StoreLoad): boolean {
   const { cluster, controller } = context;
   const leaving = peerOn(info, source.storeId);
@@ -86,7 +83,6 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
     store === undefined ||
     !isHealthy(info) ||
     info.merging ||
-    info.sizeBytes <= EMPTY_REGION_MAX_BYTES ||
     controller.runningOn(info.region.id) !== undefined ||
     peerOn(info, target.storeId) !== undefined ||
     votersOf(info.region).length !== cluster.config.maxReplicas ||
@@ -94,7 +90,9 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
   ) {
     return false;
   }
-  if (source.sizeBytes - info.sizeBytes < target.sizeBytes + info.sizeBytes) {
+  // The source must not be the emptier one afterwards, or the next round would move something back.
+  const cost = info.sizeBytes + REPLICA_COST_BYTES;
+  if (regionScore(source) - cost / source.regionWeight < regionScore(target) + cost / target.regionWeight) {
     return false;
   }
   const others = stayingStores(cluster, info, leaving);

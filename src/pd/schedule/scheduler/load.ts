@@ -1,5 +1,7 @@
 /** Load of the stores as it will be when the running operators are done. */
 import type { StoreId } from '../../../base/ids.ts';
+import { MIB } from '../../../base/units.ts';
+import { settingsOf } from '../../cluster/store-info.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
 import type { OperatorController } from '../operator/controller.ts';
 import type { Operator } from '../operator/operator.ts';
@@ -9,17 +11,33 @@ export interface StoreLoad {
   leaders: number;
   regions: number;
   sizeBytes: number;
+  readonly leaderWeight: number;
+  readonly regionWeight: number;
 }
+
+/** Leaders relative to the store's share. */
+export const leaderScore = (load: StoreLoad): number => load.leaders / load.leaderWeight;
+
+/** Every replica costs something, however small its data: a store full of empty regions is loaded, too. */
+export const REPLICA_COST_BYTES: number = 1 * MIB;
+
+/** Data relative to the store's share, bytes. */
+export const regionScore = (load: StoreLoad): number =>
+  (load.sizeBytes + load.regions * REPLICA_COST_BYTES) / load.regionWeight;
 
 export function projectedLoads(cluster: Cluster, controller: OperatorController): StoreLoad[] {
   const loads = new Map<StoreId, StoreLoad>();
-  for (const { record } of cluster.stores()) {
+  for (const info of cluster.stores()) {
+    const { record } = info;
+    const { leaderWeight, regionWeight } = settingsOf(info);
     const sets = cluster.tree.ofStore(record.store.id);
     loads.set(record.store.id, {
       storeId: record.store.id,
       leaders: sets.leaders.size,
       regions: sets.peers.size,
       sizeBytes: cluster.tree.sizeOfStoreBytes(record.store.id),
+      leaderWeight,
+      regionWeight,
     });
   }
   for (const operator of controller.running()) {

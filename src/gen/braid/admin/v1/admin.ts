@@ -304,6 +304,18 @@ export interface Store {
   applyingSnapshots: number;
   /** Why a removing store is not removed yet. */
   blockers: Problem[];
+  /** Set by administrators. */
+  leadersEvicted: boolean;
+  leaderWeight: number;
+  regionWeight: number;
+  /** Large peers added or removed per minute and direction; 0 = no limit. */
+  limitPerMinute: number;
+  /** False while the limit is the cluster's. */
+  limitIsOwn: boolean;
+  /** When emptying the store began and how much it held then; 0 while it is not emptied. */
+  removingSinceUnixMs: number;
+  removingPeers: number;
+  removingSizeBytes: number;
 }
 
 export interface ListStoresRequest {
@@ -332,6 +344,29 @@ export interface SetStoreStateRequest {
   /** The machine and its disk are gone; removal cannot be canceled. */
   physicallyDestroyed: boolean;
   dryRun: boolean;
+}
+
+export interface SetStoreSettingsRequest {
+  header?: RequestHeader | undefined;
+  storeId: number;
+  leadersEvicted?:
+    | boolean
+    | undefined;
+  /** 0.01 to 100. */
+  leaderWeight?: number | undefined;
+  regionWeight?:
+    | number
+    | undefined;
+  /** 0 = no limit. */
+  limitPerMinute?:
+    | number
+    | undefined;
+  /** Back to the cluster's limit; excludes limit_per_minute. */
+  clearLimit: boolean;
+  /** Added to those the store has; an empty value removes a label. */
+  labels: Label[];
+  /** The labels take the place of those the store has. */
+  replaceLabels: boolean;
 }
 
 export interface SetStoreStateResponse {
@@ -484,6 +519,32 @@ export interface RemovePeerRequest {
   regionId: number;
   storeId: number;
   options?: OperatorOptions | undefined;
+}
+
+export interface ScatterRegionRequest {
+  header?: RequestHeader | undefined;
+  regionId: number;
+  options?: OperatorOptions | undefined;
+}
+
+export interface ExplainRequest {
+  header?: RequestHeader | undefined;
+  which?: { $case: "regionId"; value: number } | { $case: "storeId"; value: number } | //
+  /** Name of a checker or scheduler. */
+  { $case: "scheduler"; value: string } | undefined;
+}
+
+export interface ExplainResponse {
+  refusal?: Refusal | undefined;
+  findings: Finding[];
+}
+
+export interface Finding {
+  /** Stable word. */
+  name: string;
+  detail: string;
+  /** Absent when nothing is in the way. */
+  refusal?: Refusal | undefined;
 }
 
 export interface SubmitOperatorResponse {
@@ -2053,6 +2114,14 @@ function createBaseStore(): Store {
     receivingSnapshots: 0,
     applyingSnapshots: 0,
     blockers: [],
+    leadersEvicted: false,
+    leaderWeight: 0,
+    regionWeight: 0,
+    limitPerMinute: 0,
+    limitIsOwn: false,
+    removingSinceUnixMs: 0,
+    removingPeers: 0,
+    removingSizeBytes: 0,
   };
 }
 
@@ -2126,6 +2195,30 @@ export const Store: MessageFns<Store> = {
     }
     for (const v of message.blockers) {
       Problem.encode(v!, writer.uint32(186).fork()).join();
+    }
+    if (message.leadersEvicted !== false) {
+      writer.uint32(192).bool(message.leadersEvicted);
+    }
+    if (message.leaderWeight !== 0) {
+      writer.uint32(201).double(message.leaderWeight);
+    }
+    if (message.regionWeight !== 0) {
+      writer.uint32(209).double(message.regionWeight);
+    }
+    if (message.limitPerMinute !== 0) {
+      writer.uint32(216).uint64(message.limitPerMinute);
+    }
+    if (message.limitIsOwn !== false) {
+      writer.uint32(224).bool(message.limitIsOwn);
+    }
+    if (message.removingSinceUnixMs !== 0) {
+      writer.uint32(232).uint64(message.removingSinceUnixMs);
+    }
+    if (message.removingPeers !== 0) {
+      writer.uint32(240).uint32(message.removingPeers);
+    }
+    if (message.removingSizeBytes !== 0) {
+      writer.uint32(248).uint64(message.removingSizeBytes);
     }
     return writer;
   },
@@ -2327,6 +2420,70 @@ export const Store: MessageFns<Store> = {
             message.blockers.push(Problem.decode(reader, reader.uint32()));
             continue;
           }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.leadersEvicted = reader.bool();
+            continue;
+          }
+          case 25: {
+            if (tag !== 201) {
+              break;
+            }
+
+            message.leaderWeight = reader.double();
+            continue;
+          }
+          case 26: {
+            if (tag !== 209) {
+              break;
+            }
+
+            message.regionWeight = reader.double();
+            continue;
+          }
+          case 27: {
+            if (tag !== 216) {
+              break;
+            }
+
+            message.limitPerMinute = longToNumber(reader.uint64());
+            continue;
+          }
+          case 28: {
+            if (tag !== 224) {
+              break;
+            }
+
+            message.limitIsOwn = reader.bool();
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.removingSinceUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.removingPeers = reader.uint32();
+            continue;
+          }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.removingSizeBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2367,6 +2524,14 @@ export const Store: MessageFns<Store> = {
     message.receivingSnapshots = object.receivingSnapshots ?? 0;
     message.applyingSnapshots = object.applyingSnapshots ?? 0;
     message.blockers = object.blockers?.map((e) => Problem.fromPartial(e)) || [];
+    message.leadersEvicted = object.leadersEvicted ?? false;
+    message.leaderWeight = object.leaderWeight ?? 0;
+    message.regionWeight = object.regionWeight ?? 0;
+    message.limitPerMinute = object.limitPerMinute ?? 0;
+    message.limitIsOwn = object.limitIsOwn ?? false;
+    message.removingSinceUnixMs = object.removingSinceUnixMs ?? 0;
+    message.removingPeers = object.removingPeers ?? 0;
+    message.removingSizeBytes = object.removingSizeBytes ?? 0;
     return message;
   },
 };
@@ -2734,6 +2899,169 @@ export const SetStoreStateRequest: MessageFns<SetStoreStateRequest> = {
     message.target = object.target ?? 0;
     message.physicallyDestroyed = object.physicallyDestroyed ?? false;
     message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseSetStoreSettingsRequest(): SetStoreSettingsRequest {
+  return {
+    header: undefined,
+    storeId: 0,
+    leadersEvicted: undefined,
+    leaderWeight: undefined,
+    regionWeight: undefined,
+    limitPerMinute: undefined,
+    clearLimit: false,
+    labels: [],
+    replaceLabels: false,
+  };
+}
+
+export const SetStoreSettingsRequest: MessageFns<SetStoreSettingsRequest> = {
+  encode(message: SetStoreSettingsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.storeId !== 0) {
+      writer.uint32(16).uint64(message.storeId);
+    }
+    if (message.leadersEvicted !== undefined) {
+      writer.uint32(24).bool(message.leadersEvicted);
+    }
+    if (message.leaderWeight !== undefined) {
+      writer.uint32(33).double(message.leaderWeight);
+    }
+    if (message.regionWeight !== undefined) {
+      writer.uint32(41).double(message.regionWeight);
+    }
+    if (message.limitPerMinute !== undefined) {
+      writer.uint32(48).uint64(message.limitPerMinute);
+    }
+    if (message.clearLimit !== false) {
+      writer.uint32(56).bool(message.clearLimit);
+    }
+    for (const v of message.labels) {
+      Label.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.replaceLabels !== false) {
+      writer.uint32(72).bool(message.replaceLabels);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetStoreSettingsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetStoreSettingsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.storeId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.leadersEvicted = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.leaderWeight = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.regionWeight = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.limitPerMinute = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.clearLimit = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.labels.push(Label.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.replaceLabels = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetStoreSettingsRequest>): SetStoreSettingsRequest {
+    return SetStoreSettingsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetStoreSettingsRequest>): SetStoreSettingsRequest {
+    const message = createBaseSetStoreSettingsRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.storeId = object.storeId ?? 0;
+    message.leadersEvicted = object.leadersEvicted ?? undefined;
+    message.leaderWeight = object.leaderWeight ?? undefined;
+    message.regionWeight = object.regionWeight ?? undefined;
+    message.limitPerMinute = object.limitPerMinute ?? undefined;
+    message.clearLimit = object.clearLimit ?? false;
+    message.labels = object.labels?.map((e) => Label.fromPartial(e)) || [];
+    message.replaceLabels = object.replaceLabels ?? false;
     return message;
   },
 };
@@ -4464,6 +4792,351 @@ export const RemovePeerRequest: MessageFns<RemovePeerRequest> = {
     message.storeId = object.storeId ?? 0;
     message.options = (object.options !== undefined && object.options !== null)
       ? OperatorOptions.fromPartial(object.options)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseScatterRegionRequest(): ScatterRegionRequest {
+  return { header: undefined, regionId: 0, options: undefined };
+}
+
+export const ScatterRegionRequest: MessageFns<ScatterRegionRequest> = {
+  encode(message: ScatterRegionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(16).uint64(message.regionId);
+    }
+    if (message.options !== undefined) {
+      OperatorOptions.encode(message.options, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScatterRegionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScatterRegionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.options = OperatorOptions.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ScatterRegionRequest>): ScatterRegionRequest {
+    return ScatterRegionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ScatterRegionRequest>): ScatterRegionRequest {
+    const message = createBaseScatterRegionRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.regionId = object.regionId ?? 0;
+    message.options = (object.options !== undefined && object.options !== null)
+      ? OperatorOptions.fromPartial(object.options)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseExplainRequest(): ExplainRequest {
+  return { header: undefined, which: undefined };
+}
+
+export const ExplainRequest: MessageFns<ExplainRequest> = {
+  encode(message: ExplainRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    switch (message.which?.$case) {
+      case "regionId":
+        writer.uint32(16).uint64(message.which.value);
+        break;
+      case "storeId":
+        writer.uint32(24).uint64(message.which.value);
+        break;
+      case "scheduler":
+        writer.uint32(34).string(message.which.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.which = { $case: "regionId", value: longToNumber(reader.uint64()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.which = { $case: "storeId", value: longToNumber(reader.uint64()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.which = { $case: "scheduler", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ExplainRequest>): ExplainRequest {
+    return ExplainRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExplainRequest>): ExplainRequest {
+    const message = createBaseExplainRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    switch (object.which?.$case) {
+      case "regionId": {
+        if (object.which?.value !== undefined && object.which?.value !== null) {
+          message.which = { $case: "regionId", value: object.which.value };
+        }
+        break;
+      }
+      case "storeId": {
+        if (object.which?.value !== undefined && object.which?.value !== null) {
+          message.which = { $case: "storeId", value: object.which.value };
+        }
+        break;
+      }
+      case "scheduler": {
+        if (object.which?.value !== undefined && object.which?.value !== null) {
+          message.which = { $case: "scheduler", value: object.which.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseExplainResponse(): ExplainResponse {
+  return { refusal: undefined, findings: [] };
+}
+
+export const ExplainResponse: MessageFns<ExplainResponse> = {
+  encode(message: ExplainResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ExplainResponse>): ExplainResponse {
+    return ExplainResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExplainResponse>): ExplainResponse {
+    const message = createBaseExplainResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseFinding(): Finding {
+  return { name: "", detail: "", refusal: undefined };
+}
+
+export const Finding: MessageFns<Finding> = {
+  encode(message: Finding, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.detail !== "") {
+      writer.uint32(18).string(message.detail);
+    }
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Finding {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFinding();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.detail = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Finding>): Finding {
+    return Finding.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Finding>): Finding {
+    const message = createBaseFinding();
+    message.name = object.name ?? "";
+    message.detail = object.detail ?? "";
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
       : undefined;
     return message;
   },
@@ -8227,6 +8900,15 @@ export const AdminDefinition = {
       responseStream: false,
       options: {},
     },
+    /** Labels, weights, limits, and whether a store leads; they survive restarts. */
+    setStoreSettings: {
+      name: "SetStoreSettings",
+      requestType: SetStoreSettingsRequest as typeof SetStoreSettingsRequest,
+      requestStream: false,
+      responseType: SetStoreStateResponse as typeof SetStoreStateResponse,
+      responseStream: false,
+      options: {},
+    },
     listRegions: {
       name: "ListRegions",
       requestType: ListRegionsRequest as typeof ListRegionsRequest,
@@ -8291,6 +8973,15 @@ export const AdminDefinition = {
       responseStream: false,
       options: {},
     },
+    /** Moves a region's replicas to the least used stores that separate them as well. */
+    scatterRegion: {
+      name: "ScatterRegion",
+      requestType: ScatterRegionRequest as typeof ScatterRegionRequest,
+      requestStream: false,
+      responseType: SubmitOperatorResponse as typeof SubmitOperatorResponse,
+      responseStream: false,
+      options: {},
+    },
     /** Running operators. */
     listOperators: {
       name: "ListOperators",
@@ -8332,6 +9023,15 @@ export const AdminDefinition = {
       requestType: ExplainMergeRequest as typeof ExplainMergeRequest,
       requestStream: false,
       responseType: ExplainMergeResponse as typeof ExplainMergeResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** What is, or is not, done about a region, a store or a scheduler, and why; changes nothing. */
+    explain: {
+      name: "Explain",
+      requestType: ExplainRequest as typeof ExplainRequest,
+      requestStream: false,
+      responseType: ExplainResponse as typeof ExplainResponse,
       responseStream: false,
       options: {},
     },

@@ -102,7 +102,7 @@ describe('settings of stores', () => {
     const world = new World({ warmupMaxMs: 0 }, [1, 2, 3, 4]);
     settings(world, 1, { leadersEvicted: true, leaderWeight: 2, labels: [{ key: 'zone', value: 'a' }] });
     const { store } = (world.placement.cluster.store(S(1)) as StoreInfo).record;
-    const again = world.placement.planPutStore({ ...store, labels: [{ key: 'host', value: 'h' }] });
+    const again = world.placement.planPutStore({ ...store, labels: [{ key: 'host', value: 'h' }] }, undefined);
     expect(again).toMatchObject({
       value: {
         settings: { leadersEvicted: true, leaderWeight: 2 },

@@ -66,6 +66,7 @@ const PROFILES = [
   'unsafe-clock',
   'sweep',
   'pd-chaos',
+  'pd',
 ];
 
 function number(name) {

@@ -25,7 +25,8 @@ import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
 import { ServiceBuilder } from '../../src/rpc/service-builder.ts';
 import { joinCluster } from '../../src/server/data-dir.ts';
 import { Metrics } from '../../src/server/metrics.ts';
-import { startPd } from '../../src/server/pd/pd-process.ts';
+import type { PdNode } from '../../src/pd/pd-node.ts';
+import { type PdProcess, startPd } from '../../src/server/pd/pd-process.ts';
 import { StorePd } from '../../src/server/pd-client.ts';
 import { HealthService } from '../../src/server/service/health-service.ts';
 import { RawKv } from '../../src/server/service/raw-kv.ts';
@@ -105,6 +106,8 @@ export class FullCluster {
   observer: ClusterObserver | undefined;
   readonly pdDisk: MemoryDisk;
   pdHost: SimHost | undefined;
+  #pd: PdProcess | undefined;
+  #watchedNode: PdNode | undefined;
   pdRate = 1;
   pdMayStop = false;
   #pdIncarnation = 0;
@@ -147,7 +150,12 @@ export class FullCluster {
         return machine === undefined ? undefined : observed(machine);
       },
     );
-    this.scheduler.afterEvent = (node, kind) => this.invariants.afterEvent(this.machines.get(node)?.storeId ?? 0, kind);
+    this.scheduler.afterEvent = (node, kind) => {
+      if (node === PD_NODE) {
+        this.#followPd();
+      }
+      this.invariants.afterEvent(this.machines.get(node)?.storeId ?? 0, kind);
+    };
     for (let id = 1; id <= config.stores; id++) {
       this.machines.set(id, {
         id,
@@ -284,15 +292,32 @@ export class FullCluster {
     if (this.pdHost !== host) {
       return;
     }
-    this.pdChecks.attach(pd.node);
+    this.#pd = pd;
+    this.#followPd();
     this.observer?.onStart(undefined);
+  }
+
+  /** The checks follow the node that serves; after each loss of the lead it is another one. */
+  #followPd(): void {
+    const node = this.#pd?.member.node;
+    const clock = this.pdHost?.clock;
+    if (node === this.#watchedNode) {
+      return;
+    }
+    this.#watchedNode = node;
+    if (node === undefined || clock === undefined) {
+      this.pdChecks.detach();
+    } else {
+      this.pdChecks.attach(node, () => clock.monoMs());
+    }
   }
 
   crashPd(kind: CrashKind): void {
     const host = this.pdHost;
     if (host !== undefined) {
       this.pdHost = undefined;
-      this.pdChecks.detach();
+      this.#pd = undefined;
+      this.#followPd();
       this.network.kill(host);
       host.clock.kill();
       this.pdDisk.crash(kind);

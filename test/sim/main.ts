@@ -8,14 +8,16 @@ import { drawCase, type ProfileName, type SimCase } from './case.ts';
 import { drawFullCase, FULL_PROFILES, type FullCase, type FullProfile } from './full-case.ts';
 import { runFull } from './full-world.ts';
 import { runLite } from './lite-world.ts';
+import { drawPdCase, type PdCase } from './pd-case.ts';
+import { runPd } from './pd-world.ts';
 import type { RunResult } from './run-result.ts';
 import { shrinkCase } from './shrink.ts';
 import { runSweep } from './sweep.ts';
 import { FailStop } from './store-cluster.ts';
 import { tracePage } from './trace-page.ts';
 
-type AnyProfile = ProfileName | FullProfile;
-type WorldCase = SimCase | FullCase;
+type AnyProfile = ProfileName | FullProfile | 'pd';
+type WorldCase = SimCase | FullCase | PdCase;
 
 export type Order =
   | {
@@ -43,11 +45,15 @@ const print = (value: unknown): void => {
 
 const isFull = (profile: string): profile is FullProfile => (FULL_PROFILES as readonly string[]).includes(profile);
 const isFullCase = (simCase: WorldCase): simCase is FullCase => simCase.config.world === 'full';
+const isPdCase = (simCase: WorldCase): simCase is PdCase => simCase.config.world === 'pd';
 
 export const draw = (profile: Exclude<AnyProfile, 'sweep'>, seed: number): WorldCase =>
-  isFull(profile) ? drawFullCase(profile, seed) : drawCase(profile, seed);
+  profile === 'pd' ? drawPdCase(seed) : isFull(profile) ? drawFullCase(profile, seed) : drawCase(profile, seed);
 
 export function runCase(simCase: WorldCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
+  if (isPdCase(simCase)) {
+    return runPd(simCase, options);
+  }
   return isFullCase(simCase) ? runFull(simCase, options) : runLite(simCase, options);
 }
 
@@ -100,9 +106,11 @@ async function main(): Promise<void> {
     }
     case 'shrink': {
       const say = (text: string): void => print({ type: 'progress', text });
-      const shrunk = isFullCase(order.case)
+      const shrunk = isPdCase(order.case)
         ? await shrinkCase(order.case, runCase, order.budgetMs, say)
-        : await shrinkCase(order.case, runCase, order.budgetMs, say);
+        : isFullCase(order.case)
+          ? await shrinkCase(order.case, runCase, order.budgetMs, say)
+          : await shrinkCase(order.case, runCase, order.budgetMs, say);
       print({ type: 'shrunk', ...shrunk });
     }
   }

@@ -5,6 +5,7 @@
 import type { RegionHeartbeatReply, RegionStep } from '../../src/meta/heartbeat.ts';
 import { epochsEqual, formatRegion, type Peer, type Region } from '../../src/meta/region.ts';
 import type { RegionInfo } from '../../src/pd/cluster/region-info.ts';
+import { livenessOf } from '../../src/pd/cluster/store-info.ts';
 import type { PdNode } from '../../src/pd/pd-node.ts';
 import type { Placement } from '../../src/pd/placement.ts';
 import { InvariantError } from './invariants.ts';
@@ -69,6 +70,8 @@ export class PdChecks {
   #newestStamp: Stamp | undefined;
   readonly #stamps: Set<string> = new Set();
   #node: PdNode | undefined;
+  /** The node's own monotonic clock. */
+  #nowMs: () => number = () => 0;
   /** The map as it was after the last act: descriptors by region. */
   #known: Map<number, Region> = new Map();
 
@@ -80,8 +83,9 @@ export class PdChecks {
    * Follows a node that has just been opened. An earlier one is dead: the map may be older again, since descriptors
    * are written in the background.
    */
-  attach(node: PdNode): void {
+  attach(node: PdNode, nowMs: () => number): void {
     this.#node = node;
+    this.#nowMs = nowMs;
     this.#known = new Map();
     this.#afterAct(node);
     const act = node.act.bind(node);
@@ -258,6 +262,7 @@ export class PdChecks {
     return (
       store !== undefined &&
       store.record.store.state !== 'tombstone' &&
+      livenessOf(store, cluster.config, this.#nowMs()) !== 'down' &&
       !info.downPeers.some((down) => down.peer.id === peer.id) &&
       !info.pendingPeers.some(({ id }) => id === peer.id)
     );

@@ -8,7 +8,7 @@ import type { AnyCase, RunFailure, RunResult } from './run-result.ts';
 
 /** A case whose parts may be taken away: any world's. */
 export interface ShrinkableCase extends AnyCase {
-  readonly config: AnyCase['config'] & Partial<SimConfig>;
+  readonly config: AnyCase['config'] & Partial<Omit<SimConfig, 'world'>>;
 }
 
 export interface Shrunk<Case extends ShrinkableCase> {

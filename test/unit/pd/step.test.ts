@@ -174,6 +174,17 @@ describe('commands', () => {
     });
   });
 
+  test('no learner is promoted while it lacks data or is silent', () => {
+    const ready = info(['1', '2', '3L']);
+    const behind = { ...ready, pendingPeers: ready.region.peers.slice(2) };
+    expect(commandOf(promote, ready)).toMatchObject({ type: 'change-peer' });
+    expect(commandOf(promote, behind)).toBeUndefined();
+    expect(commandOf(enter, ready)).toMatchObject({ type: 'change-peer-joint' });
+    expect(commandOf(enter, behind)).toBeUndefined();
+    const silent = { ...ready, downPeers: ready.region.peers.slice(2).map((peer) => ({ peer, downSeconds: 9 })) };
+    expect(commandOf(promote, silent)).toBeUndefined();
+  });
+
   test('the lead is offered to voters only', () => {
     const command = commandOf({ ...transfer, candidates: [storeId(3)] }, info(['1', '2L', '3']));
     expect(command).toMatchObject({ type: 'transfer-leader', peer: { storeId: 3 }, candidates: [{ storeId: 3 }] });

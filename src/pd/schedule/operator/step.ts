@@ -268,7 +268,9 @@ export function commandOf(step: Step, info: RegionInfo): RegionStep | undefined 
         ? change('add-learner', { id: step.peerId, storeId: step.storeId, role: 'learner' })
         : undefined;
     case 'promote-learner':
-      return change('add-voter', { id: step.peerId, storeId: step.storeId, role: 'voter' });
+      return isBehind(step, info)
+        ? undefined
+        : change('add-voter', { id: step.peerId, storeId: step.storeId, role: 'voter' });
     case 'remove-peer': {
       const peer = peerOn(info, step.storeId);
       return peer === undefined ? undefined : change('remove', peer);
@@ -281,7 +283,7 @@ export function commandOf(step: Step, info: RegionInfo): RegionStep | undefined 
       return first === undefined ? undefined : { type: 'transfer-leader', peer: first, candidates };
     }
     case 'enter-joint':
-      return jointCommand(step);
+      return step.promotes.some((ref) => isBehind(ref, info)) ? undefined : jointCommand(step);
     case 'leave-joint':
       return { type: 'change-peer-joint', changes: [] };
     case 'split-region':
@@ -293,6 +295,12 @@ export function commandOf(step: Step, info: RegionInfo): RegionStep | undefined 
     default:
       return unreachable(step);
   }
+}
+
+/** A learner that lacks its data again, after its log was cut, or is silent: a voter that counts and cannot answer. */
+function isBehind(ref: PeerRef, info: RegionInfo): boolean {
+  const peer = peerOn(info, ref.storeId);
+  return peer !== undefined && peer.id === ref.peerId && (isPending(info, peer) || isDown(info, peer));
 }
 
 const change = (type: PeerChange['type'], peer: Peer): RegionStep => ({ type: 'change-peer', change: { type, peer } });

@@ -192,6 +192,18 @@ export interface RegionDetails {
   readonly pinned: boolean;
   /** Name of the Partition that has this range. */
   readonly partition: string | undefined;
+  /** The latest comparison of the replicas. */
+  readonly consistency: ConsistencyCheck | undefined;
+  /** Peers whose data differ from the others'; they serve nothing. */
+  readonly damagedPeerIds: readonly number[];
+}
+
+export interface ConsistencyCheck {
+  /** Log index behind which the replicas were compared. */
+  readonly index: number;
+  readonly unixMs: number;
+  /** `consistent`, `divergent`, `unclear` or `incomplete`. */
+  readonly result: string;
 }
 
 export interface RegionNeighbourhood {
@@ -515,6 +527,8 @@ export const regionDetailsFromWire = (region: WireRegion): RegionDetails => ({
   lastReportAgeMs: region.reportSeen ? region.lastReportAgeMs : undefined,
   pinned: region.pinned,
   partition: region.partition === '' ? undefined : region.partition,
+  consistency: region.consistency,
+  damagedPeerIds: region.damagedPeerIds,
 });
 
 export const regionListFromWire = (list: WireRegionList): RegionList => ({

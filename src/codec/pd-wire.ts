@@ -2,7 +2,12 @@
 import { unreachable } from '../base/assert.ts';
 import { copyBytes } from '../base/bytes.ts';
 import { term } from '../base/ids.ts';
-import type { RegionReport, StepRefusal as WireStepRefusal } from '../gen/braid/placement/v1/placement.ts';
+import type {
+  ConsistencyReport as WireConsistencyReport,
+  RegionReport,
+  StepRefusal as WireStepRefusal,
+  StoreReport,
+} from '../gen/braid/placement/v1/placement.ts';
 import { ConfChangeType } from '../gen/eraftpb.ts';
 import type { Peer as WirePeer, Region as WireRegion } from '../gen/metapb.ts';
 import {
@@ -18,6 +23,7 @@ import {
   type Timestamp,
 } from '../gen/pdpb.ts';
 import type {
+  ConsistencyReport,
   PeerChange,
   RegionHeartbeat,
   RegionHeartbeatReply,
@@ -83,6 +89,21 @@ export const toWireReport = (header: RequestHeader, heartbeat: RegionHeartbeat):
   },
   merging: heartbeat.merging,
   refusal: heartbeat.refusal === undefined ? undefined : toWireRefusal(heartbeat.refusal),
+  consistency: heartbeat.consistency === undefined ? undefined : toWireConsistency(heartbeat.consistency),
+});
+
+const toWireConsistency = ({ index, wallMs, result }: ConsistencyReport): WireConsistencyReport => ({
+  index,
+  unixMs: Math.max(0, Math.floor(wallMs)),
+  result,
+});
+
+const RESULTS: readonly ConsistencyReport['result'][] = ['consistent', 'divergent', 'unclear', 'incomplete'];
+
+const fromWireConsistency = (wire: WireConsistencyReport): ConsistencyReport => ({
+  index: safeNumber(wire.index, 'index'),
+  wallMs: safeNumber(wire.unixMs, 'unix_ms'),
+  result: RESULTS.find((word) => word === wire.result) ?? 'incomplete',
 });
 
 const toWireRefusal = ({ step, code, message, hint, outlook, epoch }: StepRefusal): WireStepRefusal => ({
@@ -130,6 +151,7 @@ export function fromWireReport(report: RegionReport): RegionHeartbeat {
     keysRead: safeNumber(wire.keysRead, 'keys_read'),
     merging: report.merging,
     ...(refusal === undefined ? {} : { refusal }),
+    ...(report.consistency === undefined ? {} : { consistency: fromWireConsistency(report.consistency) }),
     intervalStartSeconds: safeNumber(wire.interval?.startTimestamp ?? 0, 'interval'),
     intervalEndSeconds: safeNumber(wire.interval?.endTimestamp ?? 0, 'interval'),
   };
@@ -166,6 +188,26 @@ export const fromWireStats = (stats: StoreStats): StoreHeartbeat => ({
   startTimeSeconds: stats.startTime,
   isBusy: stats.isBusy,
   isStopping: stats.isStopping,
+});
+
+export const toWireStoreReport = (header: RequestHeader, heartbeat: StoreHeartbeat): StoreReport => ({
+  heartbeat: { header, stats: toWireStats(heartbeat) },
+  damagedPeers: (heartbeat.damagedPeers ?? []).map(({ regionId, peerId, index, reason }) => ({
+    regionId,
+    peerId,
+    index,
+    unclear: reason === 'unclear',
+  })),
+});
+
+export const fromWireStoreReport = (report: StoreReport): StoreHeartbeat => ({
+  ...fromWireStats(required(required(report.heartbeat, 'store report').stats, 'store report')),
+  damagedPeers: report.damagedPeers.map((wire) => ({
+    regionId: toRegionId(wire.regionId),
+    peerId: toPeerId(wire.peerId),
+    index: safeNumber(wire.index, 'index'),
+    reason: wire.unclear ? 'unclear' : 'divergent',
+  })),
 });
 
 // --------------------------------------------------------------------------------------------------------------- steps

@@ -13,6 +13,8 @@ export type PeerMessageBody =
   | { readonly type: 'check-stale-peer-response'; readonly region: Region }
   /** A source follower has seen for good that its merge (PrepareMerge at `commit`) cannot succeed. */
   | { readonly type: 'want-rollback-merge'; readonly commit: number }
+  /** To the leader: what the sender's data and descriptor hash to right behind this log index. */
+  | { readonly type: 'hash-report'; readonly index: number; readonly hash: Uint8Array }
   /** Start ticking and campaign if there is no leader. */
   | { readonly type: 'wake-up' };
 

@@ -56,6 +56,7 @@ const ENVELOPE_CHECK_STALE = section(12);
 const ENVELOPE_CHECK_STALE_RESPONSE = section(13);
 const ENVELOPE_WANT_ROLLBACK = section(14);
 const ENVELOPE_WAKE_UP = section(15);
+const ENVELOPE_HASH_REPORT = section(16);
 
 const FIELD_1_VARINT = varint(1);
 const FIELD_2_VARINT = varint(2);
@@ -225,6 +226,11 @@ function writeBody(w: WireWriter, body: PeerMessageBody): void {
       return;
     case 'wake-up':
       w.section(ENVELOPE_WAKE_UP, before);
+      return;
+    case 'hash-report':
+      w.optionalBytes(FIELD_2_SECTION, body.hash);
+      w.optionalNumber(FIELD_1_VARINT, body.index);
+      w.section(ENVELOPE_HASH_REPORT, before);
       return;
     default:
       unreachable(body);
@@ -532,6 +538,22 @@ function readWantRollback(r: WireReader): number {
   return commit;
 }
 
+function readHashReport(r: WireReader): { readonly index: number; readonly hash: Uint8Array } {
+  let index = 0;
+  let hash: Uint8Array = EMPTY_BYTES;
+  for (const end = r.sectionEnd(); r.isBefore(end); ) {
+    const tag = r.tag();
+    if (tag === FIELD_1_VARINT) {
+      index = r.uint64();
+    } else if (tag === FIELD_2_SECTION) {
+      hash = r.bytesCopy();
+    } else {
+      r.skip(tag);
+    }
+  }
+  return { index, hash };
+}
+
 /** A body type this program does not know (from a newer store) gives undefined. */
 function readEnvelope(r: WireReader): PeerMessage | undefined {
   let region = 0;
@@ -582,6 +604,9 @@ function readEnvelope(r: WireReader): PeerMessage | undefined {
       case ENVELOPE_WAKE_UP:
         r.skip(tag);
         body = { type: 'wake-up' };
+        break;
+      case ENVELOPE_HASH_REPORT:
+        body = { type: 'hash-report', ...readHashReport(r) };
         break;
       default:
         r.skip(tag);

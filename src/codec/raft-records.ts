@@ -7,6 +7,7 @@ import type { AdminCommand, RaftCommand, SplitChild, WriteOp } from './command.t
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from './record.ts';
 import type {
   ApplyState,
+  Fence,
   CleanTask,
   MergeState,
   PeerState,
@@ -119,6 +120,21 @@ export function decodeApplyState(bytes: Uint8Array): ApplyState {
     commitTerm: fieldInt(f[3], 'commit term'),
     truncatedIndex: fieldInt(f[4], 'truncated index'),
     truncatedTerm: fieldInt(f[5], 'truncated term'),
+  };
+}
+
+const FENCE_REASONS: readonly Fence['reason'][] = ['divergent', 'unclear'];
+
+export const encodeFence = (fence: Fence): Uint8Array =>
+  encodeRecord(VERSION, [fence.peerId, fence.index, FENCE_REASONS.indexOf(fence.reason), fence.wallMs]);
+
+export function decodeFence(bytes: Uint8Array): Fence {
+  const { fields: f } = decodeRecord(bytes, 'fence', VERSION, 4);
+  return {
+    peerId: fieldInt(f[0], 'peer id'),
+    index: fieldInt(f[1], 'index'),
+    reason: FENCE_REASONS[fieldInt(f[2], 'reason')] ?? 'unclear',
+    wallMs: fieldInt(f[3], 'time'),
   };
 }
 

@@ -34,6 +34,18 @@ export interface ApplyState {
   readonly truncatedTerm: number;
 }
 
+/** Written when a replica was found to differ from the others: it serves nothing and never leads from then on. */
+export interface Fence {
+  /** The replica it is about; a later incarnation has other data. */
+  readonly peerId: number;
+  /** Log index behind which the data differ. */
+  readonly index: number;
+  /** `divergent`: a majority agrees on other data. `unclear`: no majority agrees on anything. */
+  readonly reason: 'divergent' | 'unclear';
+  /** When it was found, Unix milliseconds of this store. */
+  readonly wallMs: number;
+}
+
 /** Raft promises of a replica: written with log entries, before any message that depends on them leaves. */
 export interface RaftLocalState {
   /** The replica these promises belong to; a later incarnation must not inherit a vote. */

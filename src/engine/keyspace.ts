@@ -12,6 +12,7 @@
  * 'r' region 0x03                apply state
  * 'r' region 0x04                raft state a snapshot being installed will leave
  * 'r' region 0x05                which staged snapshot is being installed
+ * 'r' region 0x06                why a damaged replica serves nothing
  * 's' region                     region state (descriptor, tombstone, merge state)
  * 't' staging 0x01               what a staged snapshot is
  * 't' staging 0x02 sequence      one chunk of a staged snapshot
@@ -42,6 +43,7 @@ const RAFT_STATE_KIND = 0x02;
 const APPLY_STATE_KIND = 0x03;
 const SNAPSHOT_RAFT_STATE_KIND = 0x04;
 const SNAPSHOT_INSTALL_KIND = 0x05;
+const FENCE_KIND = 0x06;
 
 const STAGING_RECORD_KIND = 0x01;
 const STAGED_CHUNK_KIND = 0x02;
@@ -128,6 +130,9 @@ export const snapshotRaftStateKey = (region: RegionId): Uint8Array => localKey(r
 
 /** The record that names the staged snapshot a region in state `applying` is being installed from. */
 export const snapshotInstallKey = (region: RegionId): Uint8Array => localKey(region, SNAPSHOT_INSTALL_KIND);
+
+/** Why a damaged replica serves nothing; gone with the replica. */
+export const fenceKey = (region: RegionId): Uint8Array => localKey(region, FENCE_KIND);
 
 export function raftLogKey(region: RegionId, index: LogIndex): Uint8Array {
   const out = new Uint8Array(RAFT_LOG_KEY_BYTES);

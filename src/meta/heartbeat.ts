@@ -22,9 +22,29 @@ export interface RegionHeartbeat {
   readonly merging: boolean;
   /** The last step that was refused since the report before; every refusal is reported once. */
   readonly refusal?: StepRefusal;
+  /** Undefined until this leader has finished a check. */
+  readonly consistency?: ConsistencyReport;
   /** Interval the flow figures cover, Unix seconds. */
   readonly intervalStartSeconds: number;
   readonly intervalEndSeconds: number;
+}
+
+/** A replica whose data were found to differ from the others': it serves nothing and waits to be replaced. */
+export interface DamagedPeer {
+  readonly regionId: RegionId;
+  readonly peerId: PeerId;
+  /** Log index behind which it differs. */
+  readonly index: number;
+  /** `divergent`: a majority agrees on other data. `unclear`: nobody can say whose data are right. */
+  readonly reason: 'divergent' | 'unclear';
+}
+
+/** The latest comparison of a region's replicas, as its leader knows. */
+export interface ConsistencyReport {
+  /** Log index behind which they were compared. */
+  readonly index: number;
+  readonly wallMs: number;
+  readonly result: 'consistent' | 'divergent' | 'unclear' | 'incomplete';
 }
 
 export interface StoreHeartbeat {
@@ -39,6 +59,8 @@ export interface StoreHeartbeat {
   readonly startTimeSeconds: number;
   readonly isBusy: boolean;
   readonly isStopping: boolean;
+  /** Replicas on this store that differ from the others. */
+  readonly damagedPeers?: readonly DamagedPeer[];
 }
 
 export interface PeerChange {

@@ -79,7 +79,8 @@ export type StepRefusalCode =
   | 'NotAVoter'
   | 'SnapshotPending'
   | 'TargetLags'
-  | 'TransferNotStarted';
+  | 'TransferNotStarted'
+  | 'ReplicaDamaged';
 
 /** Every word, grouped by the command it belongs to; docs/placement.md explains each. */
 export const STEP_REFUSALS: Readonly<Record<StepRefusalCode, RefusalWord>> = {
@@ -145,6 +146,7 @@ export const STEP_REFUSALS: Readonly<Record<StepRefusalCode, RefusalWord>> = {
   SnapshotPending: passing('wait until the replica has its snapshot'),
   TargetLags: passing('wait until the replica has caught up; check its store if it does not'),
   TransferNotStarted: passing(SOON),
+  ReplicaDamaged: passing('wait until the damaged replica was replaced: braid ctl check'),
 };
 
 /** The step as the placement service sends it; `commit-merge` stands for the target's part of a merge. */

@@ -187,7 +187,18 @@ export class Placement {
     if (known.record.store.state === 'tombstone') {
       return storeRemoved(heartbeat.storeId);
     }
+    const before = known.stats?.damagedPeers ?? [];
     this.cluster.heartbeatStore(heartbeat, this.#clock.monoMs());
+    for (const { regionId, peerId, index } of heartbeat.damagedPeers ?? []) {
+      if (!before.some((damaged) => damaged.regionId === regionId && damaged.peerId === peerId)) {
+        this.event({
+          type: 'replica-damaged',
+          message: `peer ${peerId} of region ${regionId} differs from the others behind log index ${index} and serves nothing`,
+          regionId,
+          storeId: heartbeat.storeId,
+        });
+      }
+    }
     return undefined;
   }
 

@@ -501,12 +501,16 @@ export class Raft {
     );
   }
 
+  /** Must not lead: its owner does not trust its state machine. It goes on voting and taking entries. */
+  isBarred = false;
+
   /** A member that votes, knows its configuration, and has its state machine. */
   promotable(): boolean {
     const progress = this.tracker.get(this.id);
     return (
       progress !== undefined &&
       !progress.isLearner &&
+      !this.isBarred &&
       (this.log.unstable.snapshot === null || this.planted('campaign-with-pending-snapshot'))
     );
   }

@@ -490,6 +490,11 @@ export class RawNode {
     return this.#raft.tracker.config;
   }
 
+  /** Whether this member may become leader; a leader stays one until it hands over. */
+  set barred(isBarred: boolean) {
+    this.#raft.isBarred = isBarred;
+  }
+
   /** Whether this member may campaign. */
   promotable(): boolean {
     return this.#raft.promotable();

@@ -57,7 +57,7 @@ export interface RaftstoreConfig {
   readonly maxPeerDownMs: number;
   /** How long a request for a region in the middle of a transition is held before it is refused. */
   readonly holdRequestMs: number;
-  /** Consistency check interval per region; 0 switches it off. */
+  /** Time between two consistency checks that leaders of this store start, one region after the other; 0 switches them off. */
   readonly consistencyCheckMs: number;
   readonly leaderTransferMaxLogLag: number;
   /** Largest user key. */
@@ -100,7 +100,7 @@ export const DEFAULT_RAFTSTORE_CONFIG: RaftstoreConfig = Object.freeze({
   maxLeaderMissingMs: 180_000,
   maxPeerDownMs: 600_000,
   holdRequestMs: 50,
-  consistencyCheckMs: 0,
+  consistencyCheckMs: 30_000,
   leaderTransferMaxLogLag: 128,
   keySizeMaxBytes: 8 * KIB,
 });

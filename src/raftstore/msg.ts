@@ -149,7 +149,7 @@ export type ExecResult =
   | { readonly type: 'rollback-merge'; readonly region: Region; readonly commit: number }
   | { readonly type: 'compact-log'; readonly truncatedIndex: number; readonly truncatedTerm: number }
   | { readonly type: 'compute-hash'; readonly index: number; readonly hash: Uint8Array }
-  | { readonly type: 'verify-hash'; readonly index: number; readonly matched: boolean };
+  | { readonly type: 'verify-hash'; readonly index: number; readonly matched: boolean; readonly isUnclear: boolean };
 
 /** Sent to the peer FSM after the batch that contains all these effects is durable. */
 export interface ApplyResult {

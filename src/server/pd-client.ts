@@ -13,7 +13,7 @@ import {
   fromWireSplitIds,
   toRequestHeader,
   toWireReport,
-  toWireStats,
+  toWireStoreReport,
 } from '../codec/pd-wire.ts';
 import { UnavailableError } from '../client/errors.ts';
 import { PdClient as RoutingClient } from '../client/pd-client.ts';
@@ -257,7 +257,12 @@ export class StorePd implements PdClient {
   async storeHeartbeat(heartbeat: StoreHeartbeat): Promise<void> {
     this.#forgetOldReports();
     try {
-      await this.#ask(pdMethods.storeHeartbeat, { header: this.#header(), stats: toWireStats(heartbeat) });
+      const reply = await this.#client.call(
+        placementMethods.reportStore,
+        toWireStoreReport(this.#header(), heartbeat),
+        { timeoutMs: CALL_TIMEOUT_MS },
+      );
+      checkHeader(placementMethods.reportStore.path, reply.heartbeat?.header);
     } catch (cause) {
       if (cause instanceof PlacementRefusedError && cause.type === ErrorType.STORE_TOMBSTONE) {
         this.onRemoved();
@@ -416,15 +421,23 @@ export class StorePd implements PdClient {
       timeoutMs: CALL_TIMEOUT_MS,
       ...(metadata === undefined ? {} : { metadata }),
     });
-    const error = reply.header?.error;
-    if (error !== undefined && error.type !== ErrorType.OK) {
-      throw new PlacementRefusedError(
-        method.path,
-        error.type,
-        error.message,
-        'see "braid ctl status" for the state of the cluster',
-      );
-    }
+    checkHeader(method.path, reply.header);
     return reply;
+  }
+}
+
+/** @throws PlacementRefusedError for an error in the answer's header */
+function checkHeader(
+  path: string,
+  header: { readonly error?: { readonly type: ErrorType; readonly message: string } | undefined } | undefined,
+): void {
+  const error = header?.error;
+  if (error !== undefined && error.type !== ErrorType.OK) {
+    throw new PlacementRefusedError(
+      path,
+      error.type,
+      error.message,
+      'see "braid ctl status" for the state of the cluster',
+    );
   }
 }

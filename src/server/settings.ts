@@ -267,7 +267,8 @@ const RAFTSTORE: readonly Setting[] = sectionOf('raftstore', DEFAULT_RAFTSTORE_C
   maxLeaderMissingMs: '... and after so long the placement service whether it is still a member.',
   maxPeerDownMs: 'Silence after which a replica is reported as down.',
   holdRequestMs: 'How long a request for a region that is changing is held before it is refused.',
-  consistencyCheckMs: 'Interval of comparing the replicas of each region; 0 switches it off.',
+  consistencyCheckMs:
+    'Time between two comparisons of replicas that a store starts, one region after the other; 0 switches it off.',
   leaderTransferMaxLogLag: 'Leadership never moves to a replica that lags by more entries.',
   keySizeMaxBytes: 'Largest key that may be written.',
 });

@@ -338,6 +338,7 @@ class StoreHeartbeats {
       startTimeSeconds: startSeconds,
       isBusy: false,
       isStopping: this.isStopping,
+      damagedPeers: store.damagedPeers(),
     };
   }
 }
@@ -369,6 +370,14 @@ function addGauges(metrics: Metrics, store: RaftStore, transport: StoreTransport
       [{ type: 'frames' }, stats.sentFrames],
     ];
   });
+  metrics.gauge('braid_raftstore_consistency_checks', 'Comparisons of replicas led here since the start.', () =>
+    Object.entries(store.counters.checks).map(([result, count]) => [{ result }, count] as const),
+  );
+  metrics.gauge(
+    'braid_raftstore_fenced_replicas',
+    'Replicas here that differ from the others and serve nothing.',
+    () => [[{}, store.damagedPeers().length]],
+  );
   metrics.gauge('braid_grpc_batch_streams', 'Open batch streams of clients.', () => [[{}, tikv.streamCount]]);
   metrics.gauge('braid_process_memory_bytes', 'Memory of the process.', () => {
     const { rss, heapUsed, external } = process.memoryUsage();
@@ -414,6 +423,16 @@ const regionJson = (status: RegionStatus): unknown => ({
   lastIndex: status.lastIndex,
   approximateSizeBytes: status.approximateSizeBytes,
   approximateKeys: status.approximateKeys,
+  fence: status.fence ?? null,
+  consistency:
+    status.check === undefined
+      ? null
+      : {
+          index: status.check.index,
+          at: new Date(status.check.wallMs).toISOString(),
+          result: status.check.result,
+          divergentPeers: status.check.divergent,
+        },
 });
 
 function routesOf(source: StatusSource): StatusRoutes {

@@ -99,6 +99,7 @@ const body: fc.Arbitrary<PeerMessageBody> = fc.oneof(
   fc.record({ type: fc.constant('check-stale-peer-response' as const), region }),
   fc.record({ type: fc.constant('want-rollback-merge' as const), commit: safeInt }),
   fc.record({ type: fc.constant('wake-up' as const) }),
+  fc.record({ type: fc.constant('hash-report' as const), index: safeInt, hash: fc.uint8Array({ maxLength: 16 }) }),
 );
 
 export const peerMessage: fc.Arbitrary<PeerMessage> = fc.record({

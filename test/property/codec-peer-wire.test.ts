@@ -65,6 +65,8 @@ function wireBody({ body }: PeerMessage): NonNullable<RaftEnvelope['body']> {
       return { $case: 'wantRollbackMerge', value: { commit: body.commit } };
     case 'wake-up':
       return { $case: 'wakeUp', value: {} };
+    case 'hash-report':
+      return { $case: 'hashReport', value: { index: body.index, hash: body.hash } };
   }
 }
 

@@ -152,6 +152,12 @@ export class Invariants {
 
   #checkPeer(machine: ObservedMachine, s: RegionStatus): void {
     const { region } = s;
+    if (s.fence !== undefined) {
+      throw new InvariantError(
+        'I11',
+        `the data of ${formatRegion(region)} on store ${machine.id} differ (${s.fence.reason})`,
+      );
+    }
     if (s.role === 'leader') {
       // R1: one leader per region and term.
       const key = `${region.id}/${s.term}`;

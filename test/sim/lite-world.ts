@@ -62,6 +62,7 @@ export async function runLite(simCase: SimCase, options: RunOptions = {}): Promi
       proposalBatchOpsMax: config.proposalBatchOpsMax,
       mailboxLimit: config.mailboxLimit,
       leaderLeaseMs: config.leaderLeaseMs,
+      consistencyCheckMs: 700,
     },
   });
   const world = new LiteWorld(cluster, simCase, options.trace === true);

@@ -19,6 +19,7 @@ import { watchOperator } from './operator-watch.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
   EVENT_SHAPE,
+  consistencyShape,
   PROBLEM_SHAPE,
   STORE_SHAPE,
   operatorObject,
@@ -159,15 +160,23 @@ function statusCommand(ctl: Command, app: App): void {
 
 function checkCommand(ctl: Command, app: App): void {
   addCommand<object>(ctl, app, {
-    usage: 'check',
+    usage: 'check [what]',
     summary: 'List what keeps the cluster from being healthy, for monitors',
-    details: 'The exit code is 0 if there is nothing and 5 if there is something.',
-    examples: ['braid ctl check', 'braid ctl check -q -o json'],
+    details:
+      'The exit code is 0 if there is nothing and 5 if there is something. "check consistency" lists when the replicas of each region were compared, and those that differ.',
+    arguments: { what: 'health (default) or consistency' },
+    examples: ['braid ctl check', 'braid ctl check consistency', 'braid ctl check -q -o json'],
     modes: COMMON_MODES,
     mode: 'table',
-    task: () => 'check the cluster',
-    run: async (session) => {
+    task: ([what]) => (what === 'consistency' ? 'check the replicas' : 'check the cluster'),
+    run: async (session, [what]) => {
+      if (what !== undefined && what !== 'health' && what !== 'consistency') {
+        throw new UsageError(`${JSON.stringify(what)} cannot be checked`, 'check health or consistency');
+      }
       const admin = await session.admin();
+      if (what === 'consistency') {
+        return checkConsistency(session, admin);
+      }
       const { bootstrapped, problems } = await admin.status(session.limits());
       const isHealthy = bootstrapped && problems.length === 0;
       await session.printer.list(PROBLEM_SHAPE, problems, { healthy: isHealthy, bootstrapped });
@@ -177,6 +186,22 @@ function checkCommand(ctl: Command, app: App): void {
       return isHealthy ? EXIT_DONE : EXIT_NO;
     },
   });
+}
+
+async function checkConsistency(session: Session, admin: AdminClient): Promise<ExitCode> {
+  const { regions } = await admin.regions(session.limits());
+  const damaged = regions.filter((region) => region.damagedPeerIds.length > 0);
+  const waiting = regions.filter((region) => region.consistency === undefined);
+  await session.printer.list(consistencyShape(session.options.keyFormat), regions, {
+    damagedRegions: damaged.length,
+    notComparedYet: waiting.length,
+  });
+  await session.printer.note(
+    damaged.length > 0
+      ? `${damaged.length} regions have replicas that differ; they serve nothing: braid ctl check says what helps`
+      : `no replica is known to differ; ${waiting.length} of ${regions.length} regions were not compared yet`,
+  );
+  return damaged.length > 0 ? EXIT_NO : EXIT_DONE;
 }
 
 // ---------------------------------------------------------------------------------------------------------- stores

@@ -144,6 +144,9 @@ function remarkText(region: RegionDetails): string {
   if (region.pendingPeers.length > 0) {
     remarks.push(`${region.pendingPeers.length} pending`);
   }
+  if (region.damagedPeerIds.length > 0) {
+    remarks.push(`${region.damagedPeerIds.length} damaged`);
+  }
   if (region.operatorId !== undefined) {
     remarks.push(`operator ${region.operatorId}`);
   }
@@ -163,8 +166,48 @@ export const rangeText = (range: KeyRange, format: KeyFormat): string =>
   `[${formatStart(range.start, format)}, ${formatEnd(range.end, format)})`;
 
 export function regionObject(region: RegionDetails, format: KeyFormat): Record<string, unknown> {
-  const { id, range, leader, ...rest } = region;
-  return { id, ...rangeObject(range, format), leader: leader ?? null, ...rest };
+  const { id, range, leader, consistency, ...rest } = region;
+  return {
+    id,
+    ...rangeObject(range, format),
+    leader: leader ?? null,
+    ...rest,
+    consistency:
+      consistency === undefined
+        ? null
+        : { index: consistency.index, result: consistency.result, at: timeText(consistency.unixMs) },
+  };
+}
+
+/** When the replicas were compared, and with what result. */
+export function consistencyText({ consistency }: RegionDetails): string {
+  return consistency === undefined
+    ? 'not compared yet'
+    : `${consistency.result} at log index ${consistency.index}, ${timeText(consistency.unixMs) ?? ''}`;
+}
+
+/** For `ctl check consistency`. */
+export function consistencyShape(format: KeyFormat): ListShape<RegionDetails> {
+  return {
+    kind: 'ConsistencyList',
+    columns: [
+      { head: 'region', cell: (region) => region.id, align: 'right' },
+      { head: 'range', cell: (region) => rangeText(region.range, format) },
+      { head: 'result', cell: (region) => region.consistency?.result ?? 'not compared yet' },
+      { head: 'index', cell: (region) => region.consistency?.index ?? '', align: 'right' },
+      { head: 'compared', cell: (region) => timeText(region.consistency?.unixMs) ?? '' },
+      {
+        head: 'damaged',
+        cell: (region) =>
+          region.peers
+            .filter((peer) => region.damagedPeerIds.includes(peer.id))
+            .map((peer) => `peer ${peer.id} on store ${peer.storeId}`)
+            .join(', '),
+      },
+    ],
+    toObject: (region) => regionObject(region, format),
+    name: (region) => String(region.id),
+  };
 }
 
 export function regionShape(format: KeyFormat): ListShape<RegionDetails> {
@@ -208,7 +251,13 @@ function peerRows(region: RegionDetails): PeerRow[] {
     return {
       ...peer,
       isLeader: region.leader?.id === peer.id,
-      state: down === undefined ? (isPending ? 'catching up' : 'ok') : `down for ${formatAge(down.downSeconds * 1000)}`,
+      state: region.damagedPeerIds.includes(peer.id)
+        ? 'damaged, serves nothing'
+        : down === undefined
+          ? isPending
+            ? 'catching up'
+            : 'ok'
+          : `down for ${formatAge(down.downSeconds * 1000)}`,
     };
   });
 }
@@ -256,6 +305,7 @@ export function regionSingle({ region, previous, next }: RegionView, format: Key
         name: 'pinned',
         value: region.partition === undefined ? (region.pinned ? 'yes' : 'no') : `by Partition ${region.partition}`,
       },
+      { name: 'consistency', value: consistencyText(region) },
       { name: 'reported', value: ageText(region.lastReportAgeMs) },
       { name: 'left of it', value: neighbour(previous) },
       { name: 'right of it', value: neighbour(next) },

@@ -3,10 +3,10 @@
  * through `apply…` calls after they were written, volatile ones through heartbeats.
  */
 import { assert } from '../../base/assert.ts';
-import type { StoreId } from '../../base/ids.ts';
+import type { RegionId, StoreId } from '../../base/ids.ts';
 import { isEmptyRange } from '../../base/key-range.ts';
-import type { RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
-import { type Region, epochsEqual, findPeer } from '../../meta/region.ts';
+import type { DamagedPeer, RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
+import { type Peer, type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
 import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
@@ -166,6 +166,12 @@ export class Cluster {
     const leader = known.leader === undefined ? undefined : findPeer(region, known.leader.id);
     const info: RegionInfo = { ...known, region, leader };
     return toReport(info, this.tree.offer(info));
+  }
+
+  /** What the peer's own store says is wrong with its data; undefined for nothing. */
+  damageOf(region: RegionId, peer: Peer): DamagedPeer | undefined {
+    const found = this.store(peer.storeId)?.stats?.damagedPeers;
+    return found?.find((damaged) => damaged.regionId === region && damaged.peerId === peer.id);
   }
 
   /** Takes a descriptor that was persisted by an earlier process. */

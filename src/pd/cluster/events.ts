@@ -16,6 +16,7 @@ export type EventType =
   | 'operator-started'
   | 'operator-ended'
   | 'step-refused'
+  | 'replica-damaged'
   | 'switch'
   | 'region-pinned'
   | 'document';

@@ -3,7 +3,7 @@
  * immutable. Only heartbeats and the persisted map make them; nothing here decides.
  */
 import type { StoreId } from '../../base/ids.ts';
-import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
+import type { ConsistencyReport, RegionHeartbeat } from '../../meta/heartbeat.ts';
 import { type Peer, type Region, findPeer, findPeerOnStore, isInJointState, regionsEqual } from '../../meta/region.ts';
 
 export interface DownPeer {
@@ -24,6 +24,8 @@ export interface RegionInfo {
   readonly keys: number;
   /** The leader said that PrepareMerge was applied and neither committed nor rolled back yet. */
   readonly merging: boolean;
+  /** The latest comparison of its replicas that a leader told of. */
+  readonly consistency: ConsistencyReport | undefined;
   readonly bytesWrittenPerSecond: number;
   readonly bytesReadPerSecond: number;
   /** Monotonic time of the leader's last accepted report in this process; undefined before the first. */
@@ -55,6 +57,7 @@ export function regionInfoFromHeartbeat(
     sizeBytes: heartbeat.approximateSizeBytes > 0 ? heartbeat.approximateSizeBytes : (previous?.sizeBytes ?? 1),
     keys: heartbeat.approximateSizeBytes > 0 ? heartbeat.approximateKeys : (previous?.keys ?? 0),
     merging: heartbeat.merging,
+    consistency: heartbeat.consistency ?? previous?.consistency,
     bytesWrittenPerSecond: perSecond(heartbeat.bytesWritten, seconds),
     bytesReadPerSecond: perSecond(heartbeat.bytesRead, seconds),
     reportedAtMs: nowMs,
@@ -72,6 +75,7 @@ export function unreportedRegion(region: Region): RegionInfo {
     sizeBytes: 0,
     keys: 0,
     merging: false,
+    consistency: undefined,
     bytesWrittenPerSecond: 0,
     bytesReadPerSecond: 0,
     reportedAtMs: undefined,

@@ -13,6 +13,8 @@ export interface Problem {
     | 'StoreLowOnSpace'
     | 'RegionWithoutLeader'
     | 'RegionDownPeer'
+    | 'ReplicaDamaged'
+    | 'RegionDamaged'
     | 'RegionUnderReplicated'
     | 'KeySpaceHole'
     | 'TooFewStores';
@@ -123,7 +125,7 @@ export function findProblems(cluster: Cluster, nowMs: number): Problem[] {
 
 function regionProblems(cluster: Cluster): Problem[] {
   const found: Problem[] = [];
-  const count = { leader: 0, down: 0, under: 0 };
+  const count = { leader: 0, down: 0, under: 0, damaged: 0 };
   const { maxReplicas } = cluster.config;
   for (const info of cluster.tree.values()) {
     const regionId = info.region.id;
@@ -147,6 +149,24 @@ function regionProblems(cluster: Cluster): Problem[] {
         regionId,
         storeId: down.peer.storeId,
       });
+    }
+    for (const peer of info.region.peers) {
+      const damage = cluster.damageOf(regionId, peer);
+      if (damage !== undefined && ++count.damaged <= PROBLEMS_PER_KIND_MAX) {
+        found.push({
+          code: damage.reason === 'unclear' ? 'RegionDamaged' : 'ReplicaDamaged',
+          message:
+            damage.reason === 'unclear'
+              ? `the replicas of region ${regionId} hold different data behind log index ${damage.index} and no majority agrees; store ${peer.storeId} serves none of it`
+              : `the replica of region ${regionId} on store ${peer.storeId} differs from the others behind log index ${damage.index} and serves nothing`,
+          hint:
+            damage.reason === 'unclear'
+              ? 'compare the stores with a backup, keep the right replica and remove the others'
+              : `it is replaced automatically; look for a failing disk in store ${peer.storeId}`,
+          regionId,
+          storeId: peer.storeId,
+        });
+      }
     }
     if (votersOf(info.region).length < maxReplicas && ++count.under <= PROBLEMS_PER_KIND_MAX) {
       found.push({

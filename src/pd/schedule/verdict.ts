@@ -25,6 +25,7 @@ export const REFUSAL_CODES = [
   'NoLeader',
   'DownPeer',
   'PendingPeer',
+  'ReplicaDamaged',
   'JointState',
   'MergeInProgress',
   'NotFullyReplicated',

@@ -866,7 +866,7 @@ export class ApplyFsm {
     const results: ExecResult[] = [{ type: 'compute-hash', index: task.index, hash: task.hash }];
     const verdict = job.finish(task.hash);
     if (verdict !== undefined) {
-      results.push({ type: 'verify-hash', index: task.index, matched: verdict });
+      results.push({ type: 'verify-hash', index: task.index, matched: verdict, isUnclear: job.isUnclear });
     }
     if (this.#durable.appliedIndex < task.index) {
       this.#earlyHash = results;
@@ -875,14 +875,14 @@ export class ApplyFsm {
     }
   }
 
-  /** Compares the leader's hash with the own one for the same index, now or when it is ready; other indexes are ignored. */
+  /** Compares the verdict's hash with the own one for the same index, now or when it is ready; other indexes are ignored. */
   #verifyHash(index: number, expected: Uint8Array): void {
     if (this.#hash === undefined || this.#hash.index !== index) {
       return;
     }
     const matched = this.#hash.expect(expected);
     if (matched !== undefined) {
-      this.#pending.results.push({ type: 'verify-hash', index, matched });
+      this.#pending.results.push({ type: 'verify-hash', index, matched, isUnclear: this.#hash.isUnclear });
     }
   }
 }

@@ -15,6 +15,12 @@ function refusalFor(peer: RaftPeer, target: Peer): AdminRefusal | undefined {
       message: `peer ${target.id} of region ${peer.regionId} is a ${found.role} and cannot lead`,
     };
   }
+  if (peer.divergentPeers.has(target.id)) {
+    return {
+      code: 'ReplicaDamaged',
+      message: `the data of peer ${target.id} of region ${peer.regionId} differ from the others'`,
+    };
+  }
   for (const view of peer.node.progress()) {
     if (view.state === 'snapshot') {
       return { code: 'SnapshotPending', message: `peer ${view.id} of region ${peer.regionId} is receiving a snapshot` };
@@ -58,8 +64,11 @@ export function transferLeader(peer: RaftPeer, request: AdminRequest, target: Pe
   );
 }
 
-/** Moves the leadership to the most advanced other voter, for a store that is about to stop. */
-export function evacuate(peer: RaftPeer): void {
+/**
+ * Moves the leadership to the most advanced other voter, for a store that is about to stop or a replica that is fenced.
+ * @param except peers that must not lead
+ */
+export function evacuate(peer: RaftPeer, except: ReadonlySet<number> = peer.divergentPeers): void {
   if (!peer.isLeader || !peer.isActive || peer.node.leadTransferee !== 0) {
     return;
   }
@@ -68,6 +77,7 @@ export function evacuate(peer: RaftPeer): void {
     const member = peer.region.peers.find((p) => p.id === view.id);
     if (
       view.id !== peer.peer.id &&
+      !except.has(view.id) &&
       member?.role === 'voter' &&
       view.recentActive &&
       (best === undefined || view.match > best.match)

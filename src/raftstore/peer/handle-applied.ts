@@ -72,7 +72,7 @@ function onExecResult(peer: RaftPeer, exec: ExecResult, firstIndex: number): voi
       onHashComputed(peer, exec.index, exec.hash);
       return;
     case 'verify-hash':
-      onHashVerified(peer, exec.index, exec.matched);
+      onHashVerified(peer, exec.index, exec.matched, exec.isUnclear);
       return;
     default:
       unreachable(exec);

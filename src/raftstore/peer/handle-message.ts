@@ -3,6 +3,7 @@ import { assert } from '../../base/assert.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import { findPeerOnStore, isEpochStale, type Region, type RegionEpoch } from '../../meta/region.ts';
 import { MsgType } from '../../raft/types.ts';
+import { onHashReport } from '../operation/consistency.ts';
 import { onWantRollbackMerge } from '../operation/merge/rollback.ts';
 import { validateTarget } from '../operation/merge/validate-target.ts';
 import { startDestroy } from './life-cycle.ts';
@@ -39,6 +40,9 @@ export function onPeerMessage(peer: RaftPeer, message: PeerMessage): void {
       onWantRollbackMerge(peer, from.id, body.commit);
       return;
     case 'wake-up':
+      return;
+    case 'hash-report':
+      onHashReport(peer, from.id, body.index, body.hash);
       return;
     case 'raft':
       break;

@@ -8,7 +8,7 @@
 import { assert } from '../../base/assert.ts';
 import { logIndex } from '../../base/ids.ts';
 import { encodeRegionLocalState } from '../../codec/raft-records.ts';
-import { applyStateKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
+import { applyStateKey, fenceKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import { isEpochStale, type Region } from '../../meta/region.ts';
 import { epochNotMatch, regionNotFound } from '../refusal.ts';
 import { failEverything } from './propose.ts';
@@ -91,6 +91,7 @@ export function continueDestroy(peer: RaftPeer): void {
   );
   batch.del(raftStateKey(regionId));
   batch.del(applyStateKey(regionId));
+  batch.del(fenceKey(regionId));
   const { storage } = peer;
   for (let i = Math.min(peer.gcFromIndex, storage.firstIndex()); i <= storage.lastIndex(); i++) {
     batch.del(raftLogKey(regionId, logIndex(i)));

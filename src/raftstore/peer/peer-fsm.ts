@@ -6,15 +6,16 @@ import { unreachable } from '../../base/assert.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import { onSplitIds, startSplit } from '../operation/batch-split.ts';
 import { proposeChangePeer } from '../operation/conf-change.ts';
-import { startConsistencyCheck } from '../operation/consistency.ts';
+import { startConsistencyCheck, tickConsistencyCheck } from '../operation/consistency.ts';
 import { onCatchUpLogs } from '../operation/merge/catch-up.ts';
 import { onMergeResult, onSourceApplyStopped, proposeCommitMerge } from '../operation/merge/commit.ts';
 import { proposePrepareMerge } from '../operation/merge/prepare.ts';
 import { checkMerge } from '../operation/merge/schedule.ts';
 import { transferLeader } from '../operation/transfer-leader.ts';
 import type { AdminRequest, PeerMsg } from '../msg.ts';
-import { epochNotMatch, epochNotMatchOf, regionNotFound } from '../refusal.ts';
+import { adminRefused, epochNotMatch, epochNotMatchOf, regionNotFound } from '../refusal.ts';
 import { isEpochStale } from '../../meta/region.ts';
+import { leaveLead } from './fence.ts';
 import { onApplied } from './handle-applied.ts';
 import { onPeerMessage } from './handle-message.ts';
 import { collectReady, mustWait, onPersisted } from './handle-ready.ts';
@@ -245,8 +246,12 @@ export class PeerFsm {
         return;
       }
       case 'compute-hash':
-        startConsistencyCheck(peer);
-        request.respond({ type: 'ok', regions: [peer.region] });
+        request.respond(
+          startConsistencyCheck(peer)
+            ? { type: 'ok', regions: [peer.region] }
+            : (checkAdmin(peer, 'compute-hash') ??
+                adminRefused('Refused', `region ${peer.regionId} cannot be checked now`)),
+        );
         return;
       default:
         unreachable(body);
@@ -257,6 +262,8 @@ export class PeerFsm {
     const { peer } = this;
     checkStale(peer);
     maybeCompactLog(peer);
+    tickConsistencyCheck(peer);
+    leaveLead(peer);
     if (peer.installing.type === 'none' && peer.pendingMerge !== undefined && peer.checkMergeTimer === undefined) {
       checkMerge(peer);
     }

@@ -25,6 +25,7 @@ import {
   undetermined,
 } from '../refusal.ts';
 import { DATA_CHECKS } from './epoch-checker.ts';
+import { fencedError } from './fence.ts';
 import type { HeldRequest, RaftPeer } from './raft-peer.ts';
 
 /** Requests one region holds back while it is in the middle of a transition. */
@@ -46,6 +47,9 @@ export function checkHeader(peer: RaftPeer, header: RequestHeader, needsLeader: 
   }
   if (peer.installing.type !== 'none') {
     return messageOnly(`region ${peer.regionId} is installing a snapshot`);
+  }
+  if (peer.fence !== undefined) {
+    return fencedError(peer);
   }
   if (header.term !== 0 && header.term + 1 < peer.node.term) {
     return staleCommand();
@@ -239,6 +243,12 @@ export function checkAdmin(peer: RaftPeer, type: AdminCommand['type']): AdminObs
       'Merging',
       `region ${peer.regionId} is being merged into region ${peer.pendingMerge.target.id}`,
       mergingMode(peer.regionId),
+    );
+  }
+  if (peer.fence !== undefined && (type === 'batch-split' || type === 'prepare-merge' || type === 'commit-merge')) {
+    return adminRefused(
+      'ReplicaDamaged',
+      `the data of peer ${peer.peer.id}, which leads region ${peer.regionId}, differ from the others'`,
     );
   }
   const checks = epochChecks(type);

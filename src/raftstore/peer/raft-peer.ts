@@ -6,7 +6,7 @@
 import { assert } from '../../base/assert.ts';
 import type { RegionId } from '../../base/ids.ts';
 import type { PeerMessage, PeerMessageBody } from '../../codec/peer-message.ts';
-import type { MergeState, RaftLocalState, ApplyState } from '../../codec/store-record.ts';
+import type { ApplyState, Fence, MergeState, RaftLocalState } from '../../codec/store-record.ts';
 import type { TimerId } from '../../env/clock.ts';
 import type { Logger } from '../../env/log.ts';
 import { findPeer, type Peer, type Region } from '../../meta/region.ts';
@@ -14,6 +14,7 @@ import type { StepRefusal } from '../../meta/step-refusal.ts';
 import { RawNode } from '../../raft/raw-node.ts';
 import type { Message, Role, Snapshot } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
+import type { FinishedCheck, RunningCheck } from '../operation/consistency.ts';
 import type { AdminRequest, CatchUpLogs, PendingProposal, ReadRequest, StagedSnapshot, WriteRequest } from '../msg.ts';
 import { EpochChecker } from './epoch-checker.ts';
 import { Lease } from '../../raft/lease.ts';
@@ -195,6 +196,15 @@ export class RaftPeer {
   gcFromIndex: number;
   lastHashIndex = 0;
 
+  // --- consistency
+  /** The check this leader has under way. */
+  check: RunningCheck | undefined;
+  finishedCheck: FinishedCheck | undefined;
+  /** Peers whose data differed from the majority's at the latest check. */
+  divergentPeers: ReadonlySet<number> = new Set();
+  /** See fence.ts. */
+  fence: Fence | undefined;
+
   constructor(options: RaftPeerOptions) {
     const { ctx, peer, region, raftState, applyState, mergeState, restarted } = options;
     const { config } = ctx;
@@ -342,7 +352,12 @@ export class RaftPeer {
       }
       this.ctx.snapshots.dropOf(state.snapshot);
     }
-    if (this.generating.type === 'none' && this.isActive && this.pendingMerge === undefined) {
+    if (
+      this.generating.type === 'none' &&
+      this.isActive &&
+      this.pendingMerge === undefined &&
+      this.fence === undefined
+    ) {
       this.generating = { type: 'wanted', toPeer: to };
     }
     return null;

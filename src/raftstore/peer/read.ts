@@ -13,6 +13,7 @@ import {
   readIndexNotReady,
   staleCommand,
 } from '../refusal.ts';
+import { fencedError } from './fence.ts';
 import type { PendingRead, RaftPeer } from './raft-peer.ts';
 import { checkHeader, hold } from './propose.ts';
 
@@ -191,6 +192,10 @@ export function serveReads(peer: RaftPeer): void {
 
 function serve(peer: RaftPeer, request: ReadRequest): void {
   const { region } = peer;
+  if (peer.fence !== undefined) {
+    request.respond({ type: 'refused', error: fencedError(peer) });
+    return;
+  }
   if (request.header.epoch.version !== region.epoch.version) {
     request.respond({ type: 'refused', error: epochNotMatchOf(peer) });
     return;

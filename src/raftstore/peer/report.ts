@@ -1,10 +1,13 @@
 /** What a leader tells the placement service about its region. */
 import { term } from '../../base/ids.ts';
-import type { RegionHeartbeat } from '../../meta/heartbeat.ts';
+import type { ConsistencyReport, RegionHeartbeat } from '../../meta/heartbeat.ts';
 import { epochsEqual, type Peer } from '../../meta/region.ts';
 import { stepRefusal, type RefusedStep } from '../../meta/step-refusal.ts';
 import type { AdminRefusal } from '../msg.ts';
+import type { FinishedCheck } from '../operation/consistency.ts';
 import type { RaftPeer } from './raft-peer.ts';
+
+const reportOf = ({ index, wallMs, result }: FinishedCheck): ConsistencyReport => ({ index, wallMs, result });
 
 /** Builds the heartbeat and restarts the flow counters. */
 export function regionHeartbeat(peer: RaftPeer): RegionHeartbeat {
@@ -41,6 +44,7 @@ export function regionHeartbeat(peer: RaftPeer): RegionHeartbeat {
     keysRead: peer.flowKeysRead,
     merging: peer.pendingMerge !== undefined,
     ...(peer.refusalToReport === undefined ? {} : { refusal: peer.refusalToReport }),
+    ...(peer.finishedCheck === undefined ? {} : { consistency: reportOf(peer.finishedCheck) }),
     intervalStartSeconds: wallSeconds - Math.floor((nowMs - peer.lastPdHeartbeatMs) / 1000),
     intervalEndSeconds: wallSeconds,
   };

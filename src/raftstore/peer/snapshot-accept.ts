@@ -11,6 +11,7 @@ import { regionsEqual, type Region, type RegionEpoch } from '../../meta/region.t
 import type { StoreContext } from '../context.ts';
 import type { StagedSnapshot } from '../msg.ts';
 import { startDestroy } from './life-cycle.ts';
+import { liftFence } from './fence.ts';
 import type { RaftPeer } from './raft-peer.ts';
 
 export interface SourceVerdict {
@@ -201,6 +202,7 @@ export function onSnapshotInstalled(peer: RaftPeer, sizeBytes: number, keys: num
   peer.approximateSizeBytes = sizeBytes;
   peer.approximateKeys = keys;
   peer.log.info({ index: peer.appliedIndex, keys }, 'snapshot installed');
+  liftFence(peer);
   peer.ctx.router.registerApply({
     peerId: peer.peer.id,
     region: peer.region,

@@ -12,14 +12,14 @@ import { assert } from '../../base/assert.ts';
 import { BoundedQueue } from '../../base/bounded-queue.ts';
 import type { RegionId, StoreId } from '../../base/ids.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
-import { decodeRaftLocalState } from '../../codec/raft-records.ts';
+import { decodeFence, decodeRaftLocalState } from '../../codec/raft-records.ts';
 import type { RegionError } from '../../codec/region-error.ts';
 import type { RaftLocalState } from '../../codec/store-record.ts';
 import type { TimerId } from '../../env/clock.ts';
 import { CorruptionError, EnginePoisonedError, type Engine, type WriteBatch } from '../../env/engine.ts';
 import type { Env } from '../../env/env.ts';
-import { raftStateKey } from '../../engine/keyspace.ts';
-import type { RegionHeartbeatReply } from '../../meta/heartbeat.ts';
+import { fenceKey, raftStateKey } from '../../engine/keyspace.ts';
+import type { DamagedPeer, RegionHeartbeatReply } from '../../meta/heartbeat.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
 import { ApplyFsm, type ApplyRegistration } from '../apply/apply-fsm.ts';
 import type { RaftstoreConfig } from '../config.ts';
@@ -36,6 +36,7 @@ import type {
   WriteRequest,
 } from '../msg.ts';
 import { evacuate } from '../operation/transfer-leader.ts';
+import { raiseFence } from '../peer/fence.ts';
 import { failEverything } from '../peer/propose.ts';
 import { EMPTY_APPLY_STATE, initialApplyState } from '../peer/peer-storage.ts';
 import { PeerFsm } from '../peer/peer-fsm.ts';
@@ -45,8 +46,12 @@ import type { SnapshotReceiver } from '../snapshot/receive.ts';
 import { TTL_SWEEP_DEFAULTS, TtlSweeper, type ExpiredKey } from '../worker/ttl-sweep.ts';
 import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
 import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
+import type { StoreCounters } from './counters.ts';
+import { regionStatus, type RegionStatus } from './region-status.ts';
 import { onUnknownPeerMessage } from './store-fsm.ts';
 import { StoreMeta, type PendingCreatePeers } from './store-meta.ts';
+
+export type { RegionStatus } from './region-status.ts';
 
 export interface RaftStoreOptions {
   readonly env: Env;
@@ -55,22 +60,6 @@ export interface RaftStoreOptions {
   readonly engine: Engine;
   readonly transport: PeerTransport;
   readonly pd: PdClient;
-}
-
-/** One region's line in {@link RaftStore.status}. */
-export interface RegionStatus {
-  readonly region: Region;
-  readonly peerId: number;
-  readonly role: string;
-  readonly term: number;
-  readonly leaderPeerId: number;
-  readonly appliedIndex: number;
-  readonly commitIndex: number;
-  readonly firstIndex: number;
-  readonly lastIndex: number;
-  readonly state: 'normal' | 'merging' | 'installing' | 'uninitialized' | 'leaving';
-  readonly approximateSizeBytes: number;
-  readonly approximateKeys: number;
 }
 
 interface PeerSlot {
@@ -119,6 +108,9 @@ export class RaftStore implements Router {
   #maintenanceDueMs = 0;
   #heartbeatDueMs = 0;
   #splitCheckDueMs = 0;
+  #consistencyDueMs = 0;
+  /** The region checked last. */
+  #checkedRegion = 0;
   #timer: TimerId | undefined;
   readonly storeId: number;
 
@@ -216,6 +208,11 @@ export class RaftStore implements Router {
       mergeState: state === 'merging' ? mergeState : undefined,
       restarted: true,
     });
+    const fenceBytes = this.#engine.getSync(fenceKey(region.id));
+    const fence = fenceBytes === undefined ? undefined : decodeFence(fenceBytes);
+    if (fence?.peerId === peer.id) {
+      raiseFence(raftPeer, fence);
+    }
     this.#addPeer(raftPeer);
     if (state === 'applying') {
       const staged = this.#workers.stagedFor(region.id);
@@ -238,6 +235,7 @@ export class RaftStore implements Router {
     this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
     this.#heartbeatDueMs = nowMs + this.#config.pdHeartbeatMs;
     this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
+    this.#consistencyDueMs = nowMs + this.#config.consistencyCheckMs;
     for (const slot of this.#peers.values()) {
       this.#schedulePeer(slot);
     }
@@ -408,6 +406,10 @@ export class RaftStore implements Router {
     return count;
   }
 
+  get counters(): StoreCounters {
+    return this.#ctx.meta.counters;
+  }
+
   regionCount(): number {
     return this.#peers.size;
   }
@@ -426,24 +428,17 @@ export class RaftStore implements Router {
   }
 
   status(): RegionStatus[] {
-    const out: RegionStatus[] = [];
+    return Array.from(this.#peers.values(), ({ fsm }) => regionStatus(fsm.peer));
+  }
+
+  /** Replicas here whose data differ from the others', for store reports. */
+  damagedPeers(): readonly DamagedPeer[] {
+    const out: DamagedPeer[] = [];
     for (const { fsm } of this.#peers.values()) {
-      const { peer } = fsm;
-      const { node } = peer;
-      out.push({
-        region: peer.region,
-        peerId: peer.peer.id,
-        role: peer.role,
-        term: node.term,
-        leaderPeerId: peer.lead,
-        appliedIndex: peer.appliedIndex,
-        commitIndex: node.committed,
-        firstIndex: node.firstIndex,
-        lastIndex: node.lastIndex,
-        state: stateOf(peer),
-        approximateSizeBytes: peer.approximateSizeBytes,
-        approximateKeys: peer.approximateKeys,
-      });
+      const { fence, peer, regionId } = fsm.peer;
+      if (fence !== undefined) {
+        out.push({ regionId, peerId: peer.id, index: fence.index, reason: fence.reason });
+      }
     }
     return out;
   }
@@ -906,20 +901,35 @@ export class RaftStore implements Router {
     if (splitCheck) {
       this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
     }
+    if (this.#config.consistencyCheckMs > 0 && nowMs >= this.#consistencyDueMs) {
+      this.#consistencyDueMs = nowMs + this.#config.consistencyCheckMs;
+      this.#checkNextRegion();
+    }
   }
-}
 
-function stateOf(peer: RaftPeer): RegionStatus['state'] {
-  if (!peer.isActive) {
-    return 'leaving';
+  /** Compares the replicas of one region led here, each in turn. A check under way is not joined by another. */
+  #checkNextRegion(): void {
+    let first: RegionId | undefined;
+    let next: RegionId | undefined;
+    for (const [region, { fsm }] of this.#peers) {
+      const { peer } = fsm;
+      if (peer.check !== undefined) {
+        return;
+      }
+      if (peer.isLeader && peer.isActive && peer.fence === undefined) {
+        first = first === undefined || region < first ? region : first;
+        next = region > this.#checkedRegion && (next === undefined || region < next) ? region : next;
+      }
+    }
+    const chosen = next ?? first;
+    if (chosen !== undefined) {
+      this.#checkedRegion = chosen;
+      this.toPeer(chosen, {
+        type: 'admin',
+        request: { regionId: chosen, epoch: undefined, body: { type: 'compute-hash' }, respond: () => {} },
+      });
+    }
   }
-  if (!peer.isInitialized) {
-    return 'uninitialized';
-  }
-  if (peer.installing.type !== 'none') {
-    return 'installing';
-  }
-  return peer.pendingMerge === undefined ? 'normal' : 'merging';
 }
 
 /** Answers a request inside a message that no peer will handle. */

@@ -10,6 +10,7 @@ import { KeyMap } from '../../base/key-map.ts';
 import { compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import type { Region, RegionEpoch } from '../../meta/region.ts';
+import { StoreCounters } from './counters.ts';
 
 /** Why a range is occupied by a region that is about to disappear through a target's snapshot. */
 export type DestroyForSnapshot = { readonly needAtomic: boolean };
@@ -38,6 +39,7 @@ export class StoreMeta {
   /** target -> source -> whether the source's apply FSM has stopped. */
   readonly atomicSnapRegions: Map<RegionId, Map<RegionId, boolean>> = new Map();
   readonly destroyedForSnapshot: Map<RegionId, DestroyForSnapshot> = new Map();
+  readonly counters: StoreCounters = new StoreCounters();
   readonly #pendingMsgs: PeerMessage[] = [];
 
   /** Puts an initialized region into the range index. */

@@ -9,13 +9,17 @@ import { KIB } from '../../base/units.ts';
 import { dataRange } from '../../engine/keyspace.ts';
 import type { EngineSnapshot } from '../../env/engine.ts';
 import type { StoreContext } from '../context.ts';
+import { sleep } from '../../env/clock.ts';
 import { stopOnReadFailure } from './engine-failure.ts';
 
-const PAGE_KEYS = 1024;
-const PAGE_BYTES: number = 256 * KIB;
+/** One page is hashed in one turn of the event loop: about a millisecond. */
+const PAGE_KEYS = 512;
+const PAGE_BYTES: number = 128 * KIB;
+/** Rest after a page, in times that its page took: hashing takes at most a tenth of the process. */
+const REST_FACTOR = 9;
 
 export interface HashJobOptions {
-  readonly ctx: Pick<StoreContext, 'engine' | 'abort'>;
+  readonly ctx: Pick<StoreContext, 'engine' | 'abort' | 'clock'>;
   /** Log index of the command; everything before it is durable and visible in the engine. */
   readonly index: number;
   readonly range: KeyRange;
@@ -46,6 +50,11 @@ export class HashJob {
     this.#isCancelled = true;
   }
 
+  /** No majority agrees on any hash: every replica is suspect. */
+  get isUnclear(): boolean {
+    return this.#expected?.length === 0;
+  }
+
   /** Takes the result in; tells whether it matches if a hash was expected already. */
   finish(hash: Uint8Array): boolean | undefined {
     this.#hash = hash;
@@ -65,6 +74,7 @@ export class HashJob {
       const whole = dataRange(range);
       let { start } = whole;
       for (let more = true; more && !this.#isCancelled; ) {
+        const startedMs = ctx.clock.monoMs();
         const page = await ctx.engine.scan({
           range: { start, end: whole.end },
           limit: PAGE_KEYS,
@@ -76,6 +86,9 @@ export class HashJob {
           start = keyAfter(key);
         }
         more = page.more;
+        if (more) {
+          await sleep(ctx.clock, (ctx.clock.monoMs() - startedMs) * REST_FACTOR, 'consistency-rest');
+        }
       }
     } catch (cause) {
       stopOnReadFailure(ctx, `a region for its hash at ${index}`, cause);

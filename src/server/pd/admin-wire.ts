@@ -103,6 +103,13 @@ export function regionToWire(info: RegionInfo, placement: Placement, nowMs: numb
     reportSeen: info.reportedAtMs !== undefined,
     pinned: placement.resources.pinnedReason(info) !== undefined,
     partition: placement.resources.partitionOf(info)?.meta.name ?? '',
+    consistency:
+      info.consistency === undefined
+        ? undefined
+        : { index: info.consistency.index, unixMs: wallMs(info.consistency.wallMs), result: info.consistency.result },
+    damagedPeerIds: region.peers
+      .filter((peer) => placement.cluster.damageOf(region.id, peer) !== undefined)
+      .map((peer) => peer.id),
   };
 }
 

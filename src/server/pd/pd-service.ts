@@ -5,15 +5,22 @@ import { toWireSplitIds, toWireStats } from '../../codec/pd-wire.ts';
 import type { ServerCall } from '../../env/net.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
 import { NodeState } from '../../gen/metapb.ts';
-import { ErrorType, type GetOperatorResponse, OperatorStatus, type ResponseHeader } from '../../gen/pdpb.ts';
+import {
+  ErrorType,
+  type GetOperatorResponse,
+  OperatorStatus,
+  type ResponseHeader,
+  type StoreHeartbeatResponse,
+} from '../../gen/pdpb.ts';
+import type { StoreHeartbeat } from '../../meta/heartbeat.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
-import { pdMethods } from '../../rpc/services.ts';
+import { pdMethods, placementMethods } from '../../rpc/services.ts';
 import { startsOf, STORE_STARTS } from '../transport/identity.ts';
 import type { ServiceContext } from './context.ts';
 import { addRoutingCalls } from './routing-calls.ts';
 import { scatterRegions, splitRegions } from './split-calls.ts';
-import { regionOf, statsOf, storeOf, storeToWire } from './wire.ts';
+import { regionOf, statsOf, storeOf, storeReportOf, storeToWire } from './wire.ts';
 
 /** Version stores and clients see; clients only compare it with old releases of TiKV. */
 const CLUSTER_VERSION = '8.5.0';
@@ -91,16 +98,24 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
     })
     .unary(pdMethods.storeHeartbeat, (request, call) => {
       context.check(request.header, call);
-      const stats = statsOf(request.stats);
-      const missing = context.notBootstrapped();
-      const refusal = missing === undefined ? node.onStoreHeartbeat(stats) : undefined;
-      const info = node.placement.cluster.store(stats.storeId);
-      return {
-        header: missing ?? (refusal === undefined ? context.header() : context.refusal(refusal)),
-        clusterVersion: CLUSTER_VERSION,
-        state: info === undefined ? NodeState.Serving : storeToWire(info).nodeState,
-      };
+      return onStoreHeartbeat(context, statsOf(request.stats));
+    })
+    .unary(placementMethods.reportStore, (report, call) => {
+      context.check(report.heartbeat?.header, call);
+      return { heartbeat: onStoreHeartbeat(context, storeReportOf(report)) };
     });
+}
+
+function onStoreHeartbeat(context: ServiceContext, stats: StoreHeartbeat): StoreHeartbeatResponse {
+  const { node } = context;
+  const missing = context.notBootstrapped();
+  const refusal = missing === undefined ? node.onStoreHeartbeat(stats) : undefined;
+  const info = node.placement.cluster.store(stats.storeId);
+  return {
+    header: missing ?? (refusal === undefined ? context.header() : context.refusal(refusal)),
+    clusterVersion: CLUSTER_VERSION,
+    state: info === undefined ? NodeState.Serving : storeToWire(info).nodeState,
+  };
 }
 
 function addSplitCalls(builder: ServiceBuilder, context: ServiceContext): void {

@@ -1,12 +1,13 @@
 /** What the placement services add to the codec: beliefs about regions and stores as the public protocol shows them. */
 import { BadMessageError } from '../../codec/bad-message-error.ts';
 import { fromWireRegion, fromWireStore, toWirePeer, toWireRegion, toWireStore } from '../../codec/meta-wire.ts';
-import { fromWireStats } from '../../codec/pd-wire.ts';
+import { fromWireStats, fromWireStoreReport } from '../../codec/pd-wire.ts';
 import type { Peer as WirePeer, Region as WireRegion, Store as WireStore } from '../../gen/metapb.ts';
 import { PeerRole as WirePeerRole } from '../../gen/metapb.ts';
 import type { GetRegionResponse, Region as RegionEntry, ResponseHeader, StoreStats } from '../../gen/pdpb.ts';
 import type { StoreHeartbeat } from '../../meta/heartbeat.ts';
 import type { Region, Store } from '../../meta/region.ts';
+import type { StoreReport } from '../../gen/braid/placement/v1/placement.ts';
 import type { RegionInfo } from '../../pd/cluster/region-info.ts';
 import type { StoreInfo } from '../../pd/cluster/store-info.ts';
 
@@ -43,6 +44,12 @@ export function statsOf(stats: StoreStats | undefined): StoreHeartbeat {
     throw new BadMessageError('pdpb.StoreStats', new Error('statistics with a store id are needed'));
   }
   return fromWireStats(stats);
+}
+
+/** @throws BadMessageError */
+export function storeReportOf(report: StoreReport): StoreHeartbeat {
+  statsOf(report.heartbeat?.stats);
+  return fromWireStoreReport(report);
 }
 
 /** A region as routing calls return it. */

@@ -49,6 +49,8 @@ const region = (id: number, start: string, end: string) => ({
   reportSeen: true,
   pinned: false,
   partition: '',
+  consistency: undefined,
+  damagedPeerIds: [],
 });
 
 const store = (id: number) => ({

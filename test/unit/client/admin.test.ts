@@ -242,6 +242,8 @@ describe('AdminClient', () => {
       reportSeen: false,
       pinned: false,
       partition: '',
+      consistency: undefined,
+      damagedPeerIds: [],
     });
     const { cluster, admin, requests } = await open((builder, log) =>
       builder.unary(adminMethods.listRegions, (request) => {

@@ -396,13 +396,17 @@ describe('consistency check', () => {
       const together = await store();
       together.apply(1, [compute(6), verify(7, 6, hash)]);
       await together.run();
-      expect(together.execResults(1, 'verify-hash')).toEqual([{ type: 'verify-hash', index: 6, matched }]);
+      expect(together.execResults(1, 'verify-hash')).toEqual([
+        { type: 'verify-hash', index: 6, matched, isUnclear: false },
+      ]);
       const apart = await store();
       apart.apply(1, [compute(6)]);
       await apart.run();
       apart.apply(1, [verify(7, 6, hash)]);
       await apart.run();
-      expect(apart.execResults(1, 'verify-hash')).toEqual([{ type: 'verify-hash', index: 6, matched }]);
+      expect(apart.execResults(1, 'verify-hash')).toEqual([
+        { type: 'verify-hash', index: 6, matched, isUnclear: false },
+      ]);
     }
   });
 

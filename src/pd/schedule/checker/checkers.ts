@@ -80,6 +80,12 @@ const replicaChecker: Checker = {
   kind: 'replica',
   check: (info, context) => {
     const maker: Maker = { name: 'replica-checker', kind: 'replica', priority: 'high' };
+    const damaged = info.region.peers.find(
+      (peer) => context.cluster.damageOf(info.region.id, peer)?.reason === 'divergent',
+    );
+    if (damaged !== undefined) {
+      return replaceDamaged(info, damaged, context, maker);
+    }
     const bad = info.region.peers.find((peer) => isLost(peer, context));
     if (bad !== undefined) {
       return replace(info, bad, context, maker);
@@ -125,6 +131,21 @@ function replace(info: RegionInfo, bad: Peer, context: CheckerContext, maker: Ma
   return target.type === 'refused'
     ? { type: 'blocked', refusal: target.refusal }
     : verdictOf(context.factory.move(info, bad.storeId, target.value, maker));
+}
+
+/**
+ * A replica with wrong data is worth nothing as a copy, so it may go before its replacement comes; on a cluster without a
+ * spare store it must, because a store takes one replica of a region. A leader hands over by itself first.
+ */
+function replaceDamaged(info: RegionInfo, damaged: Peer, context: CheckerContext, maker: Maker): CheckerVerdict {
+  if (info.leader?.id === damaged.id) {
+    return NOTHING;
+  }
+  const replaced = replace(info, damaged, context, maker);
+  const SAFE_VOTERS = 3;
+  return replaced.type === 'blocked' && votersOf(info.region).length >= SAFE_VOTERS
+    ? verdictOf(context.factory.removePeer(info, damaged.storeId, maker))
+    : replaced;
 }
 
 /** Merges a small region into the smaller of its neighbors. */

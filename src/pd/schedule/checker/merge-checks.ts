@@ -56,6 +56,7 @@ export function mergeChecks(
       { name: `${side}-not-joint`, refusal: checkJoint(info) },
       { name: `${side}-no-down-peer`, refusal: checkDown(info) },
       { name: `${side}-no-pending-peer`, refusal: checkPending(info) },
+      { name: `${side}-not-damaged`, refusal: checkDamage(context, info) },
       { name: `${side}-not-merging`, refusal: checkMerging(info) },
       { name: `${side}-no-operator`, refusal: checkOperator(context, info, automatic) },
     );
@@ -165,6 +166,18 @@ function checkPending(info: RegionInfo): Refusal | undefined {
         `peer ${pending.id} of region ${info.region.id} on store ${pending.storeId} is still catching up`,
         'wait until it caught up',
         { ...about(info), store_id: pending.storeId },
+      );
+}
+
+function checkDamage({ cluster }: MergeCheckContext, { region }: RegionInfo): Refusal | undefined {
+  const damaged = region.peers.find((peer) => cluster.damageOf(region.id, peer) !== undefined);
+  return damaged === undefined
+    ? undefined
+    : refuse(
+        'ReplicaDamaged',
+        `the data of peer ${damaged.id} of region ${region.id} on store ${damaged.storeId} differ from the others'`,
+        'wait until the replica was replaced',
+        { region_id: region.id, store_id: damaged.storeId },
       );
 }
 

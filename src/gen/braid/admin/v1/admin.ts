@@ -411,6 +411,20 @@ export interface Region {
   pinned: boolean;
   /** Of the Partition that has this range; empty for none. */
   partition: string;
+  /** The latest comparison of the replicas; absent until one was finished. */
+  consistency?:
+    | ConsistencyCheck
+    | undefined;
+  /** Ids of peers whose data differ from the others'; they serve nothing. */
+  damagedPeerIds: number[];
+}
+
+export interface ConsistencyCheck {
+  /** Log index behind which the replicas were compared. */
+  index: number;
+  unixMs: number;
+  /** `consistent`, `divergent` (a minority differs), `unclear` (no majority agrees) or `incomplete` (too few answered). */
+  result: string;
 }
 
 export interface DownPeer {
@@ -3302,6 +3316,8 @@ function createBaseRegion(): Region {
     reportSeen: false,
     pinned: false,
     partition: "",
+    consistency: undefined,
+    damagedPeerIds: [],
   };
 }
 
@@ -3363,6 +3379,16 @@ export const Region: MessageFns<Region> = {
     }
     if (message.partition !== "") {
       writer.uint32(154).string(message.partition);
+    }
+    if (message.consistency !== undefined) {
+      ConsistencyCheck.encode(message.consistency, writer.uint32(162).fork()).join();
+    }
+    if (message.damagedPeerIds.length !== 0) {
+      writer.uint32(170).fork();
+      for (const v of message.damagedPeerIds) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -3532,6 +3558,32 @@ export const Region: MessageFns<Region> = {
             message.partition = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.consistency = ConsistencyCheck.decode(reader, reader.uint32());
+            continue;
+          }
+          case 21: {
+            if (tag === 168) {
+              message.damagedPeerIds.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 170) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.damagedPeerIds.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3572,6 +3624,89 @@ export const Region: MessageFns<Region> = {
     message.reportSeen = object.reportSeen ?? false;
     message.pinned = object.pinned ?? false;
     message.partition = object.partition ?? "";
+    message.consistency = (object.consistency !== undefined && object.consistency !== null)
+      ? ConsistencyCheck.fromPartial(object.consistency)
+      : undefined;
+    message.damagedPeerIds = object.damagedPeerIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseConsistencyCheck(): ConsistencyCheck {
+  return { index: 0, unixMs: 0, result: "" };
+}
+
+export const ConsistencyCheck: MessageFns<ConsistencyCheck> = {
+  encode(message: ConsistencyCheck, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.index !== 0) {
+      writer.uint32(8).uint64(message.index);
+    }
+    if (message.unixMs !== 0) {
+      writer.uint32(16).uint64(message.unixMs);
+    }
+    if (message.result !== "") {
+      writer.uint32(26).string(message.result);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsistencyCheck {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsistencyCheck();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.index = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.unixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.result = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConsistencyCheck>): ConsistencyCheck {
+    return ConsistencyCheck.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConsistencyCheck>): ConsistencyCheck {
+    const message = createBaseConsistencyCheck();
+    message.index = object.index ?? 0;
+    message.unixMs = object.unixMs ?? 0;
+    message.result = object.result ?? "";
     return message;
   },
 };

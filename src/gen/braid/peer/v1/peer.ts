@@ -48,6 +48,7 @@ export interface RaftEnvelope {
     | { $case: "checkStalePeerResponse"; value: CheckStalePeerResponse }
     | { $case: "wantRollbackMerge"; value: WantRollbackMerge }
     | { $case: "wakeUp"; value: WakeUp }
+    | { $case: "hashReport"; value: HashReport }
     | undefined;
 }
 
@@ -77,6 +78,12 @@ export interface WantRollbackMerge {
 
 /** Start ticking and campaign if there is no leader. */
 export interface WakeUp {
+}
+
+/** To the leader: what a replica's data and descriptor hash to right behind this log index. */
+export interface HashReport {
+  index: number;
+  hash: Uint8Array;
 }
 
 export interface Entry {
@@ -305,6 +312,9 @@ export const RaftEnvelope: MessageFns<RaftEnvelope> = {
       case "wakeUp":
         WakeUp.encode(message.body.value, writer.uint32(122).fork()).join();
         break;
+      case "hashReport":
+        HashReport.encode(message.body.value, writer.uint32(130).fork()).join();
+        break;
     }
     return writer;
   },
@@ -413,6 +423,14 @@ export const RaftEnvelope: MessageFns<RaftEnvelope> = {
             message.body = { $case: "wakeUp", value: WakeUp.decode(reader, reader.uint32()) };
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.body = { $case: "hashReport", value: HashReport.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -476,6 +494,12 @@ export const RaftEnvelope: MessageFns<RaftEnvelope> = {
       case "wakeUp": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "wakeUp", value: WakeUp.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "hashReport": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "hashReport", value: HashReport.fromPartial(object.body.value) };
         }
         break;
       }
@@ -802,6 +826,73 @@ export const WakeUp: MessageFns<WakeUp> = {
   },
   fromPartial(_: DeepPartial<WakeUp>): WakeUp {
     const message = createBaseWakeUp();
+    return message;
+  },
+};
+
+function createBaseHashReport(): HashReport {
+  return { index: 0, hash: new Uint8Array(0) };
+}
+
+export const HashReport: MessageFns<HashReport> = {
+  encode(message: HashReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.index !== 0) {
+      writer.uint32(8).uint64(message.index);
+    }
+    if (message.hash.length !== 0) {
+      writer.uint32(18).bytes(message.hash);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HashReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHashReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.index = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hash = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HashReport>): HashReport {
+    return HashReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HashReport>): HashReport {
+    const message = createBaseHashReport();
+    message.index = object.index ?? 0;
+    message.hash = object.hash ?? new Uint8Array(0);
     return message;
   },
 };

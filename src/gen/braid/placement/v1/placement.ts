@@ -3,7 +3,12 @@
 
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { RegionEpoch } from "../../../metapb.ts";
-import { RegionHeartbeatRequest, RegionHeartbeatResponse } from "../../../pdpb.ts";
+import {
+  RegionHeartbeatRequest,
+  RegionHeartbeatResponse,
+  StoreHeartbeatRequest,
+  StoreHeartbeatResponse,
+} from "../../../pdpb.ts";
 
 export const protobufPackage = "braid.placement.v1";
 
@@ -18,7 +23,39 @@ export interface RegionReport {
   /** PrepareMerge was applied on the reporting store and the merge is neither committed nor rolled back. */
   merging: boolean;
   /** The last step of an operator that the store refused since its report before; absent when there was none. */
-  refusal?: StepRefusal | undefined;
+  refusal?:
+    | StepRefusal
+    | undefined;
+  /** Absent until the leader has finished a comparison. */
+  consistency?: ConsistencyReport | undefined;
+}
+
+export interface StoreReport {
+  heartbeat?: StoreHeartbeatRequest | undefined;
+  damagedPeers: DamagedPeer[];
+}
+
+export interface StoreReportReply {
+  heartbeat?: StoreHeartbeatResponse | undefined;
+}
+
+/** A replica whose data differ from the others': it serves nothing and waits to be replaced. */
+export interface DamagedPeer {
+  regionId: number;
+  peerId: number;
+  /** Log index behind which it differs. */
+  index: number;
+  /** No majority agrees on anything: all replicas of the region are suspect. */
+  unclear: boolean;
+}
+
+/** The latest comparison of a region's replicas that the reporting leader finished. */
+export interface ConsistencyReport {
+  /** Log index behind which they were compared. */
+  index: number;
+  unixMs: number;
+  /** `consistent`, `divergent`, `unclear` or `incomplete`. */
+  result: string;
 }
 
 /** A step that was not carried out; nothing was changed. */
@@ -38,7 +75,7 @@ export interface StepRefusal {
 }
 
 function createBaseRegionReport(): RegionReport {
-  return { heartbeat: undefined, merging: false, refusal: undefined };
+  return { heartbeat: undefined, merging: false, refusal: undefined, consistency: undefined };
 }
 
 export const RegionReport: MessageFns<RegionReport> = {
@@ -51,6 +88,9 @@ export const RegionReport: MessageFns<RegionReport> = {
     }
     if (message.refusal !== undefined) {
       StepRefusal.encode(message.refusal, writer.uint32(26).fork()).join();
+    }
+    if (message.consistency !== undefined) {
+      ConsistencyReport.encode(message.consistency, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -92,6 +132,14 @@ export const RegionReport: MessageFns<RegionReport> = {
             message.refusal = StepRefusal.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.consistency = ConsistencyReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -116,6 +164,305 @@ export const RegionReport: MessageFns<RegionReport> = {
     message.refusal = (object.refusal !== undefined && object.refusal !== null)
       ? StepRefusal.fromPartial(object.refusal)
       : undefined;
+    message.consistency = (object.consistency !== undefined && object.consistency !== null)
+      ? ConsistencyReport.fromPartial(object.consistency)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStoreReport(): StoreReport {
+  return { heartbeat: undefined, damagedPeers: [] };
+}
+
+export const StoreReport: MessageFns<StoreReport> = {
+  encode(message: StoreReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.heartbeat !== undefined) {
+      StoreHeartbeatRequest.encode(message.heartbeat, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.damagedPeers) {
+      DamagedPeer.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoreReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoreReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.heartbeat = StoreHeartbeatRequest.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.damagedPeers.push(DamagedPeer.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StoreReport>): StoreReport {
+    return StoreReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoreReport>): StoreReport {
+    const message = createBaseStoreReport();
+    message.heartbeat = (object.heartbeat !== undefined && object.heartbeat !== null)
+      ? StoreHeartbeatRequest.fromPartial(object.heartbeat)
+      : undefined;
+    message.damagedPeers = object.damagedPeers?.map((e) => DamagedPeer.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseStoreReportReply(): StoreReportReply {
+  return { heartbeat: undefined };
+}
+
+export const StoreReportReply: MessageFns<StoreReportReply> = {
+  encode(message: StoreReportReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.heartbeat !== undefined) {
+      StoreHeartbeatResponse.encode(message.heartbeat, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoreReportReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoreReportReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.heartbeat = StoreHeartbeatResponse.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StoreReportReply>): StoreReportReply {
+    return StoreReportReply.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoreReportReply>): StoreReportReply {
+    const message = createBaseStoreReportReply();
+    message.heartbeat = (object.heartbeat !== undefined && object.heartbeat !== null)
+      ? StoreHeartbeatResponse.fromPartial(object.heartbeat)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDamagedPeer(): DamagedPeer {
+  return { regionId: 0, peerId: 0, index: 0, unclear: false };
+}
+
+export const DamagedPeer: MessageFns<DamagedPeer> = {
+  encode(message: DamagedPeer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.regionId !== 0) {
+      writer.uint32(8).uint64(message.regionId);
+    }
+    if (message.peerId !== 0) {
+      writer.uint32(16).uint64(message.peerId);
+    }
+    if (message.index !== 0) {
+      writer.uint32(24).uint64(message.index);
+    }
+    if (message.unclear !== false) {
+      writer.uint32(32).bool(message.unclear);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DamagedPeer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDamagedPeer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.peerId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.index = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.unclear = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DamagedPeer>): DamagedPeer {
+    return DamagedPeer.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DamagedPeer>): DamagedPeer {
+    const message = createBaseDamagedPeer();
+    message.regionId = object.regionId ?? 0;
+    message.peerId = object.peerId ?? 0;
+    message.index = object.index ?? 0;
+    message.unclear = object.unclear ?? false;
+    return message;
+  },
+};
+
+function createBaseConsistencyReport(): ConsistencyReport {
+  return { index: 0, unixMs: 0, result: "" };
+}
+
+export const ConsistencyReport: MessageFns<ConsistencyReport> = {
+  encode(message: ConsistencyReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.index !== 0) {
+      writer.uint32(8).uint64(message.index);
+    }
+    if (message.unixMs !== 0) {
+      writer.uint32(16).uint64(message.unixMs);
+    }
+    if (message.result !== "") {
+      writer.uint32(26).string(message.result);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsistencyReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsistencyReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.index = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.unixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.result = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConsistencyReport>): ConsistencyReport {
+    return ConsistencyReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConsistencyReport>): ConsistencyReport {
+    const message = createBaseConsistencyReport();
+    message.index = object.index ?? 0;
+    message.unixMs = object.unixMs ?? 0;
+    message.result = object.result ?? "";
     return message;
   },
 };
@@ -251,6 +598,15 @@ export const PlacementDefinition = {
       responseStream: true,
       options: {},
     },
+    /** Like pdpb.PD/StoreHeartbeat, with more about the store. */
+    reportStore: {
+      name: "ReportStore",
+      requestType: StoreReport as typeof StoreReport,
+      requestStream: false,
+      responseType: StoreReportReply as typeof StoreReportReply,
+      responseStream: false,
+      options: {},
+    },
   },
 } as const;
 
@@ -262,6 +618,17 @@ export type DeepPartial<T> = T extends Builtin ? T
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
+
+function longToNumber(int64: bigint | string): number {
+  const num = globalThis.Number(int64);
+  if (num > globalThis.Number.MAX_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is larger than Number.MAX_SAFE_INTEGER");
+  }
+  if (num < globalThis.Number.MIN_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is smaller than Number.MIN_SAFE_INTEGER");
+  }
+  return num;
+}
 
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

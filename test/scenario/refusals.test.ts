@@ -60,6 +60,7 @@ describe('a merge is refused', () => {
       type: 'change-peer',
       changes: [{ type: 'add-learner', peer: learner }],
     }));
+    await cluster.settle();
     await expectRefused(cluster, first, { type: 'merge', target: now(cluster, middle) }, 'PeersNotAligned');
   });
 

@@ -78,6 +78,11 @@ export interface PlacementConfig {
   /** Balancing moves a region only if the difference exceeds this multiple of the average region size. */
   readonly regionToleranceRatio: number;
 
+  /** Interval of looks at documents that are not as they should be. */
+  readonly reconcileIntervalMs: number;
+  /** How long old routes are still served after a merge or a move of a Partition. */
+  readonly proxyThresholdMs: number;
+
   /** A region is not merged automatically this long after it was split, nor after this process started. */
   readonly splitMergeIntervalMs: number;
   /** Larger regions are never a source of an automatic merge. */
@@ -138,6 +143,8 @@ export const DEFAULT_PLACEMENT_CONFIG: PlacementConfig = Object.freeze({
   warmupMaxMs: 60_000,
   leaderTolerance: 1,
   regionToleranceRatio: 2,
+  reconcileIntervalMs: 200,
+  proxyThresholdMs: 60_000,
   splitMergeIntervalMs: 300_000,
   mergeSourceSizeMaxBytes: 4 * MIB,
   mergeSourceKeysMax: 40_000,

@@ -44,6 +44,8 @@ export class TimestampUnavailableError extends AppError {
 
 /** Ids handed out by one call at most. */
 const IDS_PER_CALL_MAX = 1_000_000;
+/** Changes of documents written per round of the reconciler; the next round goes on. */
+const RECONCILE_ROUNDS_MAX = 32;
 /** Children of one split at most. */
 const SPLIT_COUNT_MAX = 1_024;
 /** Cluster ids stay below 2^53 so that clients may keep them in doubles. */
@@ -90,6 +92,7 @@ export class PdNode {
   #storeChanges: Promise<unknown> = Promise.resolve();
   /** Changes of documents likewise. */
   #documentChanges: Promise<unknown> = Promise.resolve();
+  #isReconciling = false;
   #closed = false;
 
   private constructor(options: PdNodeOptions, clusterId: bigint) {
@@ -151,6 +154,7 @@ export class PdNode {
     this.#every(schedule.pushIntervalMs, 'pd-push', () => placement.tickOperators());
     this.#every(schedule.patrolIntervalMs, 'pd-patrol', () => placement.tickPatrol());
     this.#every(schedule.schedulerIntervalMs, 'pd-schedule', () => placement.tickSchedulers());
+    this.#every(schedule.reconcileIntervalMs, 'pd-documents', () => this.#reconcile());
     this.#every(schedule.storeCheckMs, 'pd-stores', () => this.#removeEmptyStores());
   }
 
@@ -588,6 +592,28 @@ export class PdNode {
     // The chain goes on after a failure; the caller sees it.
     this.#documentChanges = done.catch(() => undefined);
     return done;
+  }
+
+  /** Documents go on while there is something to write; operators are started by the last round. */
+  #reconcile(): void {
+    if (this.#isReconciling || this.placement.resources.store.version === 0) {
+      return;
+    }
+    this.#isReconciling = true;
+    const rounds = this.#afterDocumentChanges(async () => {
+      for (let i = 0; i < RECONCILE_ROUNDS_MAX && !this.#closed; i++) {
+        const change = this.act((placement) => placement.reconcile());
+        if (change === undefined) {
+          return;
+        }
+        await this.#writeDocuments(change);
+      }
+    });
+    this.#background(
+      rounds.finally(() => {
+        this.#isReconciling = false;
+      }),
+    );
   }
 
   /** A crash before the write is durable leaves the documents as they were. */

@@ -23,7 +23,10 @@ import {
 import { type StoreSettingsChange, changedRecord, problemOfSettings, sameRecord } from './cluster/store-settings.ts';
 import type { PlacementConfig } from './defaults.ts';
 import { type Check, firstRefusal, mergeChecks } from './schedule/checker/merge-checks.ts';
+import type { Redirects } from './resource/assignment-step.ts';
 import { POD_LABEL, podNameOf } from './resource/facts.ts';
+import { Reconciler } from './resource/reconciler.ts';
+import type { ResourceChange } from './resource/resource-store.ts';
 import { Resources } from './resource/resources.ts';
 import { Coordinator } from './schedule/coordinator.ts';
 import {
@@ -48,6 +51,8 @@ export interface PlacementOptions {
   readonly rng: Rng;
   /** A fresh cluster-wide id; undefined when none is reserved at the moment. */
   readonly takeId: () => number | undefined;
+  /** What stores do about requests for regions that were merged away; without it they do nothing. */
+  readonly redirects?: Redirects;
   /** Called once for every operator that ended. */
   readonly onOperatorEnd?: (operator: Operator) => void;
 }
@@ -85,6 +90,7 @@ export class Placement {
   readonly switches: Switches = new Switches();
   readonly events: EventList;
   readonly resources: Resources;
+  readonly #reconciler: Reconciler;
   readonly #factory: OperatorFactory;
   readonly #clock: PlacementOptions['clock'];
   #saves: Region[] = [];
@@ -118,6 +124,13 @@ export class Placement {
       controller: this.controller,
       nowMs,
       takeId: options.takeId,
+    });
+    this.#reconciler = new Reconciler({
+      resources: this.resources,
+      controller: this.controller,
+      factory: this.#factory,
+      clock,
+      redirects: options.redirects ?? NO_REDIRECTS,
     });
     this.coordinator = new Coordinator({
       cluster: this.cluster,
@@ -225,6 +238,14 @@ export class Placement {
   /** Balances. Call it every `schedulerIntervalMs`. */
   tickSchedulers(): void {
     this.coordinator.schedulerRound();
+  }
+
+  /**
+   * Looks at documents that are not as they should be. What is to be written comes back; nothing else of them happens
+   * before it is. Call it every `reconcileIntervalMs`.
+   */
+  reconcile(): ResourceChange | undefined {
+    return this.cluster.bootstrapped && !this.#reconciler.isIdle ? this.#reconciler.round() : undefined;
   }
 
   /** Everything to be carried out since the last call. */
@@ -673,6 +694,8 @@ export class Placement {
     return wanted;
   }
 }
+
+const NO_REDIRECTS: Redirects = { retire: () => undefined, areRetired: () => true };
 
 /** Blockers listed per store at most. */
 const BLOCKERS_MAX = 16;

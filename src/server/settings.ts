@@ -146,6 +146,7 @@ const ZERO_ALLOWED: ReadonlySet<string> = new Set([
   'regionToleranceRatio',
   'warmupReportedRatio',
   'warmupMaxMs',
+  'proxyThresholdMs',
   'splitMergeIntervalMs',
   'mergeSourceSizeMaxBytes',
   'mergeSourceKeysMax',
@@ -319,6 +320,8 @@ const PLACEMENT: readonly Setting[] = sectionOf('placement', DEFAULT_PLACEMENT_C
   leaderTolerance: 'Leaders a store may have above another one before a leader is moved.',
   regionToleranceRatio:
     'A region is moved for balance only if the difference exceeds this multiple of the average region size.',
+  reconcileIntervalMs: 'Interval of looks at documents that are not as they should be.',
+  proxyThresholdMs: 'How long old routes are still served after a Partition was merged or moved.',
   splitMergeIntervalMs: 'A region is not merged automatically so long after a split, nor after the start.',
   mergeSourceSizeMaxBytes: 'Only regions up to this size are merged automatically.',
   mergeSourceKeysMax: 'Only regions with up to so many keys are merged automatically.',

@@ -6,6 +6,9 @@ import type { Cluster } from '../cluster/cluster.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import { isUp } from '../cluster/store-info.ts';
 import type { PlacementConfig } from '../defaults.ts';
+import { findPeerOnStore } from '../../meta/region.ts';
+import { chooseTarget } from '../schedule/checker/placement-choice.ts';
+import type { Result } from '../schedule/verdict.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
 
@@ -23,6 +26,8 @@ export interface Facts {
   /** Up, and heard from recently. */
   isUsable(store: StoreId): boolean;
   runningOn(info: RegionInfo): Operator | undefined;
+  /** Whether another store could take the replica that is on `store`. */
+  hasSpareStore(info: RegionInfo, store: StoreId): boolean;
 }
 
 export function podNameOf(labels: readonly { readonly key: string; readonly value: string }[]): string | undefined {
@@ -96,6 +101,15 @@ export class ClusterFacts implements Facts {
 
   runningOn(info: RegionInfo): Operator | undefined {
     return this.#controller.runningOn(info.region.id);
+  }
+
+  /** The store that would take the replica that is on `store`. */
+  spareStore(info: RegionInfo, store: StoreId): Result<StoreId> {
+    return chooseTarget(this.#cluster, info, findPeerOnStore(info.region, store), this.#monoMs, () => true);
+  }
+
+  hasSpareStore(info: RegionInfo, store: StoreId): boolean {
+    return this.spareStore(info, store).type === 'ok';
   }
 
   sizeOf(range: KeyRange): number {

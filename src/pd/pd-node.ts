@@ -458,6 +458,11 @@ export class PdNode {
       );
     }
     const running = this.placement.controller.runningOn(region.id);
+    // Only splits that somebody asked for divide a pinned region; the size of a region is no reason.
+    const pinned = this.placement.resources.pinnedReason(known) ?? this.placement.resources.lockedReason(known);
+    if (pinned !== undefined && running?.steps.some((step) => step.type === 'split-region') !== true) {
+      return pinned;
+    }
     if (running !== undefined && (running.isMergeSource || running.isMergeTarget)) {
       return refuse('MergeInProgress', `region ${region.id} is being merged`, 'wait until the merge ended', {
         region_id: region.id,

@@ -118,6 +118,7 @@ export class Placement {
       clock,
       rng: options.rng.fork('documents'),
     });
+    this.cluster.claims = this.resources;
     const nowMs = (): number => clock.monoMs();
     this.#factory = new OperatorFactory({
       cluster: this.cluster,

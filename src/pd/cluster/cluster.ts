@@ -8,6 +8,7 @@ import { isEmptyRange } from '../../base/key-range.ts';
 import type { DamagedPeer, RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
 import { type Peer, type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
+import type { Refusal } from '../schedule/verdict.ts';
 import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
 import {
@@ -40,7 +41,17 @@ export type ReportVerdict =
   | { readonly type: 'stale'; readonly reason: StaleReason; readonly known: RegionInfo }
   | { readonly type: 'malformed'; readonly reason: MalformedReport };
 
+/** What documents and administrators want left alone. */
+export interface RegionClaims {
+  /** Why nothing automatic may split, merge or balance a region; undefined if it may. */
+  pinnedReason(info: RegionInfo): Refusal | undefined;
+  /** Whether a replica on a living store must stay as it is. */
+  protects(info: RegionInfo, store: StoreId): boolean;
+}
+
 export class Cluster {
+  /** Set once by the owner of the documents. */
+  claims: RegionClaims = { pinnedReason: () => undefined, protects: () => false };
   readonly tree: RegionTree = new RegionTree();
   #config: PlacementConfig;
   readonly #stores = new Map<StoreId, StoreInfo>();

@@ -73,7 +73,8 @@ export const FAILURES_MAX = 10;
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 60_000;
 
-export const backoffMs = (failures: number): number => Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** Math.max(0, failures - 1));
+export const backoffMs = (failures: number): number =>
+  Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** Math.max(0, failures - 1));
 
 /** Why nothing may be tried at the moment. */
 function restOf({ tries }: AssignmentStatus, facts: Facts): Condition | undefined {

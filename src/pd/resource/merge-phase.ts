@@ -74,7 +74,9 @@ function begin(assignment: Assignment, spec: MergeSpec, context: StepContext): A
   if (parts === undefined || first === undefined || last === undefined) {
     return stay(assignment, context, [condition('WaitingForRegions', 'a part is not known any more')]);
   }
-  const waiting = parts.find((part) => !part.status.ready || !rangesEqual(regionOf(part, facts)?.region.range ?? NO_RANGE, part.spec.range));
+  const waiting = parts.find(
+    (part) => !part.status.ready || !rangesEqual(regionOf(part, facts)?.region.range ?? NO_RANGE, part.spec.range),
+  );
   if (waiting !== undefined) {
     const text = `Partition ${waiting.meta.name} is not served by a region of its own yet`;
     return stay(assignment, context, [condition('WaitingForRegions', text)]);
@@ -128,7 +130,11 @@ function chooseTarget(parts: readonly Partition[], regions: readonly RegionInfo[
     const info = regionOf(part, facts);
     if (info !== undefined) {
       const candidate = { part, cost: costOf(info), size: info.sizeBytes };
-      if (best === undefined || candidate.cost < best.cost || (candidate.cost === best.cost && candidate.size > best.size)) {
+      if (
+        best === undefined ||
+        candidate.cost < best.cost ||
+        (candidate.cost === best.cost && candidate.size > best.size)
+      ) {
         best = candidate;
       }
     }
@@ -167,7 +173,9 @@ function look(plan: MergePlan, facts: Facts): Seen | undefined {
 /** A merge of this Assignment was sent and may still be committed. */
 const isSent = (info: RegionInfo, facts: Facts): boolean => {
   const running = facts.runningOn(info);
-  return info.merging || (running !== undefined && (running.isMergeSource || running.isMergeTarget) && !running.isCancelable);
+  return (
+    info.merging || (running !== undefined && (running.isMergeSource || running.isMergeTarget) && !running.isCancelable)
+  );
 };
 
 // ------------------------------------------------------------------------------------------------------------ loading
@@ -188,9 +196,7 @@ function align(plan: MergePlan, seen: Seen, facts: Facts): Alignment {
   const podStore = facts.storeOfPod(plan.pod);
   const target = alignOne(seen.target, undefined, podStore, facts);
   if (target !== undefined) {
-    return 'wish' in target
-      ? { aligned: false, conditions: [], wish: target.wish }
-      : wait(target.type, target.message);
+    return 'wish' in target ? { aligned: false, conditions: [], wish: target.wish } : wait(target.type, target.message);
   }
   let waiting: Problem | undefined;
   for (const source of seen.others) {
@@ -201,7 +207,9 @@ function align(plan: MergePlan, seen: Seen, facts: Facts): Alignment {
     }
     waiting ??= problem;
   }
-  return waiting === undefined ? { aligned: true, conditions: [], wish: undefined } : wait(waiting.type, waiting.message);
+  return waiting === undefined
+    ? { aligned: true, conditions: [], wish: undefined }
+    : wait(waiting.type, waiting.message);
 }
 
 interface Problem {
@@ -239,7 +247,14 @@ function alignOne(
     const wanted = new Map<StoreId, WantedRole>(
       target.region.peers.map((peer) => [peer.storeId, peer.role === 'learner' ? 'learner' : 'voter']),
     );
-    return { wish: { type: 'reshape', region: info, wanted, brief: `bring region ${id} to the stores of region ${target.region.id}` } };
+    return {
+      wish: {
+        type: 'reshape',
+        region: info,
+        wanted,
+        brief: `bring region ${id} to the stores of region ${target.region.id}`,
+      },
+    };
   }
   if (podStore !== undefined && info.leader.storeId !== podStore && peerOn(info, podStore)?.role === 'voter') {
     return { wish: { type: 'transfer', region: info, to: podStore } };
@@ -330,7 +345,11 @@ function follow(
   const next = nextSource(seen, plan);
   const alignment = align(plan, { ...seen, others: seen.hasBegun && next !== undefined ? [next] : seen.others }, facts);
   if (!seen.hasBegun && !alignment.aligned) {
-    return change(assignment, { phase: 'loading', main: 'loading', conditions: [...absorbed(plan), ...alignment.conditions] });
+    return change(assignment, {
+      phase: 'loading',
+      main: 'loading',
+      conditions: [...absorbed(plan), ...alignment.conditions],
+    });
   }
   if (!alignment.aligned) {
     return stay(assignment, context, [...absorbed(plan), ...alignment.conditions], alignment.wish);
@@ -347,8 +366,13 @@ const served = (merged: Partition, pod: string): Partition =>
 /** The smaller one of the two neighbors of the target; gaps come before the part behind them anyway. */
 function nextSource(seen: Seen, plan: MergePlan): RegionInfo | undefined {
   const { range } = seen.target.region;
-  const left = seen.others.find(({ region }) => region.range.end.length > 0 && compareBytes(region.range.end, range.start) === 0);
-  const right = range.end.length === 0 ? undefined : seen.others.find(({ region }) => compareBytes(region.range.start, range.end) === 0);
+  const left = seen.others.find(
+    ({ region }) => region.range.end.length > 0 && compareBytes(region.range.end, range.start) === 0,
+  );
+  const right =
+    range.end.length === 0
+      ? undefined
+      : seen.others.find(({ region }) => compareBytes(region.range.start, range.end) === 0);
   const inside = [left, right].filter(
     (info): info is RegionInfo =>
       info !== undefined &&
@@ -372,7 +396,10 @@ function proxy(assignment: Assignment, spec: MergeSpec, plan: MergePlan, context
   }
   redirects.retire(plan.regions);
   if (!redirects.areRetired(plan.regions)) {
-    return stay(assignment, context, [...absorbed(plan), condition('WaitingForRegions', 'stores still redirect old requests')]);
+    return stay(assignment, context, [
+      ...absorbed(plan),
+      condition('WaitingForRegions', 'stores still redirect old requests'),
+    ]);
   }
   return change(
     assignment,
@@ -395,7 +422,9 @@ function proxy(assignment: Assignment, spec: MergeSpec, plan: MergePlan, context
 function abort(assignment: Assignment, plan: MergePlan, seen: Seen, context: StepContext): AssignmentStep {
   const { facts, view } = context;
   const all = [seen.target, ...seen.others];
-  const cancelable = all.find((info) => facts.runningOn(info)?.isCancelable === true && facts.runningOn(info)?.maker === makerOf(assignment));
+  const cancelable = all.find(
+    (info) => facts.runningOn(info)?.isCancelable === true && facts.runningOn(info)?.maker === makerOf(assignment),
+  );
   if (cancelable !== undefined) {
     return stay(assignment, context, absorbed(plan), { type: 'cancel', region: cancelable });
   }

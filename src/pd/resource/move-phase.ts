@@ -64,7 +64,9 @@ export function stepMove(assignment: Assignment, spec: MoveSpec, context: StepCo
   const { phase, aborting } = assignment.status;
   if (aborting) {
     // Before the new primary has the word, the move is taken back; after that, the old one is only let go earlier.
-    const pods = samePods(partition.spec.pods, following) ? [{ name: spec.from, type: 'primary' as const }, ...others] : moved;
+    const pods = samePods(partition.spec.pods, following)
+      ? [{ name: spec.from, type: 'primary' as const }, ...others]
+      : moved;
     return remove(assignment, { puts: samePods(partition.spec.pods, pods) ? [] : [withPods(partition, pods)] });
   }
   switch (phase) {
@@ -161,12 +163,16 @@ export function stepSplit(assignment: Assignment, spec: SplitSpec, context: Step
   if (plan === undefined) {
     return parent.status.ready && isSameRange(region, range)
       ? beginSplit(assignment, spec, parent, context)
-      : stay(assignment, context, [condition('WaitingForRegions', `Partition ${spec.partition} is not served by a region of its own yet`)]);
+      : stay(assignment, context, [
+          condition('WaitingForRegions', `Partition ${spec.partition} is not served by a region of its own yet`),
+        ]);
   }
   const left = { start: range.start, end: spec.splitKey };
   const right = { start: spec.splitKey, end: range.end };
   const isDone =
-    isSameRange(region, left) && isSameRange(facts.regionAt(spec.splitKey), right) && region?.leader !== undefined &&
+    isSameRange(region, left) &&
+    isSameRange(facts.regionAt(spec.splitKey), right) &&
+    region?.leader !== undefined &&
     facts.regionAt(spec.splitKey)?.leader !== undefined;
   if (isDone) {
     return endSplit(assignment, parent, plan, context);
@@ -178,7 +184,11 @@ export function stepSplit(assignment: Assignment, spec: SplitSpec, context: Step
       : remove(assignment, { deletes: [...plan.names] });
   }
   if (status.phase === 'loading') {
-    const isReady = region?.leader !== undefined && !region.merging && facts.runningOn(region) === undefined && !isInJointState(region.region);
+    const isReady =
+      region?.leader !== undefined &&
+      !region.merging &&
+      facts.runningOn(region) === undefined &&
+      !isInJointState(region.region);
     return isReady && isSameRange(region, range)
       ? change(assignment, {
           phase: 'following',
@@ -229,7 +239,12 @@ function endSplit(assignment: Assignment, parent: Partition, plan: SplitPlan, { 
   return assignment.status.phase === 'following' && !assignment.status.aborting
     ? change(
         assignment,
-        { phase: 'completed', main: 'disconnected', parts: plan.names.map((name) => [name, 'primary'] as const), conditions: [] },
+        {
+          phase: 'completed',
+          main: 'disconnected',
+          parts: plan.names.map((name) => [name, 'primary'] as const),
+          conditions: [],
+        },
         more,
       )
     : assignment.status.aborting

@@ -209,7 +209,12 @@ function stepPods(partition: Partition, region: RegionInfo, facts: Facts): Parti
   const primary = primaryOf(spec);
   const ready = primary !== undefined && now.get(primary) === 'primary';
   const plan = planPods(partition, region, before, facts);
-  const next = statusOf(status, ready, plan.kept === undefined ? pods : pods.filter(([name]) => name !== plan.kept), plan.conditions);
+  const next = statusOf(
+    status,
+    ready,
+    plan.kept === undefined ? pods : pods.filter(([name]) => name !== plan.kept),
+    plan.conditions,
+  );
   return { status: next, wish: plan.wish };
 }
 
@@ -239,7 +244,8 @@ function podsNow(partition: Partition, region: RegionInfo, facts: Facts): (reado
 }
 
 /** A pod that the spec names no more is shown until its replica is gone. */
-const leavingStatus = (peer: Peer | undefined): PodStatus | undefined => (peer === undefined ? undefined : 'unassigning');
+const leavingStatus = (peer: Peer | undefined): PodStatus | undefined =>
+  peer === undefined ? undefined : 'unassigning';
 
 function podStatus(
   entry: PodAssignment,
@@ -260,7 +266,11 @@ function podStatus(
       }
       return before === 'follower' || (before === undefined && holdsData) ? 'follower' : 'starting';
     case 'proxy':
-      return isTaken || before === undefined ? 'proxy' : before === 'primary' || before === 'follower' ? before : 'proxy';
+      return isTaken || before === undefined
+        ? 'proxy'
+        : before === 'primary' || before === 'follower'
+          ? before
+          : 'proxy';
     case 'follower':
       if (before === 'primary' && !isTaken) {
         return 'primary';
@@ -301,7 +311,9 @@ function planPods(
   if (facts.runningOn(region) !== undefined || region.merging) {
     return nothing;
   }
-  const missing = spec.pods.find(({ name, type }) => type === 'follower' && peerOn(region, facts.storeOfPod(name) as StoreId) === undefined);
+  const missing = spec.pods.find(
+    ({ name, type }) => type === 'follower' && peerOn(region, facts.storeOfPod(name) as StoreId) === undefined,
+  );
   if (missing !== undefined) {
     const to = facts.storeOfPod(missing.name) as StoreId;
     if (!facts.isUsable(to)) {
@@ -356,7 +368,12 @@ function planLeaving(
   for (const [pod, value] of before) {
     const store = facts.storeOfPod(pod);
     const peer = store === undefined ? undefined : peerOn(region, store);
-    if (value !== 'unassigning' || store === undefined || peer === undefined || partition.spec.pods.some(({ name }) => name === pod)) {
+    if (
+      value !== 'unassigning' ||
+      store === undefined ||
+      peer === undefined ||
+      partition.spec.pods.some(({ name }) => name === pod)
+    ) {
       continue;
     }
     if (peer.role === 'learner' || votersOf(region.region).length > facts.config.maxReplicas) {
@@ -366,7 +383,9 @@ function planLeaving(
       return { wish: { type: 'reshape', region, wanted, brief }, conditions: [], kept: undefined };
     }
     // A learner that an administrator or an earlier step left here becomes a voter before this vote goes.
-    const learner = region.region.peers.find((other) => other.role === 'learner' && !isPending(region, other) && other.storeId !== store);
+    const learner = region.region.peers.find(
+      (other) => other.role === 'learner' && !isPending(region, other) && other.storeId !== store,
+    );
     if (learner !== undefined) {
       const wanted = rolesOf(region).set(learner.storeId, 'voter');
       wanted.delete(store);

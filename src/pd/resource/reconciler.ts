@@ -8,7 +8,14 @@ import type { Maker, OperatorFactory } from '../schedule/operator/create.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
 import type { OperatorGroup } from '../schedule/operator/waiting-queue.ts';
 import { type Refusal, type Result, ok } from '../schedule/verdict.ts';
-import { type AssignmentStep, NOTHING, type Redirects, type StepContext, backoffMs, change } from './assignment-step.ts';
+import {
+  type AssignmentStep,
+  NOTHING,
+  type Redirects,
+  type StepContext,
+  backoffMs,
+  change,
+} from './assignment-step.ts';
 import type { ClusterFacts } from './facts.ts';
 import { makerOf, stepMerge } from './merge-phase.ts';
 import { stepMove, stepNew, stepSplit } from './move-phase.ts';
@@ -70,7 +77,10 @@ export class Reconciler {
     const touched = new Set<string>();
     for (const resource of this.#due()) {
       const step = this.#step(resource, facts);
-      const names = [...step.puts.map((put) => `${put.kind}/${put.meta.name}`), ...step.deletes.map(({ kind, name }) => `${kind}/${name}`)];
+      const names = [
+        ...step.puts.map((put) => `${put.kind}/${put.meta.name}`),
+        ...step.deletes.map(({ kind, name }) => `${kind}/${name}`),
+      ];
       // Two documents that want to change a third one take turns.
       if (names.length > 0) {
         if (!names.some((name) => touched.has(name))) {
@@ -94,7 +104,9 @@ export class Reconciler {
     const held = new Set(
       active.flatMap(({ spec, status }) =>
         spec.type === 'InWorkerMerge'
-          ? status.merge === undefined ? [] : [...spec.partitions, status.merge.mergedName]
+          ? status.merge === undefined
+            ? []
+            : [...spec.partitions, status.merge.mergedName]
           : spec.type === 'InWorkerSplit' && status.split !== undefined
             ? [spec.partition, ...status.split.names]
             : [],
@@ -241,4 +253,6 @@ const isCounted = (operator: Operator): boolean =>
   operator.status !== 'replaced' && !(operator.status === 'canceled' && operator.reason?.code === 'AdminStop');
 
 const isSettled = ({ status }: Partition): boolean =>
-  status.ready && status.conditions.length === 0 && !status.pods.some(([, value]) => value === 'unassigning' || value === 'starting');
+  status.ready &&
+  status.conditions.length === 0 &&
+  !status.pods.some(([, value]) => value === 'unassigning' || value === 'starting');

@@ -6,7 +6,7 @@ import type { RegionId, StoreId } from '../../base/ids.ts';
 import { rangesEqual, rangesOverlap } from '../../base/key-range.ts';
 import type { Clock } from '../../env/clock.ts';
 import type { Rng } from '../../env/rng.ts';
-import type { Cluster } from '../cluster/cluster.ts';
+import type { Cluster, RegionClaims } from '../cluster/cluster.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
@@ -53,7 +53,7 @@ export interface ResourcesOptions {
   readonly rng: Rng;
 }
 
-export class Resources {
+export class Resources implements RegionClaims {
   readonly store: ResourceStore = new ResourceStore();
   readonly #cluster: Cluster;
   readonly #controller: OperatorController;
@@ -201,6 +201,9 @@ export class Resources {
 
   /** Why nothing automatic may split, merge or balance a region; undefined if it may. */
   pinnedReason(info: RegionInfo): Refusal | undefined {
+    if (this.store.version === 0 && this.#pins.size === 0) {
+      return undefined;
+    }
     const [partition] = this.partitionsOn(info);
     if (partition !== undefined) {
       return refuse(
@@ -224,7 +227,7 @@ export class Resources {
 
   /** Whether the documents want a replica on this store to stay as it is. */
   protects(info: RegionInfo, store: StoreId): boolean {
-    const partitions = this.partitionsOn(info);
+    const partitions = this.store.version === 0 ? [] : this.partitionsOn(info);
     if (partitions.length === 0) {
       return false;
     }
@@ -248,12 +251,7 @@ export class Resources {
     }
     const lock = this.lockOn(info);
     if (lock !== undefined && !(operator.maker === 'replica-checker' && mayBeRepaired(lock))) {
-      return refuse(
-        'RegionLocked',
-        `region ${info.region.id} is being changed by Assignment ${lock.meta.name}`,
-        `wait until it is completed, or delete Assignment ${lock.meta.name}`,
-        { region_id: info.region.id, assignment: lock.meta.name },
-      );
+      return this.lockedReason(info);
     }
     const isSplitOrMerge = operator.steps.some(
       (step) => step.type === 'split-region' || step.type.startsWith('merge-region'),
@@ -269,6 +267,19 @@ export class Resources {
         (step.type === 'transfer-leader' && this.#movesPrimary(info, step.toStore)),
     );
     return taken === undefined ? undefined : this.pinnedReason(info);
+  }
+
+  /** Why a region of a split or merge that is under way may not be changed by anybody else. */
+  lockedReason(info: RegionInfo): Refusal | undefined {
+    const lock = this.lockOn(info);
+    return lock === undefined
+      ? undefined
+      : refuse(
+          'RegionLocked',
+          `region ${info.region.id} is being changed by Assignment ${lock.meta.name}`,
+          `wait until it is completed, or delete Assignment ${lock.meta.name}`,
+          { region_id: info.region.id, assignment: lock.meta.name },
+        );
   }
 
   #movesPrimary(info: RegionInfo, toStore: StoreId): boolean {

@@ -63,6 +63,9 @@ const learnerChecker: Checker = {
   check: (info, { cluster, factory, nowMs }) => {
     const maker: Maker = { name: 'learner-checker', kind: 'replica', priority: 'medium' };
     for (const learner of learnersOf(info.region)) {
+      if (cluster.claims.protects(info, learner.storeId)) {
+        continue;
+      }
       if (votersOf(info.region).length >= cluster.config.maxReplicas) {
         return verdictOf(factory.removePeer(info, learner.storeId, maker));
       }

@@ -78,6 +78,8 @@ export const firstRefusal = (checks: readonly Check[]): Refusal | undefined =>
 function automaticChecks(context: MergeCheckContext, source: RegionInfo, target: RegionInfo): Check[] {
   const { config } = context.cluster;
   return [
+    { name: 'source-not-pinned', refusal: context.cluster.claims.pinnedReason(source) },
+    { name: 'target-not-pinned', refusal: context.cluster.claims.pinnedReason(target) },
     { name: 'merge-limit', refusal: checkMergeLimit(context) },
     { name: 'started-long-ago', refusal: checkStarted(context) },
     { name: 'source-not-recently-split', refusal: checkRecentlySplit(context, source) },

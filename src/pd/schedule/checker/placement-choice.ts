@@ -63,7 +63,9 @@ export function chooseTarget(
 
 /** The peer whose loss hurts least: the worst separated one, on the fullest store. The leader is spared if possible. */
 export function chooseSurplus(cluster: Cluster, info: RegionInfo): Peer | undefined {
-  const voters = info.region.peers.filter((peer) => peer.role === 'voter');
+  const voters = info.region.peers.filter(
+    (peer) => peer.role === 'voter' && !cluster.claims.protects(info, peer.storeId),
+  );
   const rank = (peer: Peer): readonly [number, number, number, number] => {
     const store = cluster.store(peer.storeId)?.record.store;
     const others = stayingStores(cluster, info, peer);
@@ -90,7 +92,8 @@ export function findBetterPlace(
   if (cluster.config.locationLabels.length === 0) {
     return undefined;
   }
-  const worst = [...info.region.peers]
+  const worst = info.region.peers
+    .filter((peer) => !cluster.claims.protects(info, peer.storeId))
     .map((peer) => ({ peer, score: scoreOf(cluster, info, peer) }))
     .sort((a, b) => a.score - b.score || b.peer.id - a.peer.id)[0];
   // Nothing is better than being as far from every other replica as stores can be: most regions end here.

@@ -59,6 +59,9 @@ function moveOneLeader(context: SchedulerContext, from: StoreId, to: StoreId): O
     if (info === undefined || !isHealthy(info) || info.merging || controller.runningOn(id) !== undefined) {
       continue;
     }
+    if (cluster.claims.pinnedReason(info) !== undefined) {
+      continue;
+    }
     const peer = peerOn(info, to);
     if (peer?.role !== 'voter' || isPending(info, peer)) {
       continue;

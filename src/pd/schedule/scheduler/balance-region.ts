@@ -84,6 +84,7 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
     !isHealthy(info) ||
     info.merging ||
     controller.runningOn(info.region.id) !== undefined ||
+    cluster.claims.protects(info, source.storeId) ||
     peerOn(info, target.storeId) !== undefined ||
     votersOf(info.region).length !== cluster.config.maxReplicas ||
     learnersOf(info.region).length > 0

@@ -16,6 +16,9 @@ import { type SnapshotChunk, decodeSnapshotChunk, encodeSnapshotChunk } from './
 import { WireReader } from './wire-reader.ts';
 import { WireWriter } from './wire-writer.ts';
 
+/** A message between members of a group that is not one of regions. */
+export type GroupMessage = Message;
+
 /** First part of a snapshot transfer, and all following ones. */
 export type SnapshotPart =
   | { readonly type: 'message'; readonly message: PeerMessage }
@@ -84,6 +87,8 @@ const RAFT_CONTEXT = section(13);
 const RAFT_REPORTED_COMMIT = varint(14);
 const RAFT_VOTE_COMMIT = varint(15);
 const RAFT_VOTE_COMMIT_TERM = varint(16);
+
+const GROUP_MESSAGE = section(1);
 
 const CHUNK_MESSAGE = section(1);
 const CHUNK_RECORD = section(2);
@@ -255,6 +260,22 @@ export function encodeFrame(messages: readonly PeerMessage[]): Uint8Array {
   const w = new WireWriter(messages.reduce((sum, message) => sum + sizeGuess(message), 0));
   for (let i = messages.length - 1; i >= 0; i--) {
     writeEnvelope(w, FRAME_ENVELOPE, messages[i] as PeerMessage);
+  }
+  return w.finish();
+}
+
+/** Messages of a group that needs no envelope: braid.pd.v1 GroupFrame, and SnapshotRequest with its one message. */
+export function encodeGroupFrame(messages: readonly Message[]): Uint8Array {
+  let bytes = 0;
+  for (const message of messages) {
+    bytes += ENVELOPE_BYTES_GUESS + message.context.length + (message.snapshot?.data.length ?? 0);
+    for (const entry of message.entries) {
+      bytes += entry.data.length + ENTRY_BYTES_GUESS;
+    }
+  }
+  const w = new WireWriter(bytes);
+  for (let i = messages.length - 1; i >= 0; i--) {
+    writeRaft(w, GROUP_MESSAGE, messages[i] as Message);
   }
   return w.finish();
 }
@@ -616,6 +637,25 @@ function readEnvelope(r: WireReader): PeerMessage | undefined {
     throw new Error('a message names no sender or no receiver');
   }
   return body === undefined ? undefined : { regionId: regionId(region), from, to, epoch, range, body };
+}
+
+/** @throws BadMessageError */
+export function decodeGroupFrame(bytes: Uint8Array): Message[] {
+  const messages: Message[] = [];
+  try {
+    const r = new WireReader(bytes);
+    while (r.isBefore(r.length)) {
+      const tag = r.tag();
+      if (tag === GROUP_MESSAGE) {
+        messages.push(readRaft(r));
+      } else {
+        r.skip(tag);
+      }
+    }
+  } catch (cause) {
+    throw new BadMessageError('braid.pd.v1.GroupFrame', cause);
+  }
+  return messages;
 }
 
 /** Messages with a body that only newer stores know are left out. @throws BadMessageError */

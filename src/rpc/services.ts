@@ -8,19 +8,23 @@ import {
 import type { PeerMessage } from '../codec/peer-message.ts';
 import {
   type SnapshotPart,
+  type GroupMessage,
   decodeFrame,
+  decodeGroupFrame,
   decodeSnapshotPart,
   encodeFrame,
+  encodeGroupFrame,
   encodeSnapshotPart,
 } from '../codec/peer-wire.ts';
 import { AdminDefinition } from '../gen/braid/admin/v1/admin.ts';
 import { PeerDefinition, type RaftAck, type SnapshotReply } from '../gen/braid/peer/v1/peer.ts';
+import { GroupDefinition, type GroupAck, type SnapshotReply as GroupSnapshotReply } from '../gen/braid/pd/v1/pd.ts';
 import { PlacementDefinition } from '../gen/braid/placement/v1/placement.ts';
 import { HealthDefinition } from '../gen/grpc/health/v1/health.ts';
 import { MetaStorageDefinition } from '../gen/meta_storagepb.ts';
 import { PDDefinition } from '../gen/pdpb.ts';
 import { TikvDefinition } from '../gen/tikvpb.ts';
-import { type Method, type MethodsOf, methodsOf } from './method.ts';
+import { type MessageCodec, type Method, type MethodsOf, methodsOf } from './method.ts';
 
 const generatedTikvMethods: MethodsOf<typeof TikvDefinition> = methodsOf(TikvDefinition);
 
@@ -57,3 +61,16 @@ export const placementMethods: MethodsOf<typeof PlacementDefinition> = methodsOf
 export const metaStorageMethods: MethodsOf<typeof MetaStorageDefinition> = methodsOf(MetaStorageDefinition);
 /** Placement port. */
 export const adminMethods: MethodsOf<typeof AdminDefinition> = methodsOf(AdminDefinition);
+
+const generatedGroupMethods: MethodsOf<typeof GroupDefinition> = methodsOf(GroupDefinition);
+const groupFrame: MessageCodec<readonly GroupMessage[]> = { encode: encodeGroupFrame, decode: decodeGroupFrame };
+
+/** Placement port, called by other members of the placement service; Raft messages with the hand-written codec. */
+export const groupMethods: Omit<MethodsOf<typeof GroupDefinition>, 'raft' | 'installSnapshot'> & {
+  readonly raft: Method<readonly GroupMessage[], GroupAck, 'bidi'>;
+  readonly installSnapshot: Method<readonly GroupMessage[], GroupSnapshotReply, 'unary'>;
+} = {
+  ...generatedGroupMethods,
+  raft: { ...generatedGroupMethods.raft, request: groupFrame },
+  installSnapshot: { ...generatedGroupMethods.installSnapshot, request: groupFrame },
+};

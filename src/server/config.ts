@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { parse as parseToml, TomlError } from 'smol-toml';
 import { closestName } from '../client/options.ts';
 import { checkPlacementConfig } from '../pd/defaults.ts';
+import { checkGroupConfig } from '../pd/group/config.ts';
 import { checkRaftstoreConfig } from '../raftstore/config.ts';
 import {
   ConfigError,
@@ -55,6 +56,7 @@ export function loadPdConfig(sources: ConfigSources): LoadedConfig<PdProcessConf
   const loaded = load<PdProcessConfig>('pd', sources);
   const { config } = loaded;
   refuseProblem(checkPlacementConfig(config.placement));
+  refuseProblem(checkGroupConfig(config.group));
   refuseWildcard('pd', config.pd.addr, config.pd.advertiseAddr);
   return loaded;
 }

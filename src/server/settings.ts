@@ -15,6 +15,7 @@ import {
   DEFAULT_PLACEMENT_CONFIG,
   type PlacementConfig,
 } from '../pd/defaults.ts';
+import { DEFAULT_GROUP_CONFIG, type GroupConfig } from '../pd/group/config.ts';
 import { DEFAULT_RAFTSTORE_CONFIG, type RaftstoreConfig } from '../raftstore/config.ts';
 
 /** The configuration cannot be used; the message names file and line, environment variable or flag. */
@@ -66,6 +67,10 @@ export interface PdSettings {
   readonly addr: string;
   readonly advertiseAddr: string;
   readonly dataDir: string;
+  readonly join: readonly string[];
+  /** `name=http://host:port` */
+  readonly initialCluster: readonly string[];
+  readonly startTimeoutMs: number;
   readonly gracefulStopMs: number;
 }
 
@@ -80,6 +85,7 @@ export interface PdProcessConfig {
   readonly pd: PdSettings;
   readonly placement: PlacementConfig;
   readonly allocation: AllocationConfig;
+  readonly group: GroupConfig;
   readonly log: LogSettings;
 }
 
@@ -105,10 +111,14 @@ export const DEFAULT_PD_PROCESS_CONFIG: PdProcessConfig = Object.freeze({
     addr: '127.0.0.1:2379',
     advertiseAddr: '',
     dataDir: 'braid-pd',
+    join: Object.freeze([]),
+    initialCluster: Object.freeze([]),
+    startTimeoutMs: 60_000,
     gracefulStopMs: 1_000,
   }),
   placement: DEFAULT_PLACEMENT_CONFIG,
   allocation: DEFAULT_ALLOCATION_CONFIG,
+  group: DEFAULT_GROUP_CONFIG,
   log: Object.freeze({ level: 'info', file: '' }),
 });
 
@@ -275,10 +285,14 @@ const RAFTSTORE: readonly Setting[] = sectionOf('raftstore', DEFAULT_RAFTSTORE_C
 });
 
 const PD: readonly Setting[] = sectionOf('pd', DEFAULT_PD_PROCESS_CONFIG.pd, {
-  name: 'Name of this member, shown in status.',
-  addr: 'Where stores and clients connect, host:port. Port 0 takes a free one.',
-  advertiseAddr: 'What stores and clients dial instead of addr. Empty means addr.',
-  dataDir: 'Directory of the placement service.',
+  name: 'Name of this member, different from those of the others.',
+  addr: 'Where stores, clients and other members connect, host:port. Port 0 takes a free one.',
+  advertiseAddr: 'What others dial instead of addr. Empty means addr.',
+  dataDir: 'Directory of this member.',
+  join: 'Members of the cluster to join. Only a member with an empty directory looks at it, as at the next one.',
+  initialCluster:
+    'All members of a new cluster, such as "pd1=http://10.0.0.1:2379": the same list in the same order for each of them.',
+  startTimeoutMs: 'How long a new member looks for the others before it gives up.',
   gracefulStopMs: 'How long running calls may take to finish when the process stops.',
 });
 
@@ -337,13 +351,23 @@ const ALLOCATION: readonly Setting[] = sectionOf('allocation', DEFAULT_ALLOCATIO
   tsoWaitRoundsMax: 'Rounds of waiting for a time stamp before the call fails.',
 });
 
+const GROUP: readonly Setting[] = sectionOf('group', DEFAULT_GROUP_CONFIG, {
+  tickMs: 'Length of one Raft tick of the members. Keep this section equal on all members.',
+  heartbeatTicks: "Ticks between the leader's heartbeats.",
+  electionTicks: 'Ticks without a leader before an election; the wait is random between one and two times this.',
+  leaderLeaseMs:
+    'How long the leader serves without hearing from a majority. Below the election timeout minus one tick.',
+  logKeepEntries: 'Log entries kept for members that lag; those that lag more receive the whole state.',
+  logKeepBytes: 'Bytes of log entries kept at most.',
+});
+
 const log = (): readonly Setting[] =>
   sectionOf('log', DEFAULT_STORE_CONFIG.log, LOG_DESCRIPTIONS, { level: LOG_LEVELS });
 
 /** Every key of a role, section by section. */
 export const SETTINGS: Readonly<Record<Role, readonly Setting[]>> = Object.freeze({
   store: Object.freeze([...SERVER, ...STORAGE, ...RAFTSTORE, ...log()]),
-  pd: Object.freeze([...PD, ...PLACEMENT, ...ALLOCATION, ...log()]),
+  pd: Object.freeze([...PD, ...PLACEMENT, ...ALLOCATION, ...GROUP, ...log()]),
 });
 
 /** `section.key` */

@@ -1,8 +1,8 @@
-/** `braid pd`: one placement service process. */
+/** `braid pd`: one member of the placement service. */
 import { mkdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { loadPdConfig } from '../../server/config.ts';
-import { startPd } from '../../server/pd/pd-process.ts';
+import { MemberRemovedError, startPd } from '../../server/pd/pd-process.ts';
 import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
 import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
@@ -16,6 +16,8 @@ interface PdFlags {
   readonly addr?: string;
   readonly advertiseAddr?: string;
   readonly dataDir?: string;
+  readonly join?: string;
+  readonly initialCluster?: string;
   readonly logLevel?: string;
   readonly logFile?: string;
   readonly set: readonly string[];
@@ -27,20 +29,23 @@ const DIRECTORY_MODE = 0o700;
 export function registerPd(program: Command, app: App): void {
   const command = program
     .command('pd')
-    .summary('Run the placement service of a cluster')
+    .summary('Run a member of the placement service')
     .description(
-      'Run the placement service of a cluster. A new data directory founds a new cluster. Flags win over environment variables, these over the configuration file, it over the defaults; see "braid config default pd" for all settings.',
+      'Run a member of the placement service of a cluster. With a new data directory it founds a new cluster, alone or with the members of --initial-cluster, or joins an existing one with --join; later starts need neither. Flags win over environment variables, these over the configuration file, it over the defaults; see "braid config default pd" for all settings.',
     )
     .addOption(flag('--config <file>', 'configuration file (TOML)'))
-    .addOption(flag('--name <name>', 'name of this member'))
-    .addOption(flag('--addr <address>', 'where stores and clients connect (127.0.0.1:2379)'))
+    .addOption(flag('--name <name>', 'name of this member, different from those of the others (pd)'))
+    .addOption(flag('--addr <address>', 'where stores, clients and other members connect (127.0.0.1:2379)'))
     .addOption(flag('--advertise-addr <address>', 'what others dial instead of --addr'))
-    .addOption(flag('--data-dir <directory>', 'directory of the placement service (braid-pd)'));
+    .addOption(flag('--data-dir <directory>', 'directory of this member (braid-pd)'))
+    .addOption(flag('--join <endpoints>', 'members of the cluster to join, separated by commas'))
+    .addOption(flag('--initial-cluster <list>', 'all members of a new cluster: pd1=http://host:port,pd2=...'));
   for (const option of LOG_FLAGS()) {
     command.addOption(option);
   }
   addExamples(command, [
     'braid pd --addr 127.0.0.1:2379 --data-dir pd',
+    'braid pd --name pd4 --addr 10.0.0.4:2379 --data-dir pd --join http://10.0.0.1:2379,http://10.0.0.2:2379',
     'braid pd --config pd.toml --set placement.max-replicas=5',
   ]);
   command.action(async () => {
@@ -58,11 +63,13 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
       'pd.addr': flags.addr,
       'pd.advertise-addr': flags.advertiseAddr,
       'pd.data-dir': flags.dataDir,
+      'pd.join': flags.join,
+      'pd.initial-cluster': flags.initialCluster,
       ...logFlags(flags),
       ...assignments(flags.set),
     },
   });
-  const { pd, placement, allocation } = config;
+  const { pd, placement, allocation, group } = config;
   const real = createRealProcess({ log: config.log, fields: { role: 'pd' } });
   const stops = new StopRequests(app.io.signal);
   try {
@@ -75,13 +82,23 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
         listenAddress: pd.addr,
         cluster: placement,
         allocation,
+        group,
+        join: pd.join,
+        initialCluster: pd.initialCluster,
+        startTimeoutMs: pd.startTimeoutMs,
         closeGraceMs: pd.gracefulStopMs,
         ...(pd.advertiseAddr === '' ? {} : { advertiseAddress: pd.advertiseAddr }),
       },
     });
     announceReady({ type: 'ready', address: service.address, statusAddress: undefined, storeId: 0 });
-    await app.io.stdout.write(`ready: placement service at ${service.address}, cluster ${service.clusterId}\n`);
-    const why = await stops.next();
+    await app.io.stdout.write(
+      `ready: placement service at ${service.address}, cluster ${service.clusterId}, member ${pd.name}\n`,
+    );
+    const why = await Promise.race([stops.next(), service.removed]);
+    if (why instanceof MemberRemovedError) {
+      await service.close();
+      throw why;
+    }
     real.log.info({ reason: why.reason }, 'stopping');
     await service.close();
     return EXIT_DONE;

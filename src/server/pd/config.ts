@@ -8,7 +8,13 @@ import {
   checkPlacementConfig,
 } from '../../pd/defaults.ts';
 import { DEFAULT_GROUP_CONFIG, type GroupConfig, checkGroupConfig } from '../../pd/group/config.ts';
-import { MEMBER_NAME_PATTERN } from '../../pd/group/membership.ts';
+import { MEMBERS_MAX, MEMBER_NAME_PATTERN } from '../../pd/group/membership.ts';
+
+/** A member as it is named before it has an id. */
+export interface NamedAddress {
+  readonly name: string;
+  readonly address: string;
+}
 
 export interface PdConfig {
   /** Name of the member, for people. */
@@ -25,6 +31,15 @@ export interface PdConfig {
   readonly advertiseAddress: string | undefined;
   /** The cluster this member must belong to; undefined takes the data directory's, or founds a new cluster. */
   readonly clusterId: bigint | undefined;
+  /** Any members of the cluster to join, `host:port` or URLs; only looked at by a member with an empty directory. */
+  readonly join: readonly string[];
+  /**
+   * All members of a cluster that is to be founded, as `name=http://host:port`, the same list in the same order for each
+   * of them, this member included. Only looked at by a member with an empty directory.
+   */
+  readonly initialCluster: readonly string[];
+  /** How long a new member looks for the others before it gives up. */
+  readonly startTimeoutMs: number;
   readonly cluster: PlacementConfig;
   readonly allocation: AllocationConfig;
   readonly group: GroupConfig;
@@ -61,12 +76,16 @@ export function pdConfig(input: PdConfigInput): PdConfig {
     listenAddress: input.listenAddress ?? `127.0.0.1:${DEFAULT_PD_PORT}`,
     advertiseAddress: input.advertiseAddress,
     clusterId: input.clusterId,
+    join: (input.join ?? []).map(hostOf),
+    initialCluster: input.initialCluster ?? [],
+    startTimeoutMs: input.startTimeoutMs ?? 60_000,
     cluster: { ...DEFAULT_PLACEMENT_CONFIG, ...input.cluster },
     allocation: { ...DEFAULT_ALLOCATION_CONFIG, ...input.allocation },
     group: { ...DEFAULT_GROUP_CONFIG, ...input.group },
     closeGraceMs: input.closeGraceMs ?? 1_000,
   };
   const problem =
+    membersProblem(config) ??
     checkPlacementConfig(config.cluster) ??
     checkGroupConfig(config.group) ??
     (MEMBER_NAME_PATTERN.test(config.name)
@@ -83,4 +102,33 @@ export function pdConfig(input: PdConfigInput): PdConfig {
     throw new PdConfigError(problem);
   }
   return config;
+}
+
+/** `host:port` of an endpoint that may be written as a URL. */
+const hostOf = (endpoint: string): string => endpoint.replace(/^https?:\/\//u, '').replace(/\/$/u, '');
+
+/** The list of initial members; undefined if it is not one. */
+export function parseInitialCluster(list: readonly string[]): NamedAddress[] | undefined {
+  const members = list.map((item) => /^([^=]+)=(.+)$/u.exec(item.trim()));
+  const named = members.map((match) => ({ name: match?.[1] ?? '', address: hostOf(match?.[2] ?? '') }));
+  const isValid = named.every(
+    ({ name, address }) => MEMBER_NAME_PATTERN.test(name) && /^(?:\[[^\]]+\]|[^:/\s]+):\d+$/u.test(address),
+  );
+  const isUnique =
+    new Set(named.map(({ name }) => name)).size === named.length &&
+    new Set(named.map(({ address }) => address)).size === named.length;
+  return isValid && isUnique && named.length <= MEMBERS_MAX ? named : undefined;
+}
+
+function membersProblem({ join, initialCluster, name }: PdConfig): string | undefined {
+  if (join.length > 0 && initialCluster.length > 0) {
+    return 'join and initialCluster exclude each other: the first is for a cluster that exists, the second for a new one';
+  }
+  const members = parseInitialCluster(initialCluster);
+  if (members === undefined) {
+    return `initialCluster must list up to ${MEMBERS_MAX} different members as name=http://host:port`;
+  }
+  return members.length === 0 || members.some((member) => member.name === name)
+    ? undefined
+    : `initialCluster does not contain this member, ${name}`;
 }

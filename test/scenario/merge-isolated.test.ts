@@ -1,0 +1,430 @@
+/**
+ * Stores that were away while a merge happened (raftstore-scenarios.md, 1f) and the catalogue of what they find when
+ * they come back (region-merge 7.5): every line of it is a script here.
+ */
+import { describe, expect } from 'vitest';
+import { peerId, storeId } from '../../src/base/ids.ts';
+import type { PeerMessage } from '../../src/codec/peer-message.ts';
+import type { Peer, Region } from '../../src/meta/region.ts';
+import { MsgType } from '../../src/raft/types.ts';
+import { EARLY_GC, scenario, type Scenario } from './support/scenario.ts';
+
+/** Writes until the log that store 3 would need is compacted on every other member. */
+async function outrun(s: Scenario, region: Region, away: number): Promise<void> {
+  const lastSeen = s.status(away, region)?.lastIndex ?? 0;
+  for (let round = 0; round < 40; round++) {
+    const members = s.memberStores(region).filter((store) => store !== away && s.c.isUp(store));
+    if (members.every((store) => (s.status(store, region)?.firstIndex ?? 0) > lastSeen + 1)) {
+      return;
+    }
+    await s.put(`b${round}`, 'x');
+    await s.put(`y${round}`, 'x');
+    await s.c.advance(100);
+  }
+  throw new Error('the log was not compacted');
+}
+
+describe('merge: a store that was away', () => {
+  for (const role of ['leads the target', 'leads the source', 'follows'] as const) {
+    for (const gc of [false, true]) {
+      scenario(
+        `M-60 M-61 the store that ${role} goes away and heals by ${gc ? 'snapshot' : 'log'}`,
+        { config: gc ? EARLY_GC : {}, seedsMax: 12 },
+        async (s) => {
+          const { left, right } = await s.twoRegions();
+          await s.lead(left, role === 'leads the source' ? 3 : 1);
+          await s.lead(right, role === 'leads the target' ? 3 : 2);
+          await s.c.settle();
+          s.traffic(['c', 'w']);
+          // From here on the two logs decide: no replica was behind when the merge began.
+          const release = await s.prepareHeld(left, right);
+          const heal = s.c.isolate(3);
+          await s.c.until('leaders among the others', () =>
+            [left, right].every((r) => [1, 2].some((store) => s.status(store, r)?.role === 'leader')),
+          );
+          release();
+          await s.untilGone(left, [1, 2]);
+          if (gc) {
+            await outrun(s, right, 3);
+          } else {
+            await s.put('b', 'x');
+          }
+          heal();
+          await s.untilGone(left);
+        },
+      );
+    }
+  }
+
+  scenario(
+    'M-61 R34 an isolated learner heals by snapshot',
+    { stores: 4, config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      for (const region of [left, right]) {
+        await s.addLearner(region, 4);
+      }
+      await s.put('b', '0');
+      await s.c.settle();
+      await s.c.advance(1_000);
+      const heal = s.c.isolate(4);
+      await s.mergeAwayOn(left, right, [1, 2, 3]);
+      await outrun(s, right, 4);
+      heal();
+      await s.untilGone(left);
+    },
+  );
+
+  scenario(
+    '7.5 R37 the target was split again: its snapshot does not cover the source any more',
+    { config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const heal = s.c.isolate(3);
+      await s.mergeAwayOn(left, right, [1, 2]);
+      await s.c.mustSplit('k');
+      const again = s.c.regionOf('a') as Region;
+      expect(again.id).not.toBe(left.id);
+      await outrun(s, right, 3);
+      await outrun(s, again, 3);
+      heal();
+      await s.untilGone(left);
+    },
+  );
+
+  scenario('7.5 the target’s replica was removed after the merge and never applied it', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    await s.put('b', 'x');
+    const heal = s.c.isolate(3);
+    await s.mergeAwayOn(left, right, [1, 2]);
+    await s.addVoter(right, 4);
+    await s.remove(right, 3);
+    heal();
+    await s.untilGone(left);
+    await s.untilGone(right, [3]);
+  });
+
+  scenario(
+    '7.5 R35 the target’s replica was removed and added again under a larger id',
+    { config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const heal = s.c.isolate(3);
+      await s.mergeAwayOn(left, right, [1, 2]);
+      await s.remove(right, 3);
+      const again = await s.addLearner(right, 3);
+      heal();
+      await s.untilGone(left);
+      await s.c.until(
+        'the new replica',
+        () => s.status(3, right)?.peerId === again.id && s.status(3, right)?.state === 'normal',
+      );
+    },
+  );
+
+  scenario('7.5 R42 a store never had the target physically', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    await s.addVoter(left, 4);
+    const noTarget = s.cut(right, 4);
+    const four: Peer = { id: peerId(s.c.nextId()), storeId: storeId(4), role: 'voter' };
+    await s.c.mustAdmin(right.id, () => ({ type: 'change-peer', changes: [{ type: 'add-voter', peer: four }] }));
+    await s.put('b', '0');
+    await s.caughtUp(left, [1, 2, 3, 4]);
+    await s.c.advance(1_000);
+    await s.mergeAwayOn(left, right, [1, 2, 3]);
+    await s.put('c', 'x');
+    noTarget();
+    await s.untilGone(left);
+    await s.c.until('the target on store 4', () => s.status(4, right)?.state === 'normal');
+  });
+
+  scenario('7.5 the source’s replica was removed before the merge', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    const heal = s.c.isolate(3);
+    for (const region of [left, right]) {
+      await s.addVoter(region, 4);
+      await s.remove(region, 3);
+    }
+    await s.mergeAwayOn(left, right, [1, 2, 4]);
+    heal();
+    await s.untilGone(left);
+    await s.untilGone(right, [3]);
+  });
+
+  for (const gc of [false, true]) {
+    scenario(
+      `7.5 two merges in a row while a store was away, healed by ${gc ? 'snapshot' : 'log'}`,
+      { config: gc ? EARLY_GC : {}, seedsMax: 12 },
+      async (s) => {
+        await s.twoRegions();
+        await s.c.mustSplit('p');
+        const [first, second, third] = ['a', 'l', 'z'].map((key) => s.c.regionOf(key) as Region) as [
+          Region,
+          Region,
+          Region,
+        ];
+        for (const region of [first, second, third]) {
+          await s.lead(region, 1);
+        }
+        await s.put('l', '3');
+        await s.c.settle();
+        // Store 3 has everything in its logs and applies neither merge.
+        s.c.failpoints.set(`3!apply::before-commit-merge#${second.id}`, { type: 'pause' });
+        s.c.failpoints.set(`3!apply::before-commit-merge#${third.id}`, { type: 'pause' });
+        await s.mergeAwayOn(first, second, [1, 2]);
+        await s.mergeAwayOn(s.now(second), third, [1, 2]);
+        const heal = s.c.isolate(3);
+        if (gc) {
+          await outrun(s, third, 3);
+        }
+        const isRestarted = s.rng.chance(0.5);
+        if (isRestarted) {
+          s.c.crash(3);
+        }
+        heal();
+        if (isRestarted) {
+          await s.c.restart(3);
+        }
+        await s.c.advance(s.rng.pick([0, 3_000]));
+        s.c.failpoints.clear();
+        await s.untilGone(first);
+        await s.untilGone(second);
+      },
+    );
+  }
+
+  for (const target of [false, true]) {
+    scenario(
+      `M-62 R35 a removed learner of the ${target ? 'target' : 'source'} comes back when everybody has moved`,
+      { stores: 7, seedsMax: 8 },
+      async (s) => {
+        const { left, right } = await s.twoRegions();
+        const [own, other] = target ? [right, left] : [left, right];
+        await s.addLearner(own, 4);
+        await s.c.settle();
+        s.c.crash(4);
+        await s.remove(own, 4);
+        // Both regions move to other stores, one replica at a time.
+        for (const [from, to] of [
+          [2, 5],
+          [3, 6],
+          [1, 7],
+        ] as const) {
+          for (const region of [own, other]) {
+            await s.addVoter(region, to);
+            await s.lead(region, to);
+            await s.remove(region, from);
+          }
+        }
+        await s.mergeAway(left, right);
+        if (target) {
+          await s.c.mustSplit('m');
+        }
+        const added = await s.addLearner(right, 4);
+        await s.c.restart(4);
+        await s.untilGone(left);
+        await s.c.until('the new learner has its data', () => {
+          const status = s.status(4, right);
+          return status?.peerId === added.id && status.state === 'normal' && status.appliedIndex > 5;
+        });
+      },
+    );
+  }
+
+  for (const way of ['its creator', 'the placement service', 'a restart'] as const) {
+    scenario(
+      `M-63 R35 a replica without data is left over and finds out through ${way}`,
+      { stores: 4, seedsMax: 12 },
+      async (s) => {
+        const { left, right } = await s.twoRegions();
+        const noSnapshots = s.c.drop((m) => m.body.type === 'raft' && m.body.message.type === MsgType.Snap);
+        await s.addLearner(left, 4);
+        await s.c.until('a replica without data', () => s.status(4, left)?.state === 'uninitialized');
+        const heal = s.c.isolate(4);
+        await s.remove(left, 4);
+        await s.mergeAwayOn(left, right, [1, 2, 3]);
+        if (way === 'a restart') {
+          s.c.crash(4);
+          await s.c.restart(4);
+        }
+        noSnapshots();
+        heal();
+        // Asking the others is forbidden in one way: only the placement service is left.
+        const silence =
+          way === 'the placement service'
+            ? s.c.drop((m) => m.from.storeId === 4 && m.body.type === 'check-stale-peer')
+            : () => {};
+        await s.untilGone(left);
+        silence();
+      },
+    );
+  }
+
+  scenario('M-64 R33 old mail of a replaced replica arrives after the merge', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    const votes: PeerMessage[] = s.capture(
+      (m) => m.regionId === left.id && m.from.storeId === 3 && m.body.type === 'raft',
+    );
+    // Store 3 campaigns with its old replica id.
+    const away = s.cut(left, 3);
+    await s.c.advance(4_000);
+    expect(votes.length).toBeGreaterThan(0);
+    await s.remove(left, 3);
+    away();
+    await s.untilGone(left, [3]);
+    await s.addVoter(left, 3);
+    await s.mergeAway(left, right);
+    const replies = s.capture((m) => m.regionId === left.id && m.to.storeId === 3);
+    for (const vote of votes.slice(0, 30)) {
+      s.deliver(vote);
+      await s.c.advance(5);
+    }
+    await s.c.advance(500);
+    expect(replies.every((m) => m.body.type === 'gc')).toBe(true);
+    expect(s.stores().some((store) => s.holds(store, left))).toBe(false);
+  });
+
+  scenario(
+    'R31 a replica that missed a rollback is removed and leaves no trace of the merge',
+    { stores: 4 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const release = await s.prepareHeld(left, right);
+      await s.untilState(left, 'merging');
+      const heal = s.cut(left, 3);
+      await s.addLearner(right, 4);
+      await s.remove(right, 4);
+      release();
+      await s.untilState(left, 'normal', [1, 2]);
+      await s.remove(left, 3);
+      heal();
+      await s.untilGone(left, [3]);
+      expect(s.record(3, left)).toMatchObject({ state: 'tombstone', mergeState: undefined });
+      await s.addVoter(left, 3);
+      await s.put('b', 'with a new replica');
+    },
+  );
+
+  scenario('R32 the target’s new replica comes and goes without data', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    const release = await s.prepareHeld(left, right);
+    await s.untilState(left, 'merging');
+    const noSnapshots = s.c.drop(
+      (m) => m.regionId === right.id && m.body.type === 'raft' && m.body.message.type === MsgType.Snap,
+    );
+    await s.remove(right, 3);
+    await s.untilGone(right, [3]);
+    await s.addLearner(right, 3);
+    await s.c.until('a replica without data', () => s.status(3, right)?.state === 'uninitialized');
+    await s.remove(right, 3);
+    await s.untilGone(right, [3]);
+    noSnapshots();
+    release();
+    await s.untilState(left, 'normal');
+    await s.put('b', 'after');
+  });
+
+  scenario('R36 gc and the last entries arrive together', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    const waiting: PeerMessage[] = [];
+    const heal = s.c.drop((m) => {
+      if (m.to.storeId === 3 && (m.regionId === left.id || m.regionId === right.id)) {
+        waiting.push(m);
+        return true;
+      }
+      return false;
+    });
+    await s.mergeAwayOn(left, right, [1, 2]);
+    await s.addVoter(right, 4);
+    await s.remove(right, 3);
+    heal();
+    // Everything that was on its way, in one go and in any order.
+    const mixed = waiting.slice(-60);
+    while (mixed.length > 0) {
+      s.deliver(mixed.splice(s.rng.below(mixed.length), 1)[0] as PeerMessage);
+    }
+    await s.untilGone(left);
+    await s.untilGone(right, [3]);
+  });
+
+  scenario(
+    'R30 the source is on its way out when the snapshot that covers it arrives',
+    { config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const heal = s.c.isolate(3);
+      await s.mergeAwayOn(left, right, [1, 2]);
+      await s.remove(right, 3);
+      const slow = s.actors.hold(
+        ({ store, region, msg }) =>
+          store === 3 && region === left.id && (msg.type === 'destroy' || msg.type === 'apply-destroyed'),
+      );
+      heal();
+      await s.untilGone(right, [3]);
+      await s.c.until('the source is told to go', () => slow.caught > 0);
+      // A new replica of the target wants the whole range while the source is still on its way out.
+      const again = await s.addLearner(right, 3);
+      await s.c.advance(s.rng.pick([200, 2_000]));
+      expect(s.record(3, right)?.state).toBe('tombstone');
+      slow.release();
+      await s.untilGone(left);
+      await s.c.until(
+        'the new replica',
+        () => s.status(3, right)?.peerId === again.id && s.status(3, right)?.state === 'normal',
+      );
+    },
+  );
+
+  for (const what of ['CommitMerge in the queue of apply', 'an older snapshot in installation'] as const) {
+    scenario(
+      `R27 R28 a snapshot from after the merge meets ${what}`,
+      { config: { ...EARLY_GC, mergeMaxLogGap: 4 }, seedsMax: 12 },
+      async (s) => {
+        const { left, right } = await s.twoRegions();
+        if (what === 'CommitMerge in the queue of apply') {
+          s.c.failpoints.set('3!apply::before-commit-merge', { type: 'pause' });
+          await s.mergeAwayOn(left, right, [1, 2]);
+          const heal = s.c.isolate(3);
+          await outrun(s, right, 3);
+          heal();
+        } else {
+          const heal = s.cut(right, 3);
+          for (let i = 0; i < 20; i++) {
+            await s.put(`x${i}`, 'x');
+          }
+          await outrun(s, right, 3);
+          s.c.failpoints.set('3!snapshot::before-install', { type: 'pause' });
+          heal();
+          await s.c.until('an installation', () => s.status(3, right)?.state === 'installing');
+          await s.mergeAwayOn(left, right, [1, 2]);
+        }
+        await s.c.advance(2_000);
+        s.c.failpoints.clear();
+        await s.untilGone(left);
+      },
+    );
+  }
+
+  scenario(
+    'R25 snapshots of two neighbours that overlap arrive together',
+    { stores: 4, config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const noSnapshots = s.c.drop(
+        (m) => m.to.storeId === 4 && m.body.type === 'raft' && m.body.message.type === MsgType.Snap,
+      );
+      for (const region of [left, right]) {
+        await s.addLearner(region, 4);
+      }
+      s.c.failpoints.set('4!snapshot::before-install', { type: 'pause' });
+      noSnapshots();
+      await s.c.advance(s.rng.float() * 500);
+      // Merged and split again around another border while the first snapshots are under way.
+      const merging = s.askAdmin(s.c.leaderStore(left.id) ?? 1, s.now(left), { type: 'merge', target: s.now(right) });
+      await s.c.advance(s.rng.float() * 1_000);
+      s.c.failpoints.clear();
+      await s.answer(merging);
+      await s.c.settle(120_000);
+    },
+  );
+});

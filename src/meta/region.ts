@@ -61,6 +61,13 @@ export const findPeer = (region: Region, peer: PeerId): Peer | undefined => regi
 export const findPeerOnStore = (region: Region, store: StoreId): Peer | undefined =>
   region.peers.find((p) => p.storeId === store);
 
+/**
+ * The descriptor a tombstone keeps: the last one known, with the dead replica itself in it, so that no later message can
+ * bring the same replica back, whatever epoch it carries.
+ */
+export const buriedRegion = (region: Region, dead: Peer): Region =>
+  findPeer(region, dead.id) === undefined ? { ...region, peers: [...region.peers, dead] } : region;
+
 export const isVoterRole = (role: PeerRole): boolean => role !== 'learner';
 
 /** Whether the region is between two memberships (joint consensus). */

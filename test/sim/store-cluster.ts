@@ -11,6 +11,7 @@ import { decodeDataValue, isExpired } from '../../src/codec/data-value.ts';
 import type { WriteOp } from '../../src/codec/command.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import { decodeFrame, encodeFrame } from '../../src/codec/peer-wire.ts';
+import type { SnapshotChunk } from '../../src/codec/snapshot-record.ts';
 import type { RegionError } from '../../src/codec/region-error.ts';
 import type { Engine } from '../../src/env/engine.ts';
 import type { Env } from '../../src/env/env.ts';
@@ -145,10 +146,14 @@ export class StoreCluster {
   messageFault: ((number: number, message: PeerMessage) => MessageFault | undefined) | undefined;
   /** A received snapshot is told to its store only when this promise is fulfilled. */
   snapshotGate: ((message: PeerMessage) => Promise<void>) | undefined;
+  /** What arrives in place of a chunk of a snapshot. */
+  damageChunk: ((chunk: SnapshotChunk) => SnapshotChunk) | undefined;
   /** Snapshots that set out, by `region>store`. */
   readonly snapshotsSent: Map<string, number> = new Map();
   /** How the placement service answers requests for split ids: virtual delay, and whether it refuses. */
   splitIds: { delayMs: number; refuses: boolean } = { delayMs: 1, refuses: false };
+  /** What the placement service says about a region, in place of what it heard. */
+  regionAnswer: ((region: RegionId) => Region | undefined) | undefined;
   /** Copies of delivered messages, for delivering them once more much later; off unless given a size. */
   oldMailMax = 0;
   readonly oldMail: { readonly message: PeerMessage; readonly bytes: Uint8Array }[] = [];
@@ -586,7 +591,10 @@ export class StoreCluster {
           return false;
         }
         // When the receiving process dies its connections break.
-        const verdict = await Promise.race([receiver.accept(chunk), this.#deathOf(target)]);
+        const verdict = await Promise.race([
+          receiver.accept(this.damageChunk?.(chunk) ?? chunk),
+          this.#deathOf(target),
+        ]);
         if (verdict.type === 'refused' || target.store !== store) {
           return false;
         }
@@ -685,7 +693,10 @@ export class StoreCluster {
         );
       },
       reportBatchSplit: () => {},
-      getRegionById: (region) => this.#callPd(id, () => this.heartbeats.get(region)?.region),
+      getRegionById: (region) =>
+        this.#callPd(id, () =>
+          this.regionAnswer === undefined ? this.heartbeats.get(region)?.region : this.regionAnswer(region),
+        ),
     };
   }
 

@@ -12,7 +12,7 @@ import type { RegionError } from '../../codec/region-error.ts';
 import type { ApplyState, MergeState, RegionLocalState } from '../../codec/store-record.ts';
 import { applyStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
-import { findPeer, regionsEqual, type Region } from '../../meta/region.ts';
+import { buriedRegion, findPeer, regionsEqual, type Region } from '../../meta/region.ts';
 import type { ConfChangeV2, Entry } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
 import type { AdminRefusal, ExecResult } from '../msg.ts';
@@ -269,8 +269,13 @@ export function execChangePeer(
   const { region } = changed;
   assertEpochMoved('change-peer', input.region, region);
   // A replica that removes itself leaves a tombstone at once: after a crash nobody would be there to finish its end.
-  const isMember = findPeer(region, peerId(input.peerId)) !== undefined;
-  putRegion(input.batch, { state: isMember ? 'normal' : 'tombstone', region, mergeState: undefined });
+  const self = findPeer(input.region, peerId(input.peerId));
+  assert(self !== undefined, 'a membership change is applied by a peer that is not a member', { peer: input.peerId });
+  if (findPeer(region, self.id) === undefined) {
+    putRegion(input.batch, { state: 'tombstone', region: buriedRegion(region, self), mergeState: undefined });
+  } else {
+    putNormal(input.batch, region);
+  }
   return applied(input, {
     region,
     result: {

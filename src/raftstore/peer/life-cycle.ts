@@ -9,7 +9,7 @@ import { assert } from '../../base/assert.ts';
 import { logIndex } from '../../base/ids.ts';
 import { encodeRegionLocalState } from '../../codec/raft-records.ts';
 import { applyStateKey, fenceKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
-import { isEpochStale, type Region } from '../../meta/region.ts';
+import { buriedRegion, isEpochStale, type Region } from '../../meta/region.ts';
 import { epochNotMatch, regionNotFound } from '../refusal.ts';
 import { failEverything } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
@@ -84,7 +84,7 @@ export function continueDestroy(peer: RaftPeer): void {
     ctx.pendingCreatePeers.set(regionId, { peerId: 0, isSplitting: false });
   }
   const batch = ctx.engine.createBatch();
-  const region: Region = peer.isInitialized ? peer.region : { ...peer.region, peers: [peer.peer] };
+  const region = buriedRegion(peer.region, peer.peer);
   batch.put(
     regionStateKey(regionId),
     encodeRegionLocalState({ state: 'tombstone', region, mergeState: life.keepData ? peer.pendingMerge : undefined }),

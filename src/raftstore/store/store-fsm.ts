@@ -82,7 +82,9 @@ export function onUnknownPeerMessage(ctx: StoreContext, creator: PeerCreator, me
     if (senderThen === undefined) {
       answer(ctx, message, region, { type: 'gc', mergeTarget: undefined });
     } else if (body.type !== 'raft' || body.message.type === MsgType.Vote || body.message.type === MsgType.PreVote) {
-      answer(ctx, message, region, { type: 'check-stale-peer-response', region });
+      // Others may still be members; what was buried here is not.
+      const peers = region.peers.filter((peer) => peer.storeId !== ctx.storeId);
+      answer(ctx, message, region, { type: 'check-stale-peer-response', region: { ...region, peers } });
     }
     return;
   }

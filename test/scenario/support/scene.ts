@@ -20,6 +20,7 @@ import type { AdminRequestBody } from '../../../src/raftstore/msg.ts';
 import type { RegionStatus } from '../../../src/raftstore/store/raft-store.ts';
 import type { ClusterOptions, StoreCluster } from '../../sim/store-cluster.ts';
 import { attempt, expectCalm, startCluster } from '../support.ts';
+import { Actors } from './actors.ts';
 import { Traffic } from './traffic.ts';
 
 const setting = (name: string, standard: number): number => {
@@ -69,6 +70,7 @@ export class Scene {
   readonly #traffic: Traffic[] = [];
   readonly #releases: (() => void)[] = [];
   #cluster: StoreCluster | undefined;
+  #actors: Actors | undefined;
 
   constructor(seed: number) {
     this.seed = seed;
@@ -80,6 +82,13 @@ export class Scene {
       throw new Error('the scenario has not started a cluster');
     }
     return this.#cluster;
+  }
+
+  get actors(): Actors {
+    if (this.#actors === undefined) {
+      throw new Error('the scenario has not started a cluster');
+    }
+    return this.#actors;
   }
 
   describe(): string {
@@ -101,6 +110,7 @@ export class Scene {
       },
     });
     this.#cluster = cluster;
+    this.#attachActors(cluster);
     const writeDelayMs = rng.pick([[0.1, 1] as const, [0.1, 1] as const, [0.5, 8] as const, [2, 20] as const]);
     for (const { disk } of cluster.machines.values()) {
       disk.setBehavior({ writeDelayMs });
@@ -109,6 +119,31 @@ export class Scene {
     await this.put('a', '1');
     await this.put('z', '2');
     return cluster;
+  }
+
+  /** Messages between the actors of a store pass through {@link actors}; in most seeds some of them starve. */
+  #attachActors(cluster: StoreCluster): void {
+    const { rng } = this;
+    const unfairness = rng.pick([
+      { chance: 0, maxMs: 0 },
+      { chance: 0.02, maxMs: 20 },
+      { chance: 0.1, maxMs: 5 },
+      { chance: 0.01, maxMs: 150 },
+    ]);
+    const actors = new Actors(cluster, rng.fork('actors'), unfairness);
+    this.#actors = actors;
+    const { observer } = cluster;
+    cluster.observer = {
+      afterEvent: (node, kind) => observer?.afterEvent(node, kind),
+      onSend: (message, store) => observer?.onSend(message, store),
+      onBoot: (store) => {
+        observer?.onBoot(store);
+        actors.attach(store, cluster.store(store));
+      },
+    };
+    for (const id of cluster.machines.keys()) {
+      actors.attach(id, cluster.store(id));
+    }
   }
 
   /** Two regions around `k`, both led by store 1; the right one keeps the id of the first region. */
@@ -185,6 +220,16 @@ export class Scene {
 
   attempt(region: number, body: AdminRequestBody): Promise<string> {
     return attempt(this.cluster, region, body);
+  }
+
+  /** Cuts the leader of a region off until another one leads; no transfer, which a pending snapshot would forbid. */
+  async depose(region: number): Promise<number> {
+    const { cluster } = this;
+    const old = await cluster.mustLeader(region);
+    const heal = cluster.isolate(old);
+    await cluster.until('another leader', () => (cluster.leaderStore(region) ?? old) !== old);
+    heal();
+    return cluster.leaderStore(region) as number;
   }
 
   // ------------------------------------------------------------------------------------------ looking
@@ -338,6 +383,7 @@ export class Scene {
   /** Everything heals; then liveness, equal replicas, no transition and no data left. */
   async end(): Promise<void> {
     const { cluster } = this;
+    this.actors.calm();
     for (const release of this.#releases) {
       release();
     }
@@ -365,6 +411,11 @@ export class Scene {
         inTransition.map((s) => `region ${s.region.id} on store ${id} is ${s.state}`),
         'I26',
       ).toEqual([]);
+    }
+    for (const id of cluster.machines.keys()) {
+      await cluster.until(`the notes of store ${id} are empty`, () =>
+        Object.values(cluster.store(id).bookkeeping()).every((n) => n === 0),
+      );
     }
     const waiting = [...cluster.machines.keys()].filter((id) => this.leftovers(id).length > 0);
     if (waiting.length > 0) {

@@ -298,7 +298,8 @@ describe('change-peer', () => {
       region: { epoch: { confVer: 2, version: 1 } },
       mergeState: undefined,
     });
-    expect(s.stateOf(1)?.region.peers.map((p) => p.id)).toEqual([12, 13]);
+    // The dead replica stays in its own tombstone: its id must never live again.
+    expect(s.stateOf(1)?.region.peers.map((p) => p.id)).toEqual([12, 13, 11]);
     expect(s.messages(1, 'snapshot-generated')).toEqual([
       { type: 'snapshot-generated', requestId: 1, snapshot: undefined },
     ]);

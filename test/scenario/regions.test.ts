@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../src/meta/region.ts';
+import { MsgType } from '../../src/raft/types.ts';
 import type { StoreCluster } from '../sim/store-cluster.ts';
 import { attempt, expectCalm, startCluster, twoRegions } from './support.ts';
 
@@ -83,6 +84,46 @@ describe('reads', () => {
     expect('value' in answer ? answer.value : 'no answer').not.toBe('old');
     heal();
     await expectCalm(cluster, { a: 'new' });
+  });
+
+  test('a follower that got no read index asks again, whether the question or the answer was lost', async () => {
+    for (const lost of [MsgType.ReadIndex, MsgType.ReadIndexResp]) {
+      const cluster = await startCluster();
+      await cluster.mustTransferLeader(1, 1);
+      await cluster.mustPut('k', 'value');
+      let dropped = 0;
+      const stop = cluster.drop(
+        (message) => message.body.type === 'raft' && message.body.message.type === lost && ++dropped <= 2,
+      );
+      const status = cluster
+        .store(2)
+        .status()
+        .find((each) => each.region.id === 1);
+      if (status === undefined) {
+        throw new Error('store 2 has a replica');
+      }
+      const began = cluster.scheduler.nowMs;
+      const outcome = await cluster.run(
+        new Promise<{ readonly type: string }>((resolve) => {
+          cluster.store(2).read({
+            header: {
+              regionId: status.region.id,
+              epoch: status.region.epoch,
+              peerId: peerId(status.peerId),
+              term: 0,
+              deadlineMonoMs: began + 5_000,
+            },
+            keys: [utf8('k')],
+            replicaRead: true,
+            respond: resolve,
+          });
+        }),
+      );
+      stop();
+      expect([outcome.type, dropped]).toEqual(['ok', expect.any(Number)]);
+      expect(dropped).toBeGreaterThan(1);
+      expect(cluster.scheduler.nowMs - began).toBeLessThan(3_000);
+    }
   });
 
   test('R-09 a follower answers with at least what was acknowledged, however slow its apply is', async () => {

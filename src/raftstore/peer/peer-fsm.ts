@@ -30,7 +30,7 @@ import {
 import { maybeCompactLog } from './log-gc.ts';
 import { addWrite, checkAdmin, proposeAdmin, proposeBatch, retryHeld } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
-import { addRead, sendReadIndex, serveReads } from './read.ts';
+import { addRead, repeatReadIndex, sendReadIndex, serveReads } from './read.ts';
 import { noteRefusal, reportIfDue } from './report.ts';
 import { acceptSnapshot, onSnapshotInstalled, onSnapshotPersisted } from './snapshot-accept.ts';
 
@@ -67,6 +67,7 @@ export class PeerFsm {
         if (peer.isActive) {
           peer.node.advanceTicks(msg.ticks);
           retryHeld(peer, (request, again) => addRead(peer, request, again), undefined);
+          repeatReadIndex(peer);
           serveReads(peer);
         }
         return;

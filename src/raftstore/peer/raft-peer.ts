@@ -77,6 +77,8 @@ export interface PendingRead {
   readonly requests: readonly ReadRequest[];
   /** 0 until confirmed. */
   index: number;
+  /** When the leader was asked last. */
+  askedAtMs: number;
 }
 
 /** A request held back because the region is in the middle of something. */

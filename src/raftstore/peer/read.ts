@@ -19,6 +19,8 @@ import { checkHeader, hold } from './propose.ts';
 
 /** Reads of one region waiting for a read index. */
 const PENDING_READS_MAX = 20_000;
+/** A follower asks again for a read index after so many heartbeats of its leader. */
+const READ_INDEX_REPEAT_HEARTBEATS = 2;
 
 /** Handles a read now if the lease allows it, else queues it for this round's read index. */
 export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): void {
@@ -64,6 +66,7 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
         sentAtMs: nowMs,
         requests: [request],
         index: waitFor,
+        askedAtMs: nowMs,
       });
       peer.ctx.flushWrites();
       return;
@@ -105,7 +108,7 @@ function askReadIndex(peer: RaftPeer, requests: readonly ReadRequest[]): void {
   const result = peer.node.readIndex(contextOf(id));
   if (result.type === 'ok') {
     // The confirmation comes with the next ready, even from a single voter.
-    peer.pendingReads.push({ id, term: peer.node.term, sentAtMs, requests, index: 0 });
+    peer.pendingReads.push({ id, term: peer.node.term, sentAtMs, requests, index: 0, askedAtMs: sentAtMs });
     return;
   }
   const error =
@@ -131,11 +134,35 @@ export function sendReadIndex(peer: RaftPeer): void {
   }
 }
 
+/**
+ * Asks again for read indexes that a follower's leader has not given: the question or its answer was lost. It is the
+ * same question under the same id, so whichever answer comes first serves the reads: each names an index at least as
+ * large as what was acknowledged when they came. A leader asks nobody; its heartbeats repeat what waits.
+ */
+export function repeatReadIndex(peer: RaftPeer): void {
+  if (peer.isLeader || peer.lead === 0 || peer.pendingReads.length === 0) {
+    return;
+  }
+  const nowMs = peer.ctx.clock.monoMs();
+  const { heartbeatTicks, tickMs } = peer.ctx.config;
+  for (const read of peer.pendingReads) {
+    if (
+      read.index === 0 &&
+      read.term === peer.node.term &&
+      nowMs - read.askedAtMs >= READ_INDEX_REPEAT_HEARTBEATS * heartbeatTicks * tickMs
+    ) {
+      read.askedAtMs = nowMs;
+      peer.node.readIndex(contextOf(read.id));
+    }
+  }
+}
+
 /** The core confirmed a read index. */
 export function onReadState(peer: RaftPeer, context: Uint8Array, index: number): void {
   const id = new DataView(context.buffer, context.byteOffset, context.byteLength).getFloat64(0);
   const read = peer.pendingReads.find((r) => r.id === id);
-  if (read === undefined) {
+  if (read === undefined || read.index !== 0) {
+    // The second answer to a question that was asked twice says nothing that the first did not.
     return;
   }
   read.index = index;

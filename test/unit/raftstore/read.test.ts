@@ -5,7 +5,7 @@ import { peerId, regionId } from '../../../src/base/ids.ts';
 import { dropped, OK, type StepResult } from '../../../src/raft/ready.ts';
 import type { ReadRequest, ReadOutcome } from '../../../src/raftstore/msg.ts';
 import type { PendingRead, RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
-import { sendReadIndex } from '../../../src/raftstore/peer/read.ts';
+import { onReadState, repeatReadIndex, sendReadIndex } from '../../../src/raftstore/peer/read.ts';
 
 const REGION = regionId(2);
 
@@ -52,5 +52,59 @@ describe('a read that needs a read index', () => {
     sendReadIndex(peer);
     expect(answers).toMatchObject([{ type: 'refused', error: { type: 'read-index-not-ready' } }]);
     expect(pending).toEqual([]);
+  });
+});
+
+describe('a follower whose question or answer was lost', () => {
+  function follower(): { peer: RaftPeer; asked: number[]; clock: { nowMs: number }; pending: PendingRead[] } {
+    const clock = { nowMs: 100 };
+    const asked: number[] = [];
+    const { peer, pending } = peerWithRead(OK);
+    Object.assign(peer, {
+      isLeader: false,
+      node: {
+        term: 5,
+        readIndex: (context: Uint8Array) => {
+          asked.push(new DataView(context.buffer, context.byteOffset, context.byteLength).getFloat64(0));
+          return OK;
+        },
+      },
+      ctx: { clock: { monoMs: () => clock.nowMs }, config: { heartbeatTicks: 2, tickMs: 100 } },
+    });
+    return { peer, asked, clock, pending };
+  }
+
+  test('asks again with the same id, not too often, until it is answered', () => {
+    const { peer, asked, clock, pending } = follower();
+    sendReadIndex(peer);
+    clock.nowMs += 399;
+    repeatReadIndex(peer);
+    expect(asked).toEqual([7]);
+    clock.nowMs += 1;
+    repeatReadIndex(peer);
+    repeatReadIndex(peer);
+    expect(asked).toEqual([7, 7]);
+    clock.nowMs += 400;
+    repeatReadIndex(peer);
+    expect(asked).toEqual([7, 7, 7]);
+    const context = new Uint8Array(8);
+    new DataView(context.buffer).setFloat64(0, 7);
+    onReadState(peer, context, 40);
+    onReadState(peer, context, 50);
+    expect(pending).toMatchObject([{ id: 7, index: 40 }]);
+    clock.nowMs += 4000;
+    repeatReadIndex(peer);
+    expect(asked).toHaveLength(3);
+  });
+
+  test('asks nobody without a leader or in another term', () => {
+    const { peer, asked, clock } = follower();
+    sendReadIndex(peer);
+    clock.nowMs += 1000;
+    Object.assign(peer, { lead: 0 });
+    repeatReadIndex(peer);
+    Object.assign(peer, { lead: 3, node: { ...peer.node, term: 6 } });
+    repeatReadIndex(peer);
+    expect(asked).toEqual([7]);
   });
 });

@@ -183,7 +183,7 @@ async function runSeeds(program, options) {
     events: 0,
     ok: 0,
     unknown: 0,
-    wallMs: 0,
+    cpuMs: 0,
     actions: {},
     checks: {},
     broken: [],
@@ -209,7 +209,7 @@ async function runSeeds(program, options) {
         totals.events += result.stats.events;
         totals.ok += result.stats.ok;
         totals.unknown += result.stats.unknown;
-        totals.wallMs += result.wallMs;
+        totals.cpuMs += result.cpuMs;
         for (const group of ['actions', 'checks']) {
           for (const [name, n] of Object.entries(result.stats[group])) {
             totals[group][name] = (totals[group][name] ?? 0) + n;
@@ -275,7 +275,7 @@ async function loop(program) {
     );
   }
   const seconds = (performance.now() - startMs) / 1000;
-  const cpu = totals.wallMs / 1000;
+  const cpu = totals.cpuMs / 1000;
   const show = (counts) =>
     Object.entries(counts)
       .sort((a, b) => b[1] - a[1])
@@ -325,7 +325,7 @@ async function one(program) {
     return 1;
   }
   process.stdout.write(
-    `seed ${result.seed} profile ${result.profile}: trace ${result.traceHash}, ${result.stats.events} events, ${result.stats.ok} operations, ${result.wallMs} ms\n`,
+    `seed ${result.seed} profile ${result.profile}: trace ${result.traceHash}, ${result.stats.events} events, ${result.stats.ok} operations, ${result.cpuMs} ms\n`,
   );
   if (result.failure === undefined) {
     return 0;
@@ -396,7 +396,7 @@ async function defects() {
       });
       if (totals.failures.length > 0 || totals.broken.length > 0) {
         seeds.push(totals.runs);
-        cpu.push(totals.wallMs / 1000);
+        cpu.push(totals.cpuMs / 1000);
         by.add(totals.failures[0]?.failure.invariant ?? 'worker died');
       }
     }

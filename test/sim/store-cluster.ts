@@ -721,10 +721,11 @@ export class StoreCluster {
       if (++this.#stuckSteps > STUCK_STEPS_MAX - 50) {
         this.#stuckKinds.add(`${kind} on store ${node}`);
       }
-      assert(
-        this.#stuckSteps < STUCK_STEPS_MAX,
-        `events go on for ever without time passing: ${[...this.#stuckKinds].join(', ')}\n${this.describe()}`,
-      );
+      if (this.#stuckSteps >= STUCK_STEPS_MAX) {
+        throw new Error(
+          `events go on for ever without time passing: ${[...this.#stuckKinds].join(', ')}\n${this.describe()}`,
+        );
+      }
     } else {
       this.#stuckAtMs = nowMs;
       this.#stuckSteps = 0;

@@ -29,11 +29,11 @@ export async function runSweep(seed: number): Promise<unknown> {
   const result = { type: 'result', seed, profile: 'sweep', traceHash: '', stats };
   try {
     stats.events = (await runWithFault(scenario, schedule, fault)).events;
-    return { ...result, wallMs: performance.now() - fromMs };
+    return { ...result, cpuMs: performance.now() - fromMs };
   } catch (error) {
     return {
       ...result,
-      wallMs: performance.now() - fromMs,
+      cpuMs: performance.now() - fromMs,
       failure: {
         invariant: error instanceof InvariantError ? error.invariant : 'sweep',
         message: `${scenario.name}, ${JSON.stringify(fault)}: ${error instanceof Error ? error.message : String(error)}`,

@@ -333,10 +333,8 @@ export class PeerFsm {
     if (!peer.isActive) {
       return;
     }
+    // It must not campaign before its time: candidates forget their leader, and with it the promise not to elect another
+    // while that leader's lease may last. Two followers that did so at once would depose a leader that still serves.
     peer.broadcast({ type: 'check-stale-peer' });
-    if (!peer.isLeader && peer.isInitialized && peer.peer.role !== 'learner') {
-      // Vote requests reach stores where this region is a tombstone that knows its target.
-      peer.node.campaign();
-    }
   }
 }

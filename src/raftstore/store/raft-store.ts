@@ -62,6 +62,16 @@ export interface RaftStoreOptions {
   readonly pd: PdClient;
 }
 
+/** Everything inside a store, for checkers: to be read between two rounds and never changed. */
+export interface StoreInside {
+  /** Replicas that have an FSM, dying ones included. */
+  readonly replicas: ReadonlyMap<RegionId, { readonly fsm: { readonly peer: RaftPeer } }>;
+  readonly meta: StoreMeta;
+  readonly pendingCreatePeers: PendingCreatePeers;
+  /** Generated snapshots that wait to be sent. */
+  readonly waitingSnapshots: { readonly size: number };
+}
+
 interface PeerSlot {
   readonly fsm: PeerFsm;
   readonly mailbox: BoundedQueue<PeerMsg>;
@@ -425,6 +435,16 @@ export class RaftStore implements Router {
       evacuate(slot.fsm.peer);
       this.#schedulePeer(slot);
     }
+  }
+
+  /** See {@link StoreInside}. */
+  inspect(): StoreInside {
+    return {
+      replicas: this.#peers,
+      meta: this.#ctx.meta,
+      pendingCreatePeers: this.#ctx.pendingCreatePeers,
+      waitingSnapshots: this.#workers.snapshots,
+    };
   }
 
   status(): RegionStatus[] {

@@ -1,0 +1,112 @@
+/**
+ * L1, I21, I22: at every true instant at most one store would answer a lease read for a key, it has committed whatever
+ * was acknowledged before, and no newer leader of the region exists. Who would answer is computed from the inside of
+ * the replicas, so that no client has to ask at the wrong moment.
+ */
+import { rangesOverlap } from '../../../src/base/key-range.ts';
+import type { RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
+import { type ObservedMachine, type Tally, violated } from './observed.ts';
+
+interface Leader {
+  readonly store: number;
+  readonly incarnation: number;
+  readonly peer: RaftPeer;
+}
+
+/** Whether a read that arrived now would be answered without asking anybody. */
+export const wouldAnswer = (peer: RaftPeer): boolean =>
+  peer.isActive &&
+  peer.isInitialized &&
+  peer.installing.type === 'none' &&
+  peer.isLeader &&
+  !peer.isMerging &&
+  peer.lease.isValid(peer.ctx.clock.monoMs()) &&
+  peer.node.appliedInTerm();
+
+export class LeaseChecks {
+  /** Replicas that call themselves leader, by store and region; those of a dead process stay until they are met. */
+  readonly #leaders: Map<number, Map<number, Leader>> = new Map();
+  readonly #machine: (store: number) => ObservedMachine | undefined;
+  readonly #acknowledged: (region: number) => number;
+  readonly #tally: Tally;
+
+  /** @param acknowledged highest index of the region whose outcome a client was told */
+  constructor(
+    machine: (store: number) => ObservedMachine | undefined,
+    acknowledged: (region: number) => number,
+    tally: Tally,
+  ) {
+    this.#machine = machine;
+    this.#acknowledged = acknowledged;
+    this.#tally = tally;
+  }
+
+  observe(machine: ObservedMachine, peer: RaftPeer): void {
+    let leaders = this.#leaders.get(machine.id);
+    if (leaders === undefined) {
+      leaders = new Map();
+      this.#leaders.set(machine.id, leaders);
+    }
+    if (!peer.isLeader) {
+      leaders.delete(peer.regionId);
+    } else if (leaders.get(peer.regionId)?.peer !== peer) {
+      leaders.set(peer.regionId, { store: machine.id, incarnation: machine.incarnation, peer });
+    }
+  }
+
+  /** After a round of this store: only its own replicas can have come into conflict with others. */
+  check(store: number): void {
+    for (const leader of this.#leaders.get(store)?.values() ?? []) {
+      const answers = wouldAnswer(leader.peer);
+      if (answers) {
+        this.#tally.add('leases');
+        const acknowledged = this.#acknowledged(leader.peer.regionId);
+        if (leader.peer.node.committed < acknowledged) {
+          violated(
+            'L1',
+            `${nameOf(leader)} would answer a read and knows nothing behind ${leader.peer.node.committed}; ${acknowledged} is acknowledged`,
+          );
+        }
+      }
+      for (const others of this.#leaders.values()) {
+        for (const other of others.values()) {
+          if (other !== leader) {
+            this.#checkPair(leader, answers, other);
+          }
+        }
+      }
+    }
+  }
+
+  #checkPair(leader: Leader, answers: boolean, other: Leader): void {
+    const isSame = leader.peer.regionId === other.peer.regionId;
+    const [older, newer] = leader.peer.node.term < other.peer.node.term ? [leader, other] : [other, leader];
+    if (isSame && (older === leader ? answers : wouldAnswer(older.peer)) && this.#isAlive(leader, other)) {
+      violated('L1', `${nameOf(older)} would answer a read although ${nameOf(newer)} leads`);
+    }
+    if (
+      answers &&
+      !isSame &&
+      rangesOverlap(leader.peer.region.range, other.peer.region.range) &&
+      wouldAnswer(other.peer) &&
+      this.#isAlive(leader, other)
+    ) {
+      violated('L1', `both would answer a read at once: ${nameOf(leader)} and ${nameOf(other)}`);
+    }
+  }
+
+  /** Whether the processes of the replicas still run; forgets those of others. */
+  #isAlive(...leaders: readonly Leader[]): boolean {
+    return leaders.every((leader) => {
+      const machine = this.#machine(leader.store);
+      const alive = machine?.store !== undefined && machine.incarnation === leader.incarnation;
+      if (!alive) {
+        this.#leaders.get(leader.store)?.delete(leader.peer.regionId);
+      }
+      return alive;
+    });
+  }
+}
+
+const nameOf = ({ store, peer }: Leader): string =>
+  `peer ${peer.peer.id} of region ${peer.regionId} on store ${store} (term ${peer.node.term}, version ${peer.region.epoch.version})`;

@@ -1,0 +1,375 @@
+/**
+ * Checks on the inside of every replica of a store, after each of its rounds: R1, R3, R4, R5, R6, G1, G8, I1, I3, I4,
+ * I12. What became committed in the round is handed to the model first, by whoever knows it first.
+ */
+import { rangesOverlap } from '../../../src/base/key-range.ts';
+import { formatRegion, type Region } from '../../../src/meta/region.ts';
+import { EntryType, type ConfState } from '../../../src/raft/types.ts';
+import type { RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
+import type { RaftStore } from '../../../src/raftstore/store/raft-store.ts';
+import type { CommittedLog } from './committed-log.ts';
+import type { DurableState } from './durable.ts';
+import type { LeaseChecks } from './leases.ts';
+import { halvesOf, hasQuorum, type ObservedMachine, type Tally, violated } from './observed.ts';
+import type { RegionModel } from './region-model.ts';
+
+/** What was last seen of a replica. */
+interface Seen {
+  readonly incarnation: number;
+  readonly peer: RaftPeer;
+  readonly peerId: number;
+  term: number;
+  commit: number;
+  applied: number;
+  version: number;
+  confVer: number;
+  last: number;
+  isLeader: boolean;
+  region: Region | undefined;
+  confState: ConfState;
+  /** The configuration before the last change, for commits decided just before it. */
+  confBefore: ConfState;
+  /** Membership changes in the own term of a leader. */
+  confIndexes: number[];
+}
+
+export interface Grave {
+  readonly peerId: number;
+  readonly incarnation: number;
+  isBuried: boolean;
+}
+
+export interface ReplicaOptions {
+  readonly log: CommittedLog;
+  readonly model: RegionModel;
+  readonly durable: DurableState;
+  readonly leases: LeaseChecks;
+  readonly graves: ReadonlyMap<string, Grave>;
+  /** Whether the replica let others believe it is in this term. */
+  readonly promisedTerm: (store: number, region: number, peer: number) => number;
+  readonly hasAcknowledged: (store: number, region: number, peer: number, index: number, term: number) => boolean;
+  readonly tally: Tally;
+}
+
+const isSameSet = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((id) => b.includes(id));
+
+export class ReplicaChecks {
+  readonly #options: ReplicaOptions;
+  readonly #seen: Map<string, Seen> = new Map();
+  readonly #leaders: Map<string, number> = new Map();
+  /** False once something was missed: a cluster that was watched from the middle on. */
+  #hasModel = true;
+
+  constructor(options: ReplicaOptions) {
+    this.#options = options;
+  }
+
+  get hasModel(): boolean {
+    return this.#hasModel;
+  }
+
+  check(machine: ObservedMachine, store: RaftStore): void {
+    this.learnCommits(store);
+    let mapChanged = false;
+    for (const { fsm } of store.inspect().replicas.values()) {
+      mapChanged = this.#checkPeer(machine, store, fsm.peer) || mapChanged;
+    }
+    if (mapChanged) {
+      this.#checkMap(machine, store);
+    }
+    this.#options.leases.check(machine.id);
+    this.#options.tally.add('rounds');
+  }
+
+  /** Hands to the model what replicas of this store know to be committed and nobody knew before. */
+  learnCommits(store: RaftStore): void {
+    const { model, log } = this.#options;
+    if (!this.#hasModel) {
+      return;
+    }
+    for (const { fsm } of store.inspect().replicas.values()) {
+      const { peer } = fsm;
+      const { node, regionId } = peer;
+      let known = model.regions.get(regionId);
+      if (!peer.isInitialized || node.committed <= (known?.index ?? 0)) {
+        continue;
+      }
+      if (known === undefined) {
+        const { epoch } = peer.region;
+        if (model.regions.size === 0 && (epoch.version !== 1 || epoch.confVer !== 1)) {
+          this.#hasModel = false;
+          return;
+        }
+        known = model.seed(peer.region);
+        if (node.committed <= known.index) {
+          continue;
+        }
+      }
+      const from = known.index + 1;
+      const entries = node.slice(from, node.committed + 1, Number.MAX_SAFE_INTEGER);
+      if (entries[0]?.index !== from || entries.length !== node.committed + 1 - from) {
+        violated(
+          'R2',
+          `peer ${peer.peer.id} of region ${regionId} has committed ${node.committed}, of which nobody had ${from}`,
+        );
+      }
+      for (const entry of entries) {
+        log.append(regionId, entry);
+        model.commit(regionId, entry);
+      }
+      this.#options.tally.add('commits', entries.length);
+      this.#checkDurable(peer);
+    }
+  }
+
+  /** R4: what a leader commits in its own term is on the disks of a quorum of each half of its configuration. */
+  #checkDurable(peer: RaftPeer): void {
+    const { node, regionId } = peer;
+    const index = node.committed;
+    if (node.role !== 'leader' || node.termAt(index) !== node.term) {
+      return;
+    }
+    const { durable, hasAcknowledged } = this.#options;
+    // A voter may have acknowledged the entry, have applied its own removal in front of it, and be gone.
+    const holds = (id: number): boolean => {
+      const voter = peer.findPeer(id);
+      return (
+        voter !== undefined &&
+        (durable.holds(voter.storeId, regionId, id, index, node.term) ||
+          (durable.isTombstone(voter.storeId, regionId) &&
+            hasAcknowledged(voter.storeId, regionId, id, index, node.term)))
+      );
+    };
+    const quorumOf = ({ voters, votersOutgoing }: ConfState): boolean => hasQuorum(voters, votersOutgoing, holds);
+    const before = this.#seen.get(`${peer.ctx.storeId}/${regionId}`)?.confState;
+    if (!quorumOf(node.confState) && (before === undefined || before === node.confState || !quorumOf(before))) {
+      const { voters, votersOutgoing } = node.confState;
+      const all = [...new Set([...voters, ...votersOutgoing])];
+      violated(
+        'R4',
+        `peer ${peer.peer.id} commits entry ${index} of region ${regionId} in term ${node.term}; of voters [${voters}] and [${votersOutgoing}] only [${all.filter(holds)}] have it on disk`,
+      );
+    }
+    this.#options.tally.add('durable quorums');
+  }
+
+  // ------------------------------------------------------------------------------------------ one replica
+
+  /** True if the region map of the store may have changed. */
+  #checkPeer(machine: ObservedMachine, store: RaftStore, peer: RaftPeer): boolean {
+    const { leases } = this.#options;
+    const { node, region, regionId } = peer;
+    const key = `${machine.id}/${regionId}`;
+    const peerId = peer.peer.id;
+    leases.observe(machine, peer);
+    const where = `peer ${peerId} of region ${regionId} on store ${machine.id}`;
+    if (peer.fence !== undefined) {
+      violated('I11', `the data of ${where} differ from the others' (${peer.fence.reason})`);
+    }
+    this.#checkPositions(peer, where);
+    let seen = this.#seen.get(key);
+    const isNew = seen === undefined || seen.peer !== peer || seen.incarnation !== machine.incarnation;
+    if (isNew) {
+      this.#checkNewLife(machine, peer, seen, where);
+    } else if (seen !== undefined && seen.applied > 0) {
+      this.#checkNothingGoesBack(peer, seen, where);
+    }
+    if (seen === undefined || isNew) {
+      seen = newSeen(machine, peer);
+      this.#seen.set(key, seen);
+    }
+    const regionChanged = seen.region !== region;
+    const confChanged = seen.confState !== node.confState;
+    if ((regionChanged || confChanged) && peer.isInitialized) {
+      this.#checkDescriptor(peer, where);
+    }
+    if (confChanged) {
+      seen.confBefore = seen.confState;
+      seen.confState = node.confState;
+    }
+    if (peer.isLeader) {
+      this.#checkLeader(peer, seen, where);
+    }
+    if (node.committed > seen.commit) {
+      this.#checkCommittedTerm(peer, where);
+    }
+    if (peer.isInitialized && peer.isActive && peer.installing.type === 'none' && !store.hasApply(regionId)) {
+      violated('I3', `${where} is live and has nobody to apply its log`);
+    }
+    seen.isLeader = peer.isLeader;
+    seen.term = node.term;
+    seen.commit = node.committed;
+    seen.applied = peer.appliedIndex;
+    seen.version = region.epoch.version;
+    seen.confVer = region.epoch.confVer;
+    seen.last = node.lastIndex;
+    seen.region = region;
+    return regionChanged;
+  }
+
+  /** R6: order of the log positions. */
+  #checkPositions(peer: RaftPeer, where: string): void {
+    const { node } = peer;
+    if (!peer.isInitialized || peer.installing.type !== 'none') {
+      return;
+    }
+    const { appliedIndex } = peer;
+    if (appliedIndex > node.committed || node.committed > node.lastIndex || node.firstIndex > appliedIndex + 1) {
+      violated(
+        'R6',
+        `${where}: first ${node.firstIndex}, applied ${appliedIndex}, commit ${node.committed}, last ${node.lastIndex}`,
+      );
+    }
+  }
+
+  #checkNewLife(machine: ObservedMachine, peer: RaftPeer, seen: Seen | undefined, where: string): void {
+    const peerId = peer.peer.id;
+    const grave = this.#options.graves.get(`${machine.id}/${peer.regionId}`);
+    if (
+      grave !== undefined &&
+      peerId <= grave.peerId &&
+      (grave.isBuried || grave.incarnation !== machine.incarnation)
+    ) {
+      // G6, I4: what was removed stays removed. (The FSM of a replica outlives its record by a moment.)
+      violated('I4', `${where} lives after the tombstone of peer ${grave.peerId}`);
+    }
+    if (seen === undefined) {
+      return;
+    }
+    if (peerId < seen.peerId) {
+      violated('I4', `${where} follows peer ${seen.peerId}`);
+    }
+    const promised = this.#options.promisedTerm(machine.id, peer.regionId, peerId);
+    if (seen.peerId === peerId && peer.node.term < promised) {
+      violated('R5', `${where} forgot term ${promised}, has ${peer.node.term}`);
+    }
+  }
+
+  /** R5, I12: within a life nothing goes back. */
+  #checkNothingGoesBack(peer: RaftPeer, seen: Seen, where: string): void {
+    const { node, region } = peer;
+    if (node.term < seen.term || node.committed < seen.commit || peer.appliedIndex < seen.applied) {
+      violated(
+        'R5',
+        `${where} went back: term ${seen.term} to ${node.term}, commit ${seen.commit} to ${node.committed}, applied ${seen.applied} to ${peer.appliedIndex}`,
+      );
+    }
+    if (region.epoch.version < seen.version || region.epoch.confVer < seen.confVer) {
+      violated('I12', `the epoch of ${where} went back to ${formatRegion(region)}`);
+    }
+  }
+
+  /** G1, G8: the descriptor is one that the log made, and the core goes by the same membership. */
+  #checkDescriptor(peer: RaftPeer, where: string): void {
+    const { region, node } = peer;
+    if (this.#hasModel) {
+      this.#options.model.checkDescriptor(region, where);
+    }
+    if (!peer.isActive || peer.installing.type !== 'none') {
+      return;
+    }
+    const { voters, outgoing } = halvesOf(region);
+    const { confState } = node;
+    if (!isSameSet(voters, confState.voters) || !isSameSet(outgoing, confState.votersOutgoing)) {
+      violated(
+        'G8',
+        `the core of ${where} counts voters [${confState.voters}] and [${confState.votersOutgoing}], the region is ${formatRegion(region)}`,
+      );
+    }
+  }
+
+  /** R1, R3 for a new leader; G8 for what a leader adds to its log. */
+  #checkLeader(peer: RaftPeer, seen: Seen, where: string): void {
+    const { node, regionId } = peer;
+    const key = `${regionId}/${node.term}`;
+    const other = this.#leaders.get(key);
+    if (other !== undefined && other !== peer.peer.id) {
+      violated('R1', `peers ${other} and ${peer.peer.id} both lead region ${regionId} in term ${node.term}`);
+    }
+    this.#leaders.set(key, peer.peer.id);
+    if (!seen.isLeader || seen.term !== node.term) {
+      this.#checkComplete(peer, where);
+      seen.confIndexes = [];
+    }
+    const from = Math.max(seen.isLeader ? seen.last : 0, node.applied) + 1;
+    if (node.lastIndex >= from) {
+      for (const entry of node.slice(from, node.lastIndex + 1, Number.MAX_SAFE_INTEGER)) {
+        if (entry.type !== EntryType.Normal && entry.term === node.term) {
+          seen.confIndexes.push(entry.index);
+        }
+      }
+    }
+    seen.confIndexes = seen.confIndexes.filter((index) => index > node.applied);
+    if (seen.confIndexes.length > 1) {
+      violated('G8', `${where} has membership changes [${seen.confIndexes}] in flight, applied is ${node.applied}`);
+    }
+  }
+
+  /** R3: a new leader has every entry that was ever committed. */
+  #checkComplete(peer: RaftPeer, where: string): void {
+    const { log, tally } = this.#options;
+    const { node, regionId } = peer;
+    const last = log.last(regionId);
+    if (node.lastIndex < last) {
+      violated('R3', `${where} leads in term ${node.term} with entries up to ${node.lastIndex}; ${last} is committed`);
+    }
+    for (let index = Math.max(node.firstIndex, log.first(regionId)); index <= last; index++) {
+      const term = node.termAt(index);
+      if (term !== log.term(regionId, index)) {
+        violated(
+          'R3',
+          `${where} leads in term ${node.term}; its entry ${index} is of term ${term}, committed was one of term ${log.term(regionId, index)}`,
+        );
+      }
+    }
+    tally.add('elections');
+  }
+
+  /** R2: the newest committed entry is the one that was committed. */
+  #checkCommittedTerm(peer: RaftPeer, where: string): void {
+    const { node, regionId } = peer;
+    const known = this.#options.log.term(regionId, node.committed);
+    const own = node.termAt(node.committed);
+    if (known !== undefined && own >= 0 && own !== known) {
+      violated(
+        'R2',
+        `${where} takes its entry ${node.committed} of term ${own} for committed; that is one of term ${known}`,
+      );
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ one store
+
+  /** I1, G3: no two live replicas of a store overlap, and the map has exactly the initialized ones. */
+  #checkMap(machine: ObservedMachine, store: RaftStore): void {
+    let last: Region | undefined;
+    for (const region of store.regionsByKey()) {
+      if (last !== undefined && rangesOverlap(last.range, region.range)) {
+        violated('I1', `store ${machine.id} holds ${formatRegion(last)} and ${formatRegion(region)}`);
+      }
+      last = region;
+    }
+    this.#options.tally.add('status');
+  }
+}
+
+function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
+  const { node, region } = peer;
+  return {
+    incarnation: machine.incarnation,
+    peer,
+    peerId: peer.peer.id,
+    term: node.term,
+    commit: 0,
+    applied: 0,
+    version: region.epoch.version,
+    confVer: region.epoch.confVer,
+    last: 0,
+    isLeader: false,
+    region: undefined,
+    confState: node.confState,
+    confBefore: node.confState,
+    confIndexes: [],
+  };
+}

@@ -117,6 +117,7 @@ export class LiteWorld {
       () => [...cluster.machines.keys()].map((id) => machineOf(id) as NonNullable<ReturnType<typeof machineOf>>),
       machineOf,
     );
+    this.invariants.relax({ clocks: simCase.config.isClockUnsafe, copies: simCase.config.isOverBudget });
     cluster.observer = {
       afterEvent: (node, kind) => {
         this.invariants.afterEvent(node, kind);

@@ -3,12 +3,13 @@
  * Commands themselves only say what they do.
  */
 import type { Command, Option } from 'commander';
-import { type CommonOptions, addCommonOptions } from './common-options.ts';
+import { type CommonOptions, addCommonOptions, flag } from './common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, EXIT_REFUSED, exitCodeOf } from './exit-code.ts';
 import { formatFailure } from './failure.ts';
 import { type CliIo, ReaderGoneError } from './io.ts';
 import type { OutputMode } from './output/mode.ts';
 import { type Connector, Session } from './session.ts';
+import { watch } from './watch.ts';
 
 /** One run of the program. */
 export interface App {
@@ -34,6 +35,8 @@ export interface CommandSpec<Options> {
   readonly task: (args: readonly string[]) => string;
   /** The command only asks: when the cluster refuses because the object is not there, the answer is no. */
   readonly isQuestion?: boolean;
+  /** The command only looks: it gets `--watch`, which looks again every second and prints what changed. */
+  readonly isWatchable?: boolean;
   readonly run: (session: Session, args: readonly string[], options: Options) => Promise<ExitCode>;
 }
 
@@ -50,6 +53,9 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
   for (const option of spec.options ?? []) {
     command.addOption(option);
   }
+  if (spec.isWatchable === true) {
+    command.addOption(flag('-w, --watch', 'look again every second and print what changed, until Ctrl-C or --timeout'));
+  }
   addCommonOptions(command, spec.modes, spec.mode);
   command.addHelpText('after', `\nExamples:\n${spec.examples.map((example) => `  ${example}`).join('\n')}`);
   command.action(async (...given: unknown[]) => {
@@ -59,9 +65,11 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
       .flatMap((arg) => (arg === undefined ? [] : (arg as string | string[])));
     const options = command.opts<Options & CommonOptions>();
     const timeoutSource = command.getOptionValueSource('timeout');
-    const code = await execute(app, options, timeoutSource !== 'default', spec.task(args), (session) =>
-      spec.run(session, args, options),
-    );
+    const isTimeoutGiven = timeoutSource !== 'default';
+    const look = (looking: App): Promise<ExitCode> =>
+      execute(looking, options, isTimeoutGiven, spec.task(args), (session) => spec.run(session, args, options));
+    const isWatched = spec.isWatchable === true && (options as { readonly watch?: true }).watch === true;
+    const code = isWatched ? await watch(app, options, isTimeoutGiven, look) : await look(app);
     app.exitCode = spec.isQuestion === true && code === EXIT_REFUSED ? EXIT_NO : code;
   });
   return command;

@@ -5,6 +5,7 @@ import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../clie
 import { formatBytes } from '../../base/units.ts';
 import { type App, addCommand } from '../command.ts';
 import { choice, flag, positive } from '../common-options.ts';
+import { registerCompletion } from '../completion.ts';
 import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { rangeArgument } from '../kv/arguments.ts';
@@ -42,6 +43,7 @@ export function registerCtlCommands(program: Command, app: App): void {
     .summary('Look at the cluster and change it: stores, regions, operators')
     .description('Asks the placement service about the cluster and tells it what to do.')
     .helpGroup('Cluster:');
+  registerCompletion(program, ctl, app);
   statusCommand(ctl, app);
   checkCommand(ctl, app);
   const store = ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.');
@@ -79,6 +81,7 @@ function statusCommand(ctl: Command, app: App): void {
     examples: ['braid ctl status', 'braid ctl status -o json --pd 10.0.0.1:2379,10.0.0.2:2379'],
     modes: COMMON_MODES,
     mode: 'table',
+    isWatchable: true,
     task: () => 'show the status',
     run: async (session) => {
       const admin = await session.admin();
@@ -168,6 +171,7 @@ function checkCommand(ctl: Command, app: App): void {
     examples: ['braid ctl check', 'braid ctl check consistency', 'braid ctl check -q -o json'],
     modes: COMMON_MODES,
     mode: 'table',
+    isWatchable: true,
     task: ([what]) => (what === 'consistency' ? 'check the replicas' : 'check the cluster'),
     run: async (session, [what]) => {
       if (what !== undefined && what !== 'health' && what !== 'consistency') {
@@ -213,6 +217,7 @@ function storeCommands(store: Command, app: App): void {
     examples: ['braid ctl store list', 'braid ctl store list --sort-by -regions -o wide'],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     options: [flag('--all', 'removed stores, too')],
     task: () => 'list stores',
     run: async (session, _, options) => {
@@ -231,6 +236,7 @@ function storeCommands(store: Command, app: App): void {
     examples: ['braid ctl store show 1', 'braid ctl store show 1 -o yaml'],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     isQuestion: true,
     task: ([id]) => `show store ${id}`,
     run: async (session, [id]) => {
@@ -338,6 +344,7 @@ function regionCommands(region: Command, app: App): void {
     ],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     options: [
       flag('--prefix <prefix>', 'regions with keys that start with this'),
       flag('--store <id>', 'regions with a replica on this store'),
@@ -377,6 +384,7 @@ function regionCommands(region: Command, app: App): void {
     examples: ['braid ctl region show 2', 'braid ctl region show 2 -o json --key-format hex'],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     isQuestion: true,
     task: ([id]) => `show region ${id}`,
     run: async (session, [id]) => {
@@ -541,6 +549,7 @@ function operatorCommands(operator: Command, app: App): void {
     examples: ['braid ctl operator list', 'braid ctl operator list --ended --limit 10'],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     options: [
       flag('--ended', 'ended operators, latest first'),
       flag('--kind <kind>', 'only merge, move, split, replica, region, leader or admin operators'),
@@ -660,6 +669,7 @@ function switchCommands(group: Command, app: App): void {
     examples: ['braid ctl switch list', 'braid ctl switch list -o json'],
     modes: LIST_MODES,
     mode: 'table',
+    isWatchable: true,
     task: () => 'list switches',
     run: async (session) => {
       const admin = await session.admin();

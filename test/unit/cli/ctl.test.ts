@@ -352,6 +352,77 @@ describe('every reading command', () => {
   });
 });
 
+describe('completion', () => {
+  test.each(['bash', 'zsh', 'fish'])('prints a script for %s that asks the program', async (shell) => {
+    const { code, stdout } = await new FakeAdmin().run(['ctl', 'completion', shell]);
+    expect(code).toBe(0);
+    expect(stdout).toContain('braid __complete --');
+  });
+
+  test('knows no other shell', async () => {
+    expect(await new FakeAdmin().run(['ctl', 'completion', 'tcsh'])).toMatchObject({ code: 1, stdout: '' });
+  });
+
+  test.each([
+    [['ctl', 'sto'], ['store']],
+    [['ctl', 'store', 'd'], ['drain']],
+    [
+      ['ctl', 'store', 'show', ''],
+      ['1', '2', '3'],
+    ],
+    [
+      ['ctl', 'region', 'move', '2', '--from', ''],
+      ['1', '2', '3'],
+    ],
+    [
+      ['ctl', 'region', 'merge', '2', ''],
+      ['2', '4'],
+    ],
+    [['ctl', 'switch', 'on', 'mer'], ['merge-checker']],
+    [['ctl', 'store', 'list', '--no-h'], ['--no-headers']],
+    [
+      ['ctl', 'store', 'list', '-o', 'js'],
+      ['json', 'jsonl'],
+    ],
+    [['nonsense', ''], []],
+  ])('of %j offers %j', async (words, expected) => {
+    const { code, stdout } = await new FakeAdmin().run(['__complete', '--', ...words]);
+    expect(code).toBe(0);
+    expect(stdout.split('\n').filter((word) => word !== '')).toEqual(expected);
+  });
+
+  test('offers nothing live when no cluster answers', async () => {
+    const env = { clock: realClock(), rng: createRng(1), net: new FakeNet(realClock()), log: SILENT_LOGGER };
+    const { code, stdout, stderr } = await runWith(connectorOf(env, 'nobody:1'), [
+      '__complete',
+      '--',
+      'ctl',
+      'store',
+      'show',
+      '',
+    ]);
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '', stderr: '' });
+  });
+});
+
+describe('--watch', () => {
+  test('prints again what changed, until the deadline', async () => {
+    const admin = new FakeAdmin();
+    const change = setTimeout(() => {
+      admin.problems = [{ code: 'StoreDown', message: 'store 2 is down', hint: 'start it', storeId: 2, regionId: 0 }];
+    }, 300);
+    const { code, stdout } = await admin.run(['ctl', 'check', '--watch', '-o', 'yaml', '--timeout', '2500ms']);
+    clearTimeout(change);
+    expect(code).toBe(0);
+    const documents = stdout.split('---\n').map((text) => parse(text) as { healthy: boolean });
+    expect(documents.map((one) => one.healthy)).toEqual([true, false]);
+  });
+
+  test('ends with the exit code of a question that is refused', async () => {
+    expect((await new FakeAdmin().run(['ctl', 'store', 'show', '9', '-w', '--timeout', '2s'])).code).toBe(5);
+  });
+});
+
 describe('changing stores', () => {
   test('draining asks first: without a terminal and --yes nothing is sent but the dry run', async () => {
     const admin = new FakeAdmin();

@@ -133,7 +133,7 @@ describe('merge: restart', () => {
   );
 });
 
-describe('merge: crash table', () => {
+describe('M-53 merge: crash table', () => {
   for (const victims of [[3], ALL] as const) {
     const who = victims.length === 1 ? 'one store' : 'all stores';
 

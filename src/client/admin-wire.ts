@@ -43,6 +43,12 @@ export interface PlacementMember {
   readonly id: number;
   readonly clientUrls: readonly string[];
   readonly isLeader: boolean;
+  /** A member that has just joined votes when it has caught up. */
+  readonly isVoter: boolean;
+  /** Heard from within the last election timeout. */
+  readonly isAnswering: boolean;
+  /** Log entries it is behind the leader. */
+  readonly lag: number;
 }
 
 export interface StoresSummary {
@@ -404,17 +410,22 @@ const problemFromWire = (problem: WireProblem): Problem => ({
   regionId: given(problem.regionId),
 });
 
+export const memberFromWire = ({
+  name,
+  id,
+  clientUrls,
+  isLeader,
+  isVoter,
+  isAnswering,
+  lag,
+}: WireStatus['members'][number]): PlacementMember => ({ name, id, clientUrls, isLeader, isVoter, isAnswering, lag });
+
 export function statusFromWire(status: WireStatus): ClusterStatus {
   const { stores, regions, warmup } = status;
   return {
     clusterId: BigInt(status.clusterId),
     bootstrapped: status.bootstrapped,
-    members: status.members.map(({ name, id, clientUrls, isLeader }) => ({
-      name,
-      id: Number(id),
-      clientUrls,
-      isLeader,
-    })),
+    members: status.members.map(memberFromWire),
     stores: {
       up: stores?.up ?? 0,
       disconnected: stores?.disconnected ?? 0,

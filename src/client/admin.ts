@@ -10,6 +10,7 @@ import {
   type ClusterStatus,
   type MergeExplanation,
   type OperatorInfo,
+  type PlacementMember,
   type RegionDetails,
   type RegionFilter,
   type RegionList,
@@ -28,6 +29,7 @@ import {
   filterToWire,
   findingFromWire,
   isEnded,
+  memberFromWire,
   operatorFromWire,
   regionDetailsFromWire,
   regionListFromWire,
@@ -182,6 +184,36 @@ export class AdminClient implements AsyncDisposable {
 
   async status(options?: CallOptions): Promise<ClusterStatus> {
     return statusFromWire(await this.#read(adminMethods.getStatus, { header: this.#header() }, options));
+  }
+
+  /** Members of the placement service, as its leader sees them. */
+  async placementMembers(options?: CallOptions): Promise<readonly PlacementMember[]> {
+    const { members } = await this.#read(adminMethods.listMembers, { header: this.#header() }, options);
+    return members.map(memberFromWire);
+  }
+
+  /**
+   * Takes a member out of the placement service for good.
+   * @param member name or id
+   * @throws RefusedError, for example `WouldLoseQuorum` or `MemberIsLeader`
+   */
+  async removePlacementMember(
+    member: string,
+    options: CallOptions & { readonly dryRun?: boolean } = {},
+  ): Promise<PlacementMember> {
+    const request = { header: this.#header(), member, dryRun: options.dryRun ?? false };
+    const reply = await this.#change(adminMethods.removeMember, request, options, ['dryRun']);
+    return memberFromWire(present(reply.member, 'member'));
+  }
+
+  /**
+   * Lets another member of the placement service lead; resolves when the handover has begun.
+   * @param member name or id; without it the service chooses
+   */
+  async transferPlacementLeader(member?: string, options?: CallOptions): Promise<PlacementMember> {
+    const request = { header: this.#header(), member: member ?? '' };
+    const reply = await this.#change(adminMethods.transferMemberLeader, request, options);
+    return memberFromWire(present(reply.member, 'member'));
   }
 
   async stores(options: CallOptions & { readonly includeRemoved?: boolean } = {}): Promise<readonly StoreInfo[]> {

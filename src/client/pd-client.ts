@@ -55,6 +55,9 @@ interface Members {
 /** pdpb.ErrorType of a cluster without a first store. */
 const NOT_BOOTSTRAPPED = 2;
 
+/** How long other endpoints are waited for after the first one said who leads, if its answer is in doubt. */
+const DISCOVERY_GRACE_MS = 100;
+
 /** When answers of several endpoints are compared at the start, how long slow ones are waited for. */
 const IDENTITY_GRACE_MS = 200;
 
@@ -341,29 +344,64 @@ export class PdClient {
     return this.#discovery;
   }
 
-  /** Asks the endpoints one after the other who leads. */
+  /**
+   * Asks all endpoints at once who leads and takes the first answer that names a member which did not fail lately. One
+   * that did fail is taken when nobody names another soon: it may be back, or its followers do not know yet.
+   */
   async #discover(): Promise<string> {
     let last: unknown = new RpcError(RpcStatus.UNAVAILABLE, 'no member of the placement service names a leader');
-    for (const endpoint of this.#endpoints) {
-      try {
-        const members = await this.#members(endpoint, PD_TRY_TIMEOUT_MS);
-        this.#acceptIdentity(endpoint, members.clusterId);
-        this.#failures.delete(endpoint);
-        if (members.leader !== undefined) {
-          this.#acceptMembers(members, members.leader);
-          return members.leader;
+    let doubtful: { readonly members: Members; readonly leader: string } | undefined;
+    const endpoints = this.#endpoints;
+    const grace = new AbortController();
+    const found = await new Promise<{ readonly members: Members; readonly leader: string } | undefined>(
+      (resolve, reject) => {
+        let open = endpoints.length;
+        const settle = (): void => {
+          open--;
+          if (open === 0) {
+            resolve(doubtful);
+          }
+        };
+        const answered = (endpoint: string, members: Members): void => {
+          this.#acceptIdentity(endpoint, members.clusterId);
+          const { leader } = members;
+          if (leader === undefined) {
+            this.#failures.set(endpoint, 'knows no leader');
+          } else if (this.#failures.has(leader) && leader !== endpoint) {
+            doubtful ??= { members, leader };
+          } else {
+            resolve({ members, leader });
+          }
+          // Those that do not answer soon after the first one are not waited for.
+          sleep(this.#env.clock, DISCOVERY_GRACE_MS, 'client-discovery', grace.signal).then(
+            () => resolve(doubtful),
+            () => undefined,
+          );
+        };
+        for (const endpoint of endpoints) {
+          this.#members(endpoint, PD_TRY_TIMEOUT_MS)
+            .then(
+              (members) => {
+                if (members.leader !== undefined) {
+                  this.#failures.delete(endpoint);
+                }
+                answered(endpoint, members);
+              },
+              (cause: unknown) => {
+                this.#noteFailure(endpoint, cause);
+                last = cause;
+              },
+            )
+            .then(settle, reject);
         }
-        this.#failures.set(endpoint, 'knows no leader');
-      } catch (cause) {
-        if (cause instanceof ClusterMismatchError) {
-          throw cause;
-        }
-        this.#noteFailure(endpoint, cause);
-        last = cause;
-      }
+      },
+    ).finally(() => grace.abort());
+    if (found === undefined) {
+      // Whatever the endpoints said, none of them is a member that knows the leader, and that may change.
+      throw new RpcError(RpcStatus.UNAVAILABLE, briefOf(last), { cause: last });
     }
-    // Whatever the endpoints said, none of them is a member that knows the leader, and that may change.
-    throw new RpcError(RpcStatus.UNAVAILABLE, briefOf(last), { cause: last });
+    this.#acceptMembers(found.members, found.leader);
+    return found.leader;
   }
 
   #acceptIdentity(endpoint: string, clusterId: bigint): void {

@@ -76,6 +76,7 @@ type StreamState =
   | { readonly type: 'pausing'; readonly timer: TimerId }
   | {
       readonly type: 'open';
+      readonly leader: string;
       readonly channel: Channel;
       readonly stream: TypedStream<RegionReport, RegionHeartbeatResponse>;
     };
@@ -263,6 +264,7 @@ export class StorePd implements PdClient {
         { timeoutMs: CALL_TIMEOUT_MS },
       );
       checkHeader(placementMethods.reportStore.path, reply.heartbeat?.header);
+      this.#followLeader();
     } catch (cause) {
       if (cause instanceof PlacementRefusedError && cause.type === ErrorType.STORE_TOMBSTONE) {
         this.onRemoved();
@@ -305,8 +307,8 @@ export class StorePd implements PdClient {
 
   #connectStream(): void {
     this.#stream = { type: 'connecting' };
-    // Any call finds the leader; this one also proves that it is there.
-    this.#client.call(pdMethods.getMembers, { header: this.#header() }, { timeoutMs: CALL_TIMEOUT_MS }).then(
+    // Only the leader answers this, so it is there and serves.
+    this.#client.call(pdMethods.isBootstrapped, { header: this.#header() }, { timeoutMs: CALL_TIMEOUT_MS }).then(
       () => {
         const { leader } = this.#client;
         if (this.#stream.type === 'connecting') {
@@ -325,11 +327,21 @@ export class StorePd implements PdClient {
     );
   }
 
+  /** A leader that was stopped does not end its streams: the reports must not go on to it when another one leads. */
+  #followLeader(): void {
+    const { leader } = this.#client;
+    if (this.#stream.type === 'open' && leader !== undefined && leader !== this.#stream.leader) {
+      const { channel } = this.#stream;
+      this.#openStream(leader);
+      channel.close();
+    }
+  }
+
   #openStream(leader: string): void {
     const { net, log } = this.#options.env;
     const channel = net.dial(leader);
     const stream = openStream(channel, placementMethods.regionReports);
-    this.#stream = { type: 'open', channel, stream };
+    this.#stream = { type: 'open', leader, channel, stream };
     stream.onMessage = (reply) => {
       this.#pauses = 0;
       this.#onReply(reply);

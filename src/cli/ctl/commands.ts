@@ -16,6 +16,7 @@ import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
 import { explainObjectCommands } from './explain-commands.ts';
+import { memberCommands } from './member-commands.ts';
 import { watchOperator } from './operator-watch.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
@@ -58,6 +59,7 @@ export function registerCtlCommands(program: Command, app: App): void {
     app,
   );
   registerDocumentCommands(ctl, app);
+  memberCommands(ctl, app);
   eventsCommand(ctl, app);
   switchCommands(
     ctl

@@ -11,6 +11,7 @@ export type EventType =
   | 'leader-changed'
   | 'peers-changed'
   | 'store-joined'
+  | 'member-removed'
   | 'store-state'
   | 'store-settings'
   | 'operator-started'

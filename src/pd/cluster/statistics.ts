@@ -17,7 +17,8 @@ export interface Problem {
     | 'RegionDamaged'
     | 'RegionUnderReplicated'
     | 'KeySpaceHole'
-    | 'TooFewStores';
+    | 'TooFewStores'
+    | 'MemberSilent';
   readonly message: string;
   readonly hint: string;
   readonly storeId?: number;

@@ -40,7 +40,7 @@ import {
   storesSummary,
 } from './admin-wire.ts';
 import type { ServiceContext } from './context.ts';
-import { urlOf } from './discovery-service.ts';
+import { memberProblems, memberToWire } from './member-calls.ts';
 
 /** Regions, events and operators in one answer at most. */
 const REGIONS_PER_ANSWER_MAX = 1_024;
@@ -80,12 +80,7 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
     return {
       clusterId: String(node.clusterId),
       bootstrapped: node.isBootstrapped,
-      members: context.members().members.map((member) => ({
-        name: member.name,
-        id: member.id,
-        clientUrls: [urlOf(member)],
-        isLeader: member.isLeader,
-      })),
+      members: context.members().members.map(memberToWire),
       stores: storesSummary(placement, nowMs),
       regions: {
         ...totals,
@@ -93,7 +88,7 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
         reported: placement.cluster.tree.reportedCount,
       },
       runningOperators: placement.controller.running().length,
-      problems: findProblems(placement.cluster, nowMs).map(problemToWire),
+      problems: [...findProblems(placement.cluster, nowMs), ...memberProblems(context.members())].map(problemToWire),
       warmup: {
         done: warmup.done,
         reportedRegions: warmup.reportedRegions,

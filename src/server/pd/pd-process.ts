@@ -22,6 +22,7 @@ import type { GroupIdentity } from './group-identity.ts';
 import { addGroupTraffic, RpcGroupTransport } from './group-transport.ts';
 import { addHeartbeatStreams } from './heartbeat-stream.ts';
 import { announceMember, askToJoin, chooseFounding, type Placing } from './join.ts';
+import { addMemberCalls } from './member-calls.ts';
 import { addMembershipCalls } from './membership-calls.ts';
 import { addMetaStorageService } from './meta-storage-service.ts';
 import { addPdService } from './pd-service.ts';
@@ -301,6 +302,7 @@ class StartingPd {
     addHeartbeatStreams(builder, context);
     addAdminService(builder, context);
     addDocumentCalls(builder, context);
+    addMemberCalls(builder, context);
     addMetaStorageService(builder, context);
     this.#front.serve(builder.build());
   }

@@ -87,6 +87,16 @@ const store = (id: number) => ({
   removingSizeBytes: 0,
 });
 
+const member = (name: string, id: number, isLeader: boolean) => ({
+  name,
+  id,
+  clientUrls: [`http://adm:${id}`],
+  isLeader,
+  isVoter: true,
+  isAnswering: name !== 'silent',
+  lag: 0,
+});
+
 const phase = (name: string, state: 0 | 1 | 2 | 3 | 4) => ({
   name,
   state,
@@ -158,10 +168,13 @@ class FakeAdmin {
   /** What changes of a store's state answer, one after the other. */
   drained: ReturnType<typeof store>[] = [];
   refuse: string | undefined;
+  /** Placement members, and what was asked of them. */
+  members = [member('pd', 1, true), member('pd2', 2, false), member('silent', 3, false)];
+  readonly memberChanges: unknown[] = [];
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
 
   constructor() {
-    const member = {
+    const pd = {
       name: 'pd',
       memberId: '1',
       peerUrls: [],
@@ -179,8 +192,22 @@ class FakeAdmin {
     };
     const regions = [region(2, '', 'm'), region(4, 'm', '')];
     const builder = new ServiceBuilder()
-      .unary(pdMethods.getMembers, () => ({ header: { clusterId: '77' }, members: [member], leader: member }))
+      .unary(pdMethods.getMembers, () => ({ header: { clusterId: '77' }, members: [pd], leader: pd }))
       .unary(adminMethods.getStatus, () => this.status())
+      .unary(adminMethods.listMembers, () => ({ members: this.members, term: 7 }))
+      .unary(adminMethods.removeMember, (request) => {
+        this.memberChanges.push(request);
+        return this.refuse === undefined ? { member: member('silent', 3, false) } : { refusal: refusal(this.refuse) };
+      })
+      .unary(adminMethods.transferMemberLeader, (request) => {
+        this.memberChanges.push(request);
+        if (this.refuse !== undefined) {
+          return { refusal: refusal(this.refuse) };
+        }
+        const target = request.member === '' ? 'pd2' : request.member;
+        this.members = this.members.map((each) => ({ ...each, isLeader: each.name === target }));
+        return { member: member(target, 2, false) };
+      })
       .unary(adminMethods.listStores, () => ({ stores: [store(1), store(2), store(3)] }))
       .unary(adminMethods.getStore, ({ storeId }) =>
         storeId > 3 ? { refusal: refusal('StoreNotFound') } : { store: store(storeId) },
@@ -263,7 +290,7 @@ class FakeAdmin {
     return {
       clusterId: '77',
       bootstrapped: true,
-      members: [{ name: 'pd', id: 1, clientUrls: ['http://adm:1'], isLeader: true }],
+      members: [member('pd', 1, true)],
       stores: {
         up: 3,
         disconnected: 0,
@@ -304,6 +331,7 @@ class FakeAdmin {
 
 const READS: readonly (readonly string[])[] = [
   ['ctl', 'status'],
+  ['ctl', 'pd', 'member', 'list'],
   ['ctl', 'check'],
   ['ctl', 'store', 'list'],
   ['ctl', 'store', 'show', '1'],
@@ -502,6 +530,50 @@ describe('changing stores', () => {
     expect(code).toBe(5);
     expect(stdout).toContain('StoreBusy');
     expect((await admin.run(['ctl', 'explain', 'scheduler', 'nonsense'])).code).toBe(5);
+  });
+});
+
+describe('members of the placement service', () => {
+  test('are listed with who leads and who is silent', async () => {
+    const { stdout } = await new FakeAdmin().run(['ctl', 'pd', 'member', 'list']);
+    expect(stdout).toBe(
+      [
+        'NAME     ID   URL            STATE      VOTER   LAG',
+        'pd        1   http://adm:1   leader     yes       0',
+        'pd2       2   http://adm:2   follower   yes       0',
+        'silent    3   http://adm:3   silent     yes       0',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  test('a removal asks first, is planned before and sent by id', async () => {
+    const admin = new FakeAdmin();
+    expect((await admin.run(['ctl', 'pd', 'member', 'remove', 'silent'])).code).toBe(1);
+    expect(admin.memberChanges).toMatchObject([{ member: 'silent', dryRun: true }]);
+    const { code, stdout } = await admin.run(['ctl', 'pd', 'member', 'remove', 'silent', '--yes', '-o', 'json']);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ kind: 'PlacementMember', name: 'silent', id: 3, state: 'silent' });
+    expect(admin.memberChanges.at(-1)).toMatchObject({ member: '3', dryRun: false });
+    expect((await admin.run(['ctl', 'pd', 'member', 'remove', 'silent', '--dry-run'])).code).toBe(0);
+    expect(admin.memberChanges.at(-1)).toMatchObject({ dryRun: true });
+  });
+
+  test('a refused change ends with 3 and its reason', async () => {
+    const admin = new FakeAdmin();
+    admin.refuse = 'WouldLoseQuorum';
+    const { code, stderr } = await admin.run(['ctl', 'pd', 'member', 'remove', 'pd2', '--yes']);
+    expect([code, stderr]).toEqual([3, expect.stringContaining('WouldLoseQuorum')]);
+    admin.refuse = 'MemberNotReady';
+    expect((await admin.run(['ctl', 'pd', 'member', 'transfer-leader', 'silent'])).code).toBe(3);
+  });
+
+  test('a handover returns when the other one leads', async () => {
+    const admin = new FakeAdmin();
+    const { code, stdout } = await admin.run(['ctl', 'pd', 'member', 'transfer-leader', '-o', 'json']);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ name: 'pd2', state: 'leader' });
+    expect(admin.memberChanges).toMatchObject([{ member: '' }]);
   });
 });
 

@@ -259,6 +259,27 @@ describe('membership', () => {
   );
 });
 
+describe('membership and compaction', () => {
+  scenario('C-01 a change compacted in its own apply batch still reaches the consensus core', async (scene) => {
+    const cluster = await scene.start({
+      stores: 4,
+      config: { logGcThreshold: 1, logGcCountLimit: 4, mergeMaxLogGap: 3 },
+    });
+    await scene.addVoter(1, 4);
+    await cluster.settle();
+    // Store 2 applies the removal and the compaction behind it in one go.
+    const resume = scene.pause(2, 'apply::before-change-peer', 1);
+    await scene.remove(1, 3);
+    await scene.fill('b', 20);
+    await cluster.advance(1_000);
+    resume();
+    await cluster.settle();
+    await cluster.mustTransferLeader(1, 2);
+    await cluster.advance(3_000);
+    await scene.gone(1, 3);
+  });
+});
+
 describe('joint membership', () => {
   /** Two of three voters are replaced in one step, which is not finished yet. */
   async function enterJoint(scene: Scene): Promise<void> {

@@ -92,8 +92,10 @@ function maybeRenew(peer: RaftPeer, nowMs: number): void {
   }
 }
 
+const READ_CONTEXT_BYTES = 8;
+
 function contextOf(id: number): Uint8Array {
-  const out = new Uint8Array(8);
+  const out = new Uint8Array(READ_CONTEXT_BYTES);
   new DataView(out.buffer).setFloat64(0, id);
   return out;
 }
@@ -159,6 +161,11 @@ export function repeatReadIndex(peer: RaftPeer): void {
 
 /** The core confirmed a read index. */
 export function onReadState(peer: RaftPeer, context: Uint8Array, index: number): void {
+  if (context.byteLength !== READ_CONTEXT_BYTES) {
+    // Nothing this replica asked for: another store sent a request that makes no sense, in this one's name.
+    peer.log.warn({ bytes: context.byteLength }, 'a read index with a context of a wrong length');
+    return;
+  }
   const id = new DataView(context.buffer, context.byteOffset, context.byteLength).getFloat64(0);
   const read = peer.pendingReads.find((r) => r.id === id);
   if (read === undefined || read.index !== 0) {

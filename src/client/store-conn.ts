@@ -63,6 +63,8 @@ type State =
   | { readonly type: 'idle' }
   | { readonly type: 'connecting' }
   | { readonly type: 'open'; readonly channel: Channel }
+  /** Silent, but not broken: writes that were sent still wait for their answers, everything else goes elsewhere. */
+  | { readonly type: 'stalled'; readonly channel: Channel; readonly cause: unknown }
   | { readonly type: 'down'; readonly untilMs: number; readonly attempt: number; readonly cause: unknown }
   | { readonly type: 'probing'; readonly attempt: number; readonly cause: unknown }
   | { readonly type: 'closed' };
@@ -113,7 +115,8 @@ export class StoreConn {
 
   /** Why the store is not available; undefined while it is. */
   get downCause(): unknown {
-    return this.#state.type === 'down' || this.#state.type === 'probing' ? this.#state.cause : undefined;
+    const { type } = this.#state;
+    return type === 'down' || type === 'probing' || type === 'stalled' ? this.#state.cause : undefined;
   }
 
   enqueue(call: Call): void {
@@ -137,6 +140,7 @@ export class StoreConn {
   release(call: Call): void {
     if (call.phase === 'in-flight') {
       this.#inFlight.delete(call.requestId);
+      this.#leaveIfStalledForNothing();
     } else {
       // It stays in the queue until a flush skips it, because its phase is no longer `queued`.
       this.#released++;
@@ -215,6 +219,41 @@ export class StoreConn {
     return this.#state.type === 'closed';
   }
 
+  /**
+   * The store does not answer, not even a probe. Reads are asked elsewhere; a write that was sent can only be answered
+   * here, and giving the connection up would make its outcome unknown before its deadline.
+   */
+  #stall(channel: Channel, cause: unknown): void {
+    this.#env.log.warn(
+      { storeId: this.storeId, address: this.#address, cause: briefOf(cause) },
+      'store does not answer',
+    );
+    this.#state = { type: 'stalled', channel, cause };
+    const reads = [...this.#inFlight.values()].filter((call) => !call.isWrite);
+    for (const call of reads) {
+      this.#inFlight.delete(call.requestId);
+    }
+    this.#returnCalls(reads, cause);
+    this.#leaveIfStalledForNothing();
+    if (this.#state.type === 'stalled') {
+      this.#armStallTimer(STALL_MS);
+    }
+  }
+
+  #leaveIfStalledForNothing(): void {
+    if (this.#state.type === 'stalled' && this.#inFlight.size === 0) {
+      this.#goDown(this.#state.cause, 0);
+    }
+  }
+
+  /** It was heard again. */
+  #resume(channel: Channel): void {
+    this.#env.log.info({ storeId: this.storeId, address: this.#address }, 'store answers again');
+    this.#state = { type: 'open', channel };
+    this.#lastHeardMs = this.#env.clock.monoMs();
+    this.#flush();
+  }
+
   /** Nothing can be sent now. Everything held goes back to the owner, who finds other routes. */
   #goDown(cause: unknown, attempt: number): void {
     const ceiling = backoffCeilingMs(attempt, STORE_BACKOFF_CAP_MS);
@@ -246,6 +285,11 @@ export class StoreConn {
   #returnAll(cause: unknown): void {
     const lost = [...this.#inFlight.values()];
     this.#inFlight.clear();
+    this.#returnCalls(lost, cause);
+  }
+
+  /** Hands back sent calls that will get no answer here, and everything that was not sent yet. */
+  #returnCalls(lost: readonly Call[], cause: unknown): void {
     const unsent = this.#queue.drain().filter((call) => this.#isHeld(call));
     this.#released = 0;
     for (const call of lost) {
@@ -346,6 +390,9 @@ export class StoreConn {
 
   #onMessage(message: Uint8Array): void {
     this.#lastHeardMs = this.#env.clock.monoMs();
+    if (this.#state.type === 'stalled') {
+      this.#resume(this.#state.channel);
+    }
     try {
       decodeReplies(message, this.#onReply);
     } catch (cause) {
@@ -403,7 +450,7 @@ export class StoreConn {
   }
 
   #breakIfCurrent(channel: Channel, cause: unknown): void {
-    if (this.#state.type === 'open' && this.#state.channel === channel) {
+    if ((this.#state.type === 'open' || this.#state.type === 'stalled') && this.#state.channel === channel) {
       this.#goDown(cause, 0);
     }
   }
@@ -412,22 +459,23 @@ export class StoreConn {
   #watchForStall(): void {
     if (this.#stallTimer === undefined && this.#inFlight.size > 0) {
       this.#lastHeardMs = Math.max(this.#lastHeardMs, this.#env.clock.monoMs());
-      this.#armStallTimer();
+      this.#armStallTimer(this.#lastHeardMs + STALL_MS - this.#env.clock.monoMs());
     }
   }
 
-  #armStallTimer(): void {
-    const waitMs = Math.max(1, this.#lastHeardMs + STALL_MS - this.#env.clock.monoMs());
+  #armStallTimer(afterMs: number): void {
+    const waitMs = Math.max(1, afterMs);
     this.#stallTimer = this.#env.clock.setTimer(waitMs, this.#onStallTimer, 'client-stall');
   }
 
   readonly #onStallTimer = (): void => {
     this.#stallTimer = undefined;
-    if (this.#state.type !== 'open' || this.#inFlight.size === 0) {
+    if ((this.#state.type !== 'open' && this.#state.type !== 'stalled') || this.#inFlight.size === 0) {
       return;
     }
-    if (this.#env.clock.monoMs() - this.#lastHeardMs < STALL_MS) {
-      this.#armStallTimer();
+    const quietMs = this.#env.clock.monoMs() - this.#lastHeardMs;
+    if (quietMs < STALL_MS) {
+      this.#armStallTimer(STALL_MS - quietMs);
     } else if (!this.#stallProbeRuns) {
       void this.#probeStalled(this.#state.channel);
     }
@@ -442,15 +490,24 @@ export class StoreConn {
       failure = cause;
     }
     this.#stallProbeRuns = false;
-    if (this.#state.type !== 'open' || this.#state.channel !== channel) {
+    const state = this.#state;
+    if ((state.type !== 'open' && state.type !== 'stalled') || state.channel !== channel) {
       return;
     }
-    if (failure !== undefined) {
-      this.#goDown(new RpcError(RpcStatus.UNAVAILABLE, `no answers for ${STALL_MS} ms, and ${briefOf(failure)}`), 0);
-      return;
+    if (failure === undefined) {
+      this.#lastHeardMs = this.#env.clock.monoMs();
+      if (state.type === 'stalled') {
+        this.#resume(channel);
+      }
+      this.#watchForStall();
+    } else if (state.type === 'stalled') {
+      this.#armStallTimer(STALL_MS);
+    } else {
+      this.#stall(
+        channel,
+        new RpcError(RpcStatus.UNAVAILABLE, `no answers for ${STALL_MS} ms, and ${briefOf(failure)}`),
+      );
     }
-    this.#lastHeardMs = this.#env.clock.monoMs();
-    this.#watchForStall();
   }
 }
 

@@ -4,6 +4,7 @@
  * 2.11, region-merge 16); each group has its own file under `invariants/`.
  */
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
+import { ClientOracle } from './invariants/client-oracle.ts';
 import { CommittedLog } from './invariants/committed-log.ts';
 import { DiskChecks } from './invariants/disks.ts';
 import { DurableState } from './invariants/durable.ts';
@@ -39,6 +40,12 @@ export class Invariants {
   readonly #disks: DiskChecks;
   readonly #acknowledged: Map<number, number> = new Map();
   readonly model: RegionModel;
+  readonly #oracle: ClientOracle;
+  #answersChecked = true;
+  readonly #looks: {
+    readonly node: number;
+    readonly look: (oracle: ClientOracle, machine: ObservedMachine) => void;
+  }[] = [];
   #events = 0;
 
   /**
@@ -49,6 +56,8 @@ export class Invariants {
     this.#machine = machine;
     const tally = this.#tally;
     this.model = new RegionModel(tally);
+    this.#oracle = new ClientOracle(this.model, tally, (region, index) => this.#acknowledge(region, index));
+    this.model.watcher = this.#oracle;
     this.#promises = new PromiseLedger(this.#log, this.model, this.#graves, tally);
     this.#disks = new DiskChecks(this.#log, this.model, this.#graves, tally);
     this.#replicas = new ReplicaChecks({
@@ -81,6 +90,9 @@ export class Invariants {
         this.#replicas.check(machine, machine.store);
       }
     }
+    if (this.#looks.length > 0) {
+      this.#lookAtAnswers();
+    }
     if (++this.#events % DISK_CHECK_EVENTS === 0) {
       this.checkDisks();
     }
@@ -93,6 +105,9 @@ export class Invariants {
   relax({ clocks, copies }: BrokenAssumptions): void {
     if (clocks === true || copies === true) {
       this.#replicas.ignoreLeases();
+    }
+    if (clocks === true || copies === true) {
+      this.#answersChecked = false;
     }
     if (copies === true) {
       this.#replicas.ignoreModel();
@@ -108,18 +123,41 @@ export class Invariants {
     }
   }
 
-  /** A client is about to be answered by this machine: the model must know what the machine knows. */
-  beforeAnswer(node: number): void {
-    const store = this.#machine(node)?.store;
-    if (store !== undefined) {
-      this.#replicas.learnCommits(store);
+  /** The outcome of an entry was shown to somebody: nobody may show less from here on. */
+  #acknowledge(region: number, index: number): void {
+    if ((this.#acknowledged.get(region) ?? 0) < index) {
+      this.#acknowledged.set(region, index);
     }
   }
 
-  /** The outcome of an entry was shown to somebody: nobody may show less from here on. */
-  acknowledge(region: number, index: number): void {
-    if ((this.#acknowledged.get(region) ?? 0) < index) {
-      this.#acknowledged.set(region, index);
+  /**
+   * Looks at an answer after the event in which a store gave it, when the model knows what that store knows. `machine`
+   * has no store if it died in that very event.
+   */
+  answering(node: number, look: (oracle: ClientOracle, machine: ObservedMachine) => void): void {
+    if (this.#answersChecked) {
+      this.#looks.push({ node, look });
+    }
+  }
+
+  #lookAtAnswers(): void {
+    for (const { node, look } of this.#looks.splice(0)) {
+      const machine = this.#machine(node);
+      if (this.#replicas.hasModel && machine !== undefined) {
+        look(this.#oracle, machine);
+      }
+    }
+  }
+
+  /** Before a request leaves its client. */
+  asking<T>(look: (oracle: ClientOracle) => T): T {
+    return look(this.#oracle);
+  }
+
+  /** At the end of a history. */
+  finish(): void {
+    if (this.#answersChecked && this.#replicas.hasModel) {
+      this.#oracle.finish();
     }
   }
 

@@ -19,6 +19,7 @@ import { keyName, messageName, type NemesisAction, type SimCase } from './case.t
 import { InvariantError, Invariants } from './invariants.ts';
 import type { NemesisHost } from './nemesis/host.ts';
 import { Nemesis } from './nemesis/nemesis.ts';
+import type { ReadTicket } from './invariants/client-oracle.ts';
 import type { RunFailure, RunResult, TimelineEntry } from './run-result.ts';
 import { StoreCluster } from './store-cluster.ts';
 
@@ -247,6 +248,7 @@ export class LiteWorld {
       await this.#checkLeftovers();
     }
     this.#assertNoFailStop();
+    this.invariants.finish();
     this.#judge();
     if (this.#ok < 10 && cluster.scheduler.nowMs - startMs > 1_000 && !this.#wasHard()) {
       throw new WorldError('vacuous', `only ${this.#ok} operations succeeded`);
@@ -545,7 +547,8 @@ export class LiteWorld {
     if (target === undefined || !(await this.#there(target.store, rng))) {
       return { type: 'fail', error: 'nobody to ask' };
     }
-    const result = await this.#read(target, [utf8(request.key)], true, (engine) =>
+    const ticket = this.invariants.asking((oracle) => oracle.beginRead(!target.isLeader));
+    const result = await this.#read(target, ticket, [utf8(request.key)], true, (engine) =>
       engine
         .get(dataKey(utf8(request.key)))
         .then((stored) => (stored === undefined ? undefined : decodeDataValue(stored)?.value)),
@@ -554,6 +557,7 @@ export class LiteWorld {
       return { type: 'fail', error: result.error };
     }
     const value = result.value === undefined ? null : fromUtf8(result.value);
+    this.invariants.answering(target.store, (oracle) => oracle.endGet(ticket, request.key, value ?? undefined));
     if (value !== null) {
       this.#lastSeen.set(request.key, value);
     } else {
@@ -564,6 +568,7 @@ export class LiteWorld {
 
   #read<T>(
     target: { store: number; region: Region; peer: Peer; isLeader: boolean },
+    ticket: ReadTicket,
     keys: readonly Uint8Array[],
     isPointRead: boolean,
     read: (engine: Engine, region: Region) => Promise<T>,
@@ -576,6 +581,7 @@ export class LiteWorld {
           resolve({ type: 'refused', error: outcome.type === 'refused' ? outcome.error.type : 'down' });
           return;
         }
+        this.invariants.answering(store, (oracle, machine) => oracle.onServed(ticket, outcome.region, machine));
         read(engine, outcome.region).then(
           (value) => resolve({ type: 'ok', value }),
           (error: unknown) => {
@@ -604,7 +610,8 @@ export class LiteWorld {
     if (target === undefined || !(await this.#there(target.store, rng))) {
       return { type: 'fail', error: 'nobody to ask' };
     }
-    const result = await this.#read(target, [utf8(request.start)], false, async (engine, region) => {
+    const ticket = this.invariants.asking((oracle) => oracle.beginRead(true));
+    const result = await this.#read(target, ticket, [utf8(request.start)], false, async (engine, region) => {
       const clipped = intersectRanges(region.range, { start: utf8(request.start), end: utf8(request.end) });
       if (clipped === undefined) {
         return { rows: [], coveredTo: request.start };
@@ -617,6 +624,10 @@ export class LiteWorld {
       const last = rows.at(-1);
       return { rows, coveredTo: page.more && last !== undefined ? `${last[0]}\u0000` : fromUtf8(clipped.end) };
     });
+    if (result.type === 'ok') {
+      const { rows, coveredTo } = result.value;
+      this.invariants.answering(target.store, (oracle) => oracle.endScan(ticket, request.start, coveredTo, rows));
+    }
     return result.type === 'refused'
       ? { type: 'fail', error: result.error }
       : {
@@ -644,9 +655,14 @@ export class LiteWorld {
       return { type: 'fail', error: 'nobody to ask' };
     }
     const { store, region, peer } = target;
+    const ticket = this.invariants.asking((oracle) => oracle.beginWrite(ops));
     const outcome = await new Promise<WriteOutcome>((resolve) => {
+      const respond = (given: WriteOutcome): void => {
+        this.invariants.answering(store, (oracle) => oracle.endWrite(ticket, given));
+        resolve(given);
+      };
       this.cluster.machine(store).clock.deliver(() => {
-        this.cluster.machine(store).store?.write({ header: this.#header(region, peer, store), ops, respond: resolve });
+        this.cluster.machine(store).store?.write({ header: this.#header(region, peer, store), ops, respond });
       }, 'client');
     });
     if (outcome.type === 'refused') {

@@ -60,7 +60,6 @@ export interface ModelRegion {
 /** What follows a committed entry, for those who watch. */
 export interface ModelWatcher {
   onVersion(version: Version): void;
-  onPrepared(region: ModelRegion): void;
 }
 
 const MODELED_REMOVALS_MAX = 2_000;
@@ -324,7 +323,6 @@ export class RegionModel {
     region.merging = { commit: region.index, minIndex, target };
     region.attempts.set(region.index, 'prepared');
     this.#tally.add('merges prepared');
-    this.watcher?.onPrepared(region);
   }
 
   /** G7, I14: of one attempt either the commit or the rollback takes effect. */

@@ -66,6 +66,10 @@ export class ReplicaChecks {
     this.#options = options;
   }
 
+  get hasModel(): boolean {
+    return this.#hasModel;
+  }
+
   ignoreModel(): void {
     this.#hasModel = false;
   }

@@ -4,6 +4,7 @@
  *   npm run sim -- --profile merge-storm --seeds 1000 --first-seed 7 --jobs 2
  *   npm run sim -- --profile lite --seed 42 [--trace out.html] [--history out.jsonl] [--shrink]
  *   npm run sim -- --replay FILE [--trace out.html] [--shrink]
+ *   npm run sim -- --profile merge-storm --seeds 300 --goals --matrix
  *   npm run sim -- --defects [--only NAME]
  *
  * Bundles test/sim/main.ts (with one planted defect if asked), runs it in worker processes and counts. A failing seed is
@@ -16,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 import { DEFECTS } from './sim-defects.js';
+import { GOAL_HISTORIES, matrix, unmetGoals, vacuous, VACUITY_HISTORIES } from './sim-goals.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const cache = join(root, 'node_modules', '.cache', 'sim');
@@ -38,6 +40,8 @@ const { values: flags } = parseArgs({
     only: { type: 'string' },
     tries: { type: 'string', default: '3' },
     hashes: { type: 'boolean', default: false },
+    goals: { type: 'boolean', default: false },
+    matrix: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -186,6 +190,8 @@ async function runSeeds(program, options) {
     cpuMs: 0,
     actions: {},
     checks: {},
+    marks: {},
+    cells: {},
     broken: [],
   };
   const children = new Set();
@@ -210,8 +216,8 @@ async function runSeeds(program, options) {
         totals.ok += result.stats.ok;
         totals.unknown += result.stats.unknown;
         totals.cpuMs += result.cpuMs;
-        for (const group of ['actions', 'checks']) {
-          for (const [name, n] of Object.entries(result.stats[group])) {
+        for (const group of ['actions', 'checks', 'marks', 'cells']) {
+          for (const [name, n] of Object.entries(result.stats[group] ?? {})) {
             totals[group][name] = (totals[group][name] ?? 0) + n;
           }
         }
@@ -284,12 +290,30 @@ async function loop(program) {
   if (!flags.hashes && !flags.json) {
     process.stdout.write(`actions: ${show(totals.actions)}\nchecks: ${show(totals.checks)}\n`);
   }
-  const bad = totals.failures.length + totals.broken.length;
+  const reached = reach(totals);
+  const bad = totals.failures.length + totals.broken.length + reached;
   process.stdout.write(
     `${flags.profile}: ${totals.runs} histories, ${bad} failed, ${totals.ok} operations, ${totals.unknown} unknown, ${totals.events} events; ` +
       `${seconds.toFixed(1)} s, ${((totals.runs / seconds) * 60).toFixed(0)} a minute, ${(totals.events / Math.max(0.001, cpu) / 1000).toFixed(1)} k events/s/worker\n`,
   );
   return bad === 0 ? 0 : 1;
+}
+
+/** Reports what a run should have reached and did not; returns how many of these fail it. */
+function reach(totals) {
+  if (flags.matrix) {
+    process.stdout.write(`${matrix(totals.cells)}\n`);
+  }
+  const missing = totals.runs >= VACUITY_HISTORIES ? vacuous(flags.profile, totals) : [];
+  for (const name of missing) {
+    process.stdout.write(`FAIL vacuous: ${totals.runs} histories of ${flags.profile} without any ${name}\n`);
+  }
+  const isLong = flags.goals || totals.runs >= GOAL_HISTORIES;
+  const unmet = isLong ? unmetGoals(flags.profile, totals) : [];
+  for (const name of unmet) {
+    process.stdout.write(`FAIL unmet goal: ${name}\n`);
+  }
+  return missing.length + unmet.length;
 }
 
 /** The case behind --seed or --replay. */

@@ -32,6 +32,7 @@ export const NEMESIS_KINDS = [
   'leave-joint',
   'compact',
   'retarget',
+  'exile',
   // Machines
   'crash',
   'crash-all',
@@ -187,7 +188,7 @@ interface ProfileSpec {
 
 const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
   lite: {
-    weights: { ...REGION_WORK, ...MACHINE_FAULTS, ...NETWORK_FAULTS, ...SCHEDULING },
+    weights: { ...REGION_WORK, ...MACHINE_FAULTS, ...NETWORK_FAULTS, ...SCHEDULING, exile: 0.7 },
     meanActionMs: [80, 400],
     durationMs: 5_000,
     stores: [3, 3, 3, 4],
@@ -197,6 +198,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     weights: {
       ...REGION_WORK,
       ...SCHEDULING,
+      exile: 2.5,
+      'crash-point': 1.5,
       merge: 14,
       split: 9,
       retarget: 3,
@@ -218,6 +221,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     weights: {
       ...REGION_WORK,
       ...SCHEDULING,
+      exile: 3,
+      'crash-point': 1.5,
       move: 14,
       learner: 4,
       split: 4,
@@ -280,6 +285,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
   },
   membership: {
     weights: {
+      exile: 2,
+      'crash-point': 1,
       move: 10,
       joint: 8,
       learner: 6,

@@ -15,10 +15,11 @@ import type { Rng } from '../../src/env/rng.ts';
 import { dataKey, dataRange, userKeyOf } from '../../src/engine/index.ts';
 import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../src/meta/region.ts';
 import type { AdminRequestBody, ReadOutcome, RequestHeader, WriteOutcome } from '../../src/raftstore/msg.ts';
-import { keyName, messageName, type NemesisAction, type SimCase } from './case.ts';
+import { keyName, messageName, type NemesisAction, type NemesisKind, type SimCase } from './case.ts';
 import { InvariantError, Invariants } from './invariants.ts';
 import type { NemesisHost } from './nemesis/host.ts';
 import { Nemesis } from './nemesis/nemesis.ts';
+import { Coverage, statesOf } from './coverage.ts';
 import type { ReadTicket } from './invariants/client-oracle.ts';
 import type { RunFailure, RunResult, TimelineEntry } from './run-result.ts';
 import { StoreCluster } from './store-cluster.ts';
@@ -34,6 +35,18 @@ const DISASTER_REST_MS = 8_000;
 const CLEANING_MS = 7_000;
 /** Keys of the group that is only written together. */
 const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
+/** Faults that wait for a region in a precarious state, those states, and for how long: looks times milliseconds. */
+const AMBUSHES: ReadonlySet<NemesisKind> = new Set<NemesisKind>([
+  'crash',
+  'isolate',
+  'one-way',
+  'drop-class',
+  'stall',
+  'hold-apply',
+]);
+const PRECARIOUS: ReadonlySet<string> = new Set(['merging', 'installing', 'leaving', 'splitting', 'joint']);
+const AMBUSH_LOOKS = 60;
+const AMBUSH_LOOK_MS = 4;
 const TIMELINE_MAX = 20_000;
 
 type Answer =
@@ -47,7 +60,9 @@ export interface RunOptions {
 
 export async function runLite(simCase: SimCase, options: RunOptions = {}): Promise<RunResult> {
   const { config } = simCase;
+  const coverage = new Coverage();
   const cluster = await StoreCluster.start({
+    logger: coverage.logger(),
     seed: simCase.seed,
     stores: config.stores,
     config: {
@@ -66,7 +81,7 @@ export async function runLite(simCase: SimCase, options: RunOptions = {}): Promi
       consistencyCheckMs: 700,
     },
   });
-  const world = new LiteWorld(cluster, simCase, options.trace === true);
+  const world = new LiteWorld(cluster, simCase, options.trace === true, coverage);
   let failure: RunFailure | undefined;
   try {
     await world.run();
@@ -90,6 +105,7 @@ export class LiteWorld {
   readonly simCase: SimCase;
   readonly history: HistoryRecorder;
   readonly invariants: Invariants;
+  readonly coverage: Coverage;
   readonly actions: Record<string, number> = {};
   readonly timeline: TimelineEntry[] = [];
   readonly #keepsTrace: boolean;
@@ -103,7 +119,8 @@ export class LiteWorld {
   #unknown = 0;
   #nextValue = 1;
 
-  constructor(cluster: StoreCluster, simCase: SimCase, keepsTrace: boolean) {
+  constructor(cluster: StoreCluster, simCase: SimCase, keepsTrace: boolean, coverage: Coverage) {
+    this.coverage = coverage;
     this.cluster = cluster;
     this.simCase = simCase;
     this.#keepsTrace = keepsTrace;
@@ -190,6 +207,8 @@ export class LiteWorld {
         unknown: this.#unknown,
         actions: this.actions,
         checks: this.invariants.counts,
+        marks: this.coverage.marks,
+        cells: this.coverage.cells,
       },
       traceHash: scheduler.trace.text,
       checkpoints: scheduler.trace.checkpoints,
@@ -747,10 +766,23 @@ export class LiteWorld {
     };
   }
 
+  /** A third of the faults that matter most in the middle of something wait a moment for that. */
   act(action: NemesisAction): void {
-    if (!this.#stopping) {
-      this.nemesis.act(action);
+    const waits = AMBUSHES.has(action.kind) && action.c % 3 === 0;
+    this.#actSoon(action, waits ? AMBUSH_LOOKS : 0);
+  }
+
+  #actSoon(action: NemesisAction, looks: number): void {
+    if (this.#stopping) {
+      return;
     }
+    const stores = [...this.cluster.machines.values()].flatMap(({ store }) => (store === undefined ? [] : [store]));
+    if (looks > 0 && !statesOf(stores).some((state) => PRECARIOUS.has(state))) {
+      this.cluster.scheduler.at(AMBUSH_LOOK_MS, () => this.#actSoon(action, looks - 1), { node: 0, kind: 'ambush' });
+      return;
+    }
+    this.coverage.onFault(action.kind, stores);
+    this.nemesis.act(action);
   }
 
   #reboot(id: number): void {

@@ -25,6 +25,9 @@ export interface RunStats {
   readonly unknown: number;
   readonly actions: Readonly<Record<string, number>>;
   readonly checks: Readonly<Record<string, number>>;
+  /** See `coverage.ts`. */
+  readonly marks?: Readonly<Record<string, number>>;
+  readonly cells?: Readonly<Record<string, number>>;
 }
 
 export interface RunResult {

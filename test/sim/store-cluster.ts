@@ -107,6 +107,8 @@ export interface ClusterOptions {
   readonly seed: number;
   readonly stores: number;
   readonly config?: Partial<RaftstoreConfig>;
+  /** Gets what stores log, unless it is printed. */
+  readonly logger?: Logger;
   readonly network?: Partial<NetworkConfig>;
   /** Roles of the first region's peers by store number; default voters on the first three stores. */
   readonly firstPeers?: readonly (readonly [store: number, role: PeerRole])[];
@@ -140,6 +142,7 @@ export class StoreCluster {
   #stuckSteps = 0;
   readonly #stuckKinds: Set<string> = new Set();
   observer: ClusterObserver | undefined;
+  readonly #logger: Logger;
   /** Messages sent so far. */
   sent = 0;
   /** Decides the fate of the k-th message, for sweeps. */
@@ -179,6 +182,7 @@ export class StoreCluster {
 
   private constructor(options: ClusterOptions) {
     this.rng = createRng(options.seed);
+    this.#logger = options.logger ?? SILENT_LOGGER;
     this.scheduler = new Scheduler(this.rng.fork('sched'));
     this.scheduler.onThrow = (error) => {
       if (!(error instanceof FailStop)) {
@@ -288,7 +292,7 @@ export class StoreCluster {
       engines: factory,
       failpoints: this.#failpointsOf(id, () => isDead),
       log:
-        process.env['SIM_LOG'] === undefined ? SILENT_LOGGER : consoleLogger(() => this.scheduler.nowMs, { store: id }),
+        process.env['SIM_LOG'] === undefined ? this.#logger : consoleLogger(() => this.scheduler.nowMs, { store: id }),
       abort: (kind, reason, cause) => {
         if (isDead) {
           // What a process does after its death, nobody sees.

@@ -53,11 +53,17 @@ export class ClientOracle {
     }
     const name = nameOf(version.key, version.value);
     if (this.#refused.has(name)) {
-      violated('P1', `${version.value} of ${version.key} was refused for certain and takes effect at ${placeOf(version)}`);
+      violated(
+        'P1',
+        `${version.value} of ${version.key} was refused for certain and takes effect at ${placeOf(version)}`,
+      );
     }
     const other = this.#byValue.get(name);
     if (other !== undefined && this.#issued.has(name)) {
-      violated('P1', `${version.value} of ${version.key} takes effect twice, at ${placeOf(other)} and ${placeOf(version)}`);
+      violated(
+        'P1',
+        `${version.value} of ${version.key} takes effect twice, at ${placeOf(other)} and ${placeOf(version)}`,
+      );
     }
     this.#byValue.set(name, version);
   }
@@ -91,7 +97,10 @@ export class ClientOracle {
         const name = nameOf(textOf(op.key), fromUtf8(op.value));
         const version = this.#byValue.get(name);
         if (version !== undefined) {
-          violated('P1', `${version.value} of ${version.key} is refused for certain; it took effect at ${placeOf(version)}`);
+          violated(
+            'P1',
+            `${version.value} of ${version.key} is refused for certain; it took effect at ${placeOf(version)}`,
+          );
         }
         this.#refused.add(name);
       }
@@ -200,7 +209,10 @@ export class ClientOracle {
     const shown = ticket.shown.get(region.id) ?? 0;
     if (ticket.showsWholeIndex) {
       if (applied < shown) {
-        violated('I21', `a read is served from ${where} at index ${applied}; ${shown} was shown before it was asked for`);
+        violated(
+          'I21',
+          `a read is served from ${where} at index ${applied}; ${shown} was shown before it was asked for`,
+        );
       }
       this.#shown.set(region.id, Math.max(applied, this.#shown.get(region.id) ?? 0));
     }
@@ -228,7 +240,10 @@ export class ClientOracle {
     if (value === undefined) {
       const absent = versions.find((v) => v.at >= floor && v.value === undefined);
       if (absent === undefined && floor >= 0) {
-        violated('I21', `${key} is shown as absent; ${placeOf(versions[floor])} was shown before and nothing removed it`);
+        violated(
+          'I21',
+          `${key} is shown as absent; ${placeOf(versions[floor])} was shown before and nothing removed it`,
+        );
       }
       if (absent !== undefined && floor >= 0) {
         this.#raise(key, absent.at);

@@ -1,6 +1,7 @@
 /** Carries out the actions of a schedule: regions, machines, disks, network and clients, each in a file of its own. */
 import type { NemesisAction, NemesisKind } from '../case.ts';
 import { DiskFaults } from './disk-faults.ts';
+import { Exile } from './exile.ts';
 import { FaultAtlas } from './fault-atlas.ts';
 import { pick, type NemesisHost } from './host.ts';
 import { MachineFaults } from './machine-faults.ts';
@@ -33,6 +34,7 @@ export class Nemesis {
   readonly #machines: MachineFaults;
   readonly #disks: DiskFaults;
   readonly #network: NetworkFaults;
+  readonly #exile: Exile;
 
   constructor(host: NemesisHost) {
     this.#host = host;
@@ -41,6 +43,7 @@ export class Nemesis {
     this.#machines = new MachineFaults(host);
     this.#disks = new DiskFaults(host, this.atlas);
     this.#network = new NetworkFaults(host);
+    this.#exile = new Exile(host, (action) => this.act(action));
   }
 
   act(action: NemesisAction): void {
@@ -50,6 +53,7 @@ export class Nemesis {
     if (!this.#actOnClients(action)) {
       // Each refuses what is not its own; an action that finds nothing to act on is left out.
       void (
+        this.#exile.act(action) ||
         this.#regions.act(action) ||
         this.#machines.act(action) ||
         this.#network.act(action) ||

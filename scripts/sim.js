@@ -192,6 +192,7 @@ async function runSeeds(program, options) {
     checks: {},
     marks: {},
     cells: {},
+    points: {},
     broken: [],
   };
   const children = new Set();
@@ -216,7 +217,7 @@ async function runSeeds(program, options) {
         totals.ok += result.stats.ok;
         totals.unknown += result.stats.unknown;
         totals.cpuMs += result.cpuMs;
-        for (const group of ['actions', 'checks', 'marks', 'cells']) {
+        for (const group of ['actions', 'checks', 'points', 'marks', 'cells']) {
           for (const [name, n] of Object.entries(result.stats[group] ?? {})) {
             totals[group][name] = (totals[group][name] ?? 0) + n;
           }
@@ -239,6 +240,12 @@ async function runSeeds(program, options) {
   }
   await Promise.all(workers);
   return totals;
+}
+
+/** Every failpoint of the program. */
+function failpointNames() {
+  const text = readFileSync(join(root, 'src/env/failpoint-names.ts'), 'utf8');
+  return [...text.matchAll(/^ {2}'([\w:-]+)',$/gm)].map((match) => match[1]);
 }
 
 function replayCommand(result, more = '') {
@@ -289,6 +296,10 @@ async function loop(program) {
       .join(', ');
   if (!flags.hashes && !flags.json) {
     process.stdout.write(`actions: ${show(totals.actions)}\nchecks: ${show(totals.checks)}\n`);
+    const missed = failpointNames().filter((name) => totals.points[name] === undefined);
+    if (Object.keys(totals.points).length > 0) {
+      process.stdout.write(`points never passed: ${missed.length === 0 ? 'none' : missed.join(', ')}\n`);
+    }
   }
   const reached = reach(totals);
   const bad = totals.failures.length + totals.broken.length + reached;

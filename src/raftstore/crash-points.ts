@@ -52,7 +52,5 @@ export const APPLY_POINTS: Readonly<Record<ApplyTask['type'], Around>> = {
 
 export const STORE_POINTS: Readonly<Record<StoreMsg['type'], Around>> = {
   'peer-message': { before: 'store::before-peer-message', after: 'store::after-peer-message' },
-  'snapshot-received': { before: 'store::before-snapshot-received', after: 'store::after-snapshot-received' },
-  'store-heartbeat-tick': { before: 'store::before-store-heartbeat-tick', after: 'store::after-store-heartbeat-tick' },
   'range-cleaned': { before: 'store::before-range-cleaned', after: 'store::after-range-cleaned' },
 };

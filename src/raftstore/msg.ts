@@ -266,6 +266,4 @@ export interface SplitIdsResult {
 export type StoreMsg =
   /** For a region without a peer FSM. */
   | { readonly type: 'peer-message'; readonly message: PeerMessage }
-  | { readonly type: 'snapshot-received'; readonly message: PeerMessage; readonly staged: StagedSnapshot }
-  | { readonly type: 'store-heartbeat-tick' }
   | { readonly type: 'range-cleaned'; readonly range: KeyRange };

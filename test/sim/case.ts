@@ -33,6 +33,8 @@ export const NEMESIS_KINDS = [
   'compact',
   'retarget',
   'exile',
+  'check-hash',
+  'pd-step',
   // Machines
   'crash',
   'crash-all',
@@ -89,6 +91,9 @@ export interface NemesisAction {
   readonly forMs: number;
 }
 
+/** All faults end; all but one store of a dispensable kind; all but one slow part. */
+export type LivenessMode = 'heal' | 'core' | 'gray';
+
 export interface SimConfig {
   readonly world: 'lite' | 'full';
   readonly stores: number;
@@ -114,6 +119,10 @@ export interface SimConfig {
   readonly valueBytes: number;
   readonly oldMail: number;
   readonly splitAtStart: number;
+  /** What is healed first after the faults; see `liveness.ts`. */
+  readonly liveness: LivenessMode;
+  /** Sites of `raftstore/bias.ts` bend the program's choices. */
+  readonly isBiased: boolean;
   /** Lossy faults strike as many copies as they like: stores may become unavailable, but must never lie. */
   readonly isOverBudget: boolean;
   /** Clocks run beyond what leases bear: stale reads are expected, everything else holds. */
@@ -144,6 +153,8 @@ const REGION_WORK: Weights = {
   learner: 2,
   'leave-joint': 2,
   retarget: 1,
+  'check-hash': 1,
+  'pd-step': 1,
 };
 const MACHINE_FAULTS: Weights = {
   crash: 3,
@@ -385,6 +396,8 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     valueBytes: rng.pick([0, 0, 0, 200]),
     oldMail: rng.pick([50, 500]),
     splitAtStart: rng.below(3),
+    liveness: rng.pick(['heal', 'heal', 'core', 'gray'] as const),
+    isBiased: rng.chance(0.6),
     isOverBudget: profile === 'disaster',
     isClockUnsafe: profile === 'unsafe-clock',
   };

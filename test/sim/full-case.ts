@@ -246,6 +246,8 @@ function drawConfig(spec: Spec, rng: Rng): FullConfig {
     valueBytes: 0,
     oldMail: rng.pick([50, 500]),
     splitAtStart: 0,
+    liveness: 'heal',
+    isBiased: false,
     isOverBudget: false,
     isClockUnsafe: false,
     roles,

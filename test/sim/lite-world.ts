@@ -17,6 +17,8 @@ import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../s
 import type { AdminRequestBody, ReadOutcome, RequestHeader, WriteOutcome } from '../../src/raftstore/msg.ts';
 import { keyName, messageName, type NemesisAction, type NemesisKind, type SimCase } from './case.ts';
 import { InvariantError, Invariants } from './invariants.ts';
+import { Bias } from './nemesis/bias.ts';
+import { assertFewEvents, assertQuiet, breakForGood, leaderless, LivenessError } from './liveness.ts';
 import type { NemesisHost } from './nemesis/host.ts';
 import { Nemesis } from './nemesis/nemesis.ts';
 import { Coverage, statesOf } from './coverage.ts';
@@ -29,6 +31,8 @@ export { keyName } from './case.ts';
 /** Virtual time the cluster has to come to rest after everything healed. */
 const SETTLE_MS = 120_000;
 const CLIENT_TIMEOUT_MS = 2_500;
+/** The latest message of the faulty time has arrived by then. */
+const LAST_MAIL_MS = 4_200;
 /** Time for whoever survived a disaster to elect leaders. */
 const DISASTER_REST_MS = 8_000;
 /** Time that cleaning of ranges given up may take. */
@@ -181,6 +185,9 @@ export class LiteWorld {
   failureOf(error: unknown): RunFailure {
     const { scheduler } = this.cluster;
     const base = { atMs: scheduler.nowMs, event: scheduler.steps };
+    if (error instanceof LivenessError) {
+      return { ...base, invariant: 'liveness', message: `${error.message}\n${this.cluster.describe()}` };
+    }
     if (error instanceof InvariantError || error instanceof WorldError) {
       return { ...base, invariant: error.invariant, message: error.message };
     }
@@ -209,6 +216,7 @@ export class LiteWorld {
         checks: this.invariants.counts,
         marks: this.coverage.marks,
         cells: this.coverage.cells,
+        points: Object.fromEntries(this.cluster.hits),
       },
       traceHash: scheduler.trace.text,
       checkpoints: scheduler.trace.checkpoints,
@@ -239,6 +247,9 @@ export class LiteWorld {
     for (const { disk } of cluster.machines.values()) {
       disk.setBehavior({ writeDelayMs: config.writeDelayMs });
     }
+    if (config.isBiased) {
+      cluster.bias = new Bias(cluster.rng.fork('bias'), (name) => this.count(name));
+    }
     const startMs = cluster.scheduler.nowMs;
     for (const action of simCase.schedule) {
       cluster.scheduler.at(action.atMs, () => this.act(action), { node: 0, kind: `nemesis:${action.kind}` });
@@ -258,7 +269,14 @@ export class LiteWorld {
       this.#judge();
       return;
     }
+    await this.#surviveLastingFault();
+    const fromSteps = cluster.scheduler.steps;
     await this.#converge();
+    assertFewEvents(cluster, fromSteps);
+    if (config.isBiased || config.lateChance > 0) {
+      await cluster.advance(LAST_MAIL_MS);
+    }
+    await assertQuiet(cluster);
     await this.#finalReads();
     await cluster.settle();
     await cluster.checkConsistent();
@@ -295,6 +313,7 @@ export class LiteWorld {
     this.#heal.clear();
     cluster.filters.clear();
     cluster.failpoints.clear();
+    cluster.bias = undefined;
     cluster.links.healAll();
     cluster.delays.clear();
     cluster.setNetwork({ lossChance: 0, duplicateChance: 0, lateChance: 0, delayMs: [0.2, 2] });
@@ -350,6 +369,42 @@ export class LiteWorld {
     if (stuck.length > 0) {
       throw new WorldError('I26', stuck.join('; '));
     }
+  }
+
+  /** With one fault that stays, every region must elect, commit a write and serve it; then that fault heals, too. */
+  async #surviveLastingFault(): Promise<void> {
+    const { cluster, simCase } = this;
+    const { liveness } = simCase.config;
+    if (liveness === 'heal' || this.nemesis.atlas.isDegraded) {
+      return;
+    }
+    const broken = breakForGood(cluster, liveness, cluster.rng.fork('liveness'));
+    if (broken === undefined) {
+      return;
+    }
+    this.count(broken.what);
+    this.note(0, 'note', `only this stays: ${broken.what}`);
+    const fromSteps = cluster.scheduler.steps;
+    try {
+      await cluster.until('every region is led', () => leaderless(cluster) === undefined, SETTLE_MS);
+      const process = this.history.newProcess();
+      for (const region of this.#leaders()) {
+        const key = fromUtf8(region.range.start);
+        const value = `live-${region.id}`;
+        this.history.invoke(process, { f: 'put', key, value });
+        await cluster.mustPut(key, value, SETTLE_MS);
+        this.history.ok(process, { f: 'done' });
+        this.history.invoke(process, { f: 'get', key });
+        const read = await cluster.mustGet(key, SETTLE_MS);
+        this.history.ok(process, { f: 'get', value: read ?? null });
+      }
+    } catch (error) {
+      this.#assertNoFailStop();
+      throw new WorldError('liveness', `${broken.what}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    assertFewEvents(cluster, fromSteps);
+    broken.heal();
+    await cluster.until('every store runs', () => [...cluster.machines.keys()].every((id) => cluster.isUp(id)));
   }
 
   /** More was lost than is promised to be kept: whoever still answers must tell the truth, but nobody has to. */

@@ -28,6 +28,8 @@ export interface RunStats {
   /** See `coverage.ts`. */
   readonly marks?: Readonly<Record<string, number>>;
   readonly cells?: Readonly<Record<string, number>>;
+  /** How often each failpoint was passed. */
+  readonly points?: Readonly<Record<string, number>>;
 }
 
 export interface RunResult {

@@ -52,6 +52,8 @@ import {
   StoreRolledBackError,
 } from '../../src/raftstore/store/bootstrap.ts';
 import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
+import { isBiasName } from '../../src/raftstore/bias.ts';
+import type { Bias } from './nemesis/bias.ts';
 import { LinkFaults } from './nemesis/links.ts';
 import { Scheduler } from './scheduler.ts';
 import { SimClock, type WallShape } from './sim-clock.ts';
@@ -125,6 +127,8 @@ export class StoreCluster {
   readonly failpoints: Map<string, FailpointAction> = new Map();
   /** How often the run passed each failpoint. */
   readonly hits: Map<string, number> = new Map();
+  /** Which sites of `raftstore/bias.ts` bend choices, and how often; undefined: none. */
+  bias: Bias | undefined;
   /** Processes that died at a failpoint. */
   pointCrashes = 0;
   readonly heartbeats: Map<RegionId, RegionHeartbeat> = new Map();
@@ -425,7 +429,13 @@ export class StoreCluster {
     return {
       hit: (name, key) => {
         this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
-        if (this.failpoints.size === 0 || isDead()) {
+        if (isDead()) {
+          return undefined;
+        }
+        if (isBiasName(name)) {
+          return this.bias?.fires(name) === true ? { type: 'fail' } : undefined;
+        }
+        if (this.failpoints.size === 0) {
           return undefined;
         }
         for (const spec of [`${store}!${name}#${key}`, `${name}#${key}`, `${store}!${name}`, name]) {
@@ -466,7 +476,13 @@ export class StoreCluster {
 
   #deliver(message: PeerMessage, bytes: Uint8Array): void {
     const machine = this.machines.get(message.to.storeId);
-    if (machine?.store === undefined || [...this.filters].some((f) => f(message))) {
+    if (machine?.store === undefined) {
+      // The connection breaks, and the sender hears of it.
+      const sender = this.machines.get(message.from.storeId);
+      sender?.clock.deliver(() => sender.store?.storeUnreachable(message.to.storeId), 'unreachable');
+      return;
+    }
+    if ([...this.filters].some((f) => f(message))) {
       return;
     }
     if (this.oldMailMax > 0 && this.oldMail.length < this.oldMailMax) {
@@ -885,8 +901,8 @@ export class StoreCluster {
     throw new Error(`write of ${key} was not accepted: ${JSON.stringify(last)}\n${this.describe()}`);
   }
 
-  async mustPut(key: string, value: string): Promise<void> {
-    await this.mustWrite({ type: 'put', key: utf8(key), value: utf8(value), expireAtSeconds: 0 }, key);
+  async mustPut(key: string, value: string, limitMs = 60_000): Promise<void> {
+    await this.mustWrite({ type: 'put', key: utf8(key), value: utf8(value), expireAtSeconds: 0 }, key, limitMs);
   }
 
   async mustDelete(key: string): Promise<void> {

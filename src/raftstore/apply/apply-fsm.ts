@@ -36,6 +36,7 @@ import type { StoreContext } from '../context.ts';
 import type { ApplyTask, CatchUpFlag, EntryOutcome, ExecResult, OpResult, PendingProposal } from '../msg.ts';
 import { checkEpochAtApply } from '../operation/region-change.ts';
 import { messageOnly } from '../refusal.ts';
+import { isBiased } from '../bias.ts';
 import { freezeRegion } from '../snapshot/generate.ts';
 import { stopOnReadFailure } from '../worker/engine-failure.ts';
 import { HashJob } from '../worker/consistency-hash.ts';
@@ -458,7 +459,15 @@ export class ApplyFsm {
       this.#answerSnapshot(task.requestId, undefined);
       return true;
     }
-    this.#answerSnapshot(task.requestId, freezeRegion(this.#ctx, this.#region, this.#durable));
+    const { failpoints } = this.#ctx;
+    if (isBiased(failpoints, 'bias::fail-snapshot-generation', this.regionId)) {
+      this.#answerSnapshot(task.requestId, undefined);
+      return true;
+    }
+    failpoints.hit('snapshot::before-freeze', this.regionId);
+    const frozen = freezeRegion(this.#ctx, this.#region, this.#durable);
+    failpoints.hit('snapshot::after-freeze', this.regionId);
+    this.#answerSnapshot(task.requestId, frozen);
     return true;
   }
 
@@ -663,11 +672,11 @@ export class ApplyFsm {
   #askForPage(deletion: RangeDeletion): void {
     const range = deletion.ranges[deletion.at] as KeyRange;
     this.#state = { type: 'wait-range-page', deletion };
-    const { engine, router, config } = this.#ctx;
+    const { engine, router, config, failpoints } = this.#ctx;
     engine
       .scan({
         range: dataRange({ start: deletion.from, end: range.end }),
-        limit: config.cleanBatchKeys,
+        limit: isBiased(failpoints, 'bias::small-range-page', this.regionId) ? 1 : config.cleanBatchKeys,
         maxBytes: RANGE_PAGE_BYTES,
         keysOnly: true,
       })

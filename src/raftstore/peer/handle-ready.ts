@@ -26,6 +26,7 @@ import {
   type Snapshot,
 } from '../../raft/types.ts';
 import type { PendingProposal } from '../msg.ts';
+import { isBiased } from '../bias.ts';
 import { onBecomeLeader, onStepDown } from './role.ts';
 import { onReadState, serveReads } from './read.ts';
 import type { QueuedProposal, RaftPeer } from './raft-peer.ts';
@@ -164,7 +165,11 @@ const CACHE_KEEP_BYTES = 256 * 1024;
 
 export function evictCache(peer: RaftPeer): void {
   const { cache } = peer.storage;
-  if (cache.bytes > CACHE_KEEP_BYTES && peer.inflight.length === 0) {
+  const isFull = cache.bytes > CACHE_KEEP_BYTES;
+  if (
+    (isFull || isBiased(peer.ctx.failpoints, 'bias::drop-entry-cache', peer.regionId)) &&
+    peer.inflight.length === 0
+  ) {
     cache.evictTo(peer.appliedIndex);
   }
 }

@@ -1,6 +1,7 @@
 /** Compaction of the Raft log (reference 12.1): the leader proposes it, every replica deletes after applying it. */
 import { logIndex } from '../../base/ids.ts';
 import { raftLogKey } from '../../engine/keyspace.ts';
+import { isBiased } from '../bias.ts';
 import { checkAdmin, proposeAdmin } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
 
@@ -21,7 +22,8 @@ export function maybeCompactLog(peer: RaftPeer): void {
   }
   let target = replicated;
   const total = appliedIndex - first + 1;
-  if (total > config.logGcCountLimit || peer.storage.cache.bytes > config.logGcSizeLimitBytes) {
+  const isEager = total > 2 && isBiased(peer.ctx.failpoints, 'bias::eager-log-gc', peer.regionId);
+  if (isEager || total > config.logGcCountLimit || peer.storage.cache.bytes > config.logGcSizeLimitBytes) {
     // Slow followers lose their place and will need a snapshot.
     target = Math.max(target, first + Math.floor(total / 2));
   } else if (replicated < first + config.logGcThreshold) {

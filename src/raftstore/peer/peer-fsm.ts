@@ -12,8 +12,9 @@ import { onMergeResult, onSourceApplyStopped, proposeCommitMerge } from '../oper
 import { proposePrepareMerge } from '../operation/merge/prepare.ts';
 import { checkMerge } from '../operation/merge/schedule.ts';
 import { transferLeader } from '../operation/transfer-leader.ts';
+import { isBiased } from '../bias.ts';
 import type { AdminRequest, PeerMsg } from '../msg.ts';
-import { adminRefused, epochNotMatch, epochNotMatchOf, regionNotFound } from '../refusal.ts';
+import { adminRefused, epochNotMatch, epochNotMatchOf, regionNotFound, serverIsBusy } from '../refusal.ts';
 import { isEpochStale } from '../../meta/region.ts';
 import { leaveLead } from './fence.ts';
 import { onApplied } from './handle-applied.ts';
@@ -78,7 +79,7 @@ export class PeerFsm {
         this.#maintain();
         return;
       case 'pd-heartbeat-tick':
-        peer.pdHeartbeatDue = peer.isLeader;
+        peer.pdHeartbeatDue = peer.isLeader && !isBiased(peer.ctx.failpoints, 'bias::skip-heartbeat', peer.regionId);
         return;
       case 'split-check-tick':
         this.#checkSplit();
@@ -201,6 +202,10 @@ export class PeerFsm {
       request.respond({ type: 'refused', error: regionNotFound(peer.regionId) });
       return;
     }
+    if (isBiased(peer.ctx.failpoints, 'bias::refuse-admin', peer.regionId)) {
+      request.respond({ type: 'refused', error: serverIsBusy('a test says so') });
+      return;
+    }
     const usesEpoch = body.type !== 'transfer-leader' && body.type !== 'compute-hash' && body.type !== 'compact-log';
     if (usesEpoch && epoch !== undefined && peer.isLeader) {
       const membershipOnly = body.type === 'change-peer';
@@ -261,6 +266,9 @@ export class PeerFsm {
 
   #maintain(): void {
     const { peer } = this;
+    if (isBiased(peer.ctx.failpoints, 'bias::skip-maintenance', peer.regionId)) {
+      return;
+    }
     checkStale(peer);
     maybeCompactLog(peer);
     tickConsistencyCheck(peer);
@@ -304,6 +312,9 @@ export class PeerFsm {
       peer.approximateSizeBytes = Math.max(1, msg.sizeBytes);
       peer.approximateKeys = msg.keys;
       peer.pdHeartbeatDue = peer.pdHeartbeatDue || (changed && peer.isLeader);
+    }
+    if (!msg.forced && isBiased(peer.ctx.failpoints, 'bias::split-check-again', peer.regionId)) {
+      peer.writtenSinceCheckBytes = peer.ctx.config.regionSplitSizeBytes;
     }
     const requests = msg.forced ? peer.halfSplitRequests.splice(0) : [];
     if (msg.epoch.version !== peer.region.epoch.version) {

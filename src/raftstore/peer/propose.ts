@@ -7,6 +7,7 @@ import type { AdminCommand, WriteOp } from '../../codec/command.ts';
 import { encodeRaftCommand } from '../../codec/raft-records.ts';
 import type { RegionError } from '../../codec/region-error.ts';
 import { epochChecks } from '../operation/region-change.ts';
+import { isBiased } from '../bias.ts';
 import type { EntryOutcome, OpResult, RequestHeader, WriteOutcome, WriteRequest } from '../msg.ts';
 import {
   type AdminObstacle,
@@ -21,6 +22,7 @@ import {
   notLeader,
   regionNotFound,
   regionNotInitialized,
+  serverIsBusy,
   staleCommand,
   undetermined,
 } from '../refusal.ts';
@@ -120,6 +122,10 @@ export function addWrite(peer: RaftPeer, request: WriteRequest, again: boolean):
     refuse(messageOnly('deadline is exceeded'));
     return;
   }
+  if (isBiased(peer.ctx.failpoints, 'bias::refuse-write', peer.regionId)) {
+    refuse(serverIsBusy('a test says so'));
+    return;
+  }
   const badKey = checkOps(peer, ops);
   if (badKey !== undefined) {
     refuse(badKey);
@@ -156,6 +162,9 @@ export function addWrite(peer: RaftPeer, request: WriteRequest, again: boolean):
   peer.batch.push(request);
   peer.batchOps += ops.length;
   peer.batchBytes += bytes;
+  if (isBiased(peer.ctx.failpoints, 'bias::small-proposals', peer.regionId)) {
+    proposeBatch(peer);
+  }
 }
 
 /** Answers the requests of one write entry from the outcome of its entry. */

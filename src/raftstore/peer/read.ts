@@ -4,6 +4,7 @@
  * applied state then contains every write acknowledged before.
  */
 import { rangeContains } from '../../base/key-range.ts';
+import { isBiased } from '../bias.ts';
 import type { ReadRequest } from '../msg.ts';
 import {
   epochNotMatchOf,
@@ -11,6 +12,7 @@ import {
   messageOnly,
   notLeader,
   readIndexNotReady,
+  serverIsBusy,
   staleCommand,
 } from '../refusal.ts';
 import { fencedError } from './fence.ts';
@@ -38,6 +40,10 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     request.respond({ type: 'refused', error: messageOnly('deadline is exceeded') });
     return;
   }
+  if (isBiased(peer.ctx.failpoints, 'bias::refuse-read', peer.regionId)) {
+    request.respond({ type: 'refused', error: serverIsBusy('a test says so') });
+    return;
+  }
   for (const key of request.keys) {
     if (!rangeContains(peer.region.range, key)) {
       request.respond({ type: 'refused', error: keyNotInRegion(key, peer.region) });
@@ -50,7 +56,9 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     }
     return;
   }
-  if (peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs)) {
+  const mayUseLease = peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs);
+  if (mayUseLease && !isBiased(peer.ctx.failpoints, 'bias::skip-lease', peer.regionId)) {
+    peer.ctx.failpoints.hit('lease::before-serve', peer.regionId);
     const answered = peer.ctx.router.applyConflict(
       peer.regionId,
       request.isPointRead === true ? request.keys : undefined,
@@ -174,6 +182,7 @@ export function onReadState(peer: RaftPeer, context: Uint8Array, index: number):
   }
   read.index = index;
   if (peer.isLeader && read.term === peer.node.term && !peer.isMerging && !peer.isSplitting) {
+    peer.ctx.failpoints.hit('lease::before-renew', peer.regionId);
     peer.lease.renew(read.sentAtMs, read.term);
   }
 }

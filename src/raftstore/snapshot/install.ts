@@ -84,7 +84,9 @@ export async function installRegion(
   if (!regionsEqual(record.region, state.region)) {
     return ctx.abort(`staging area ${stagingId} does not hold the snapshot that region ${region} accepted`);
   }
+  ctx.failpoints.hit('install::before-wipe', region);
   await deleteStoredRange(ctx, dataRange(state.region.range), ctx.config.cleanBatchKeys, queue);
+  ctx.failpoints.hit('install::after-wipe', region);
   const keys = await copyChunks(ctx, stagingId, record, queue);
   if (keys !== record.keys) {
     return ctx.abort(`staging area ${stagingId} holds ${keys} keys instead of ${record.keys}`);
@@ -97,6 +99,7 @@ export async function installRegion(
   batch.del(snapshotInstallKey(region));
   batch.del(stagingRecordKey(stagingId));
   await writeBatch(ctx, batch);
+  ctx.failpoints.hit('install::after-state', region);
   return { stagingId, region: state.region, sizeBytes: record.sizeBytes, keys: record.keys };
 }
 
@@ -119,6 +122,7 @@ async function copyChunks(
       keys++;
     }
     await writeBatch(ctx, batch);
+    ctx.failpoints.hit('install::after-chunk', record.region.id);
   }
   return keys;
 }

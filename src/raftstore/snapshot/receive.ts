@@ -22,6 +22,7 @@ import { decodeDataValue } from '../../codec/data-value.ts';
 import { dataRange, stagedChunkKey, stagingRecordKey } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import type { Region } from '../../meta/region.ts';
+import { isBiased } from '../bias.ts';
 import type { StoreContext } from '../context.ts';
 import type { StagedSnapshot } from '../msg.ts';
 
@@ -40,7 +41,7 @@ export type BeginVerdict =
   | { readonly type: 'accepted'; readonly receiver: SnapshotReceiver }
   | { readonly type: 'refused'; readonly reason: string };
 
-type InboxContext = Pick<StoreContext, 'config' | 'engine' | 'write'>;
+type InboxContext = Pick<StoreContext, 'config' | 'engine' | 'write' | 'failpoints'>;
 
 /** What a receiver needs from the inbox it belongs to. */
 interface ReceiverOwner {
@@ -91,7 +92,9 @@ export class SnapshotReceiver {
       batch.put(stagingRecordKey(stagingId), encodeStagingRecord(record));
     }
     this.#state = 'writing';
+    ctx.failpoints.hit('snapshot::before-stage', region.id);
     await this.#write(batch);
+    ctx.failpoints.hit('snapshot::after-stage', region.id);
     if (this.#isClosed()) {
       // Given up while the chunk was being written: the removal that is under way may have missed it.
       this.#owner.released(this, true);
@@ -228,6 +231,9 @@ export class SnapshotInbox implements ReceiverOwner {
     }
     if (this.#receivers.size >= this.ctx.config.snapshotReceivesMax) {
       return refuse('too many snapshots are being received');
+    }
+    if (isBiased(this.ctx.failpoints, 'bias::refuse-snapshot-transfer', regionId)) {
+      return refuse('a test says so');
     }
     const receiver = new SnapshotReceiver(this, this.#nextStagingId++, region);
     this.#receivers.add(receiver);

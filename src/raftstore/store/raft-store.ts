@@ -23,6 +23,7 @@ import type { DamagedPeer, RegionHeartbeatReply } from '../../meta/heartbeat.ts'
 import { findPeerOnStore, type Peer, type Region } from '../../meta/region.ts';
 import { ApplyFsm, type ApplyRegistration } from '../apply/apply-fsm.ts';
 import type { RaftstoreConfig } from '../config.ts';
+import { isBiased } from '../bias.ts';
 import { APPLY_POINTS, PEER_POINTS, STORE_POINTS } from '../crash-points.ts';
 import type { PdClient, PeerTransport, Router, StoreContext } from '../context.ts';
 import type {
@@ -90,6 +91,10 @@ interface ApplySlot {
 
 /** How long a write that nobody waits for is kept back, to join one that somebody waits for. */
 const LAZY_WRITE_MS = 5;
+/** Delays of `bias.ts`, for tests only. */
+const REPEAT_MESSAGE_MS = 4_000;
+const LATE_COMPLETION_MS = 15;
+const DEFERRED_ROUND_MS = 3;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
 const EXPIRE_DEADLINE_MS = 5_000;
 /** How often the merged-away map is trimmed, in entries. */
@@ -109,6 +114,8 @@ export class RaftStore implements Router {
   #storeMail: StoreMsg[] = [];
   #lazyWrites: { readonly batch: WriteBatch; readonly done: () => void }[] = [];
   #lazyTimer: TimerId | undefined;
+  /** Completions that a test holds back, in order. */
+  readonly #lateDone: (() => void)[] = [];
   #dirtyPeers: PeerSlot[] = [];
   #dirtyApplies: ApplySlot[] = [];
   #roundScheduled = false;
@@ -129,7 +136,7 @@ export class RaftStore implements Router {
     this.#env = env;
     this.#config = config;
     this.#engine = engine;
-    this.#transport = transport;
+    this.#transport = this.#biased(transport);
     this.storeId = storeId;
     const meta = new StoreMeta();
     const pendingCreatePeers: PendingCreatePeers = new Map();
@@ -155,7 +162,7 @@ export class RaftStore implements Router {
       meta,
       pendingCreatePeers,
       router: this,
-      transport,
+      transport: this.#transport,
       pd,
       workers: this.#workers,
       snapshots: this.#workers.snapshots,
@@ -169,6 +176,39 @@ export class RaftStore implements Router {
       isLeader: (region) => this.#peers.get(region)?.fsm.peer.isLeader === true,
       onExpired: (region, keys) => this.#removeExpired(region, keys),
     });
+  }
+
+  /** A transport that repeats a message much later when a test wants it; the network may do so, too. */
+  #biased(transport: PeerTransport): PeerTransport {
+    return {
+      send: (message) => {
+        transport.send(message);
+        if (isBiased(this.#env.failpoints, 'bias::repeat-message', message.regionId)) {
+          this.#env.clock.setTimer(REPEAT_MESSAGE_MS, () => transport.send(message), 'repeat-message');
+        }
+      },
+      sendSnapshot: (message, source, done) => transport.sendSnapshot(message, source, done),
+      flush: () => transport.flush(),
+    };
+  }
+
+  /** Hears of a durable batch now or, when a test wants it, a little later; the order of batches stays. */
+  #complete(done: () => void): void {
+    if (this.#lateDone.length > 0) {
+      this.#lateDone.push(done);
+    } else if (isBiased(this.#env.failpoints, 'bias::late-completion')) {
+      this.#lateDone.push(done);
+      const release = (): void => {
+        for (const each of this.#lateDone.splice(0)) {
+          if (!this.#stopped) {
+            this.#guard(each);
+          }
+        }
+      };
+      this.#env.clock.setTimer(LATE_COMPLETION_MS, release, 'late-completion');
+    } else {
+      this.#guard(done);
+    }
   }
 
   /** Gives back the space of values whose time has run out; each is removed only if nothing newer took its place. */
@@ -193,7 +233,10 @@ export class RaftStore implements Router {
   /** Loads every region of the store. Nothing moves before {@link start}. */
   static async open(options: RaftStoreOptions): Promise<RaftStore> {
     const store = new RaftStore(options);
+    const { failpoints } = options.env;
+    failpoints.hit('boot::before-load');
     const loaded = await loadRegions(options.engine, options.storeId);
+    failpoints.hit('boot::after-load');
     for (const [source, target] of loaded.merged) {
       store.#mergedInto.set(source, target);
     }
@@ -201,6 +244,7 @@ export class RaftStore implements Router {
       store.#restore(peer);
     }
     await store.#workers.start();
+    failpoints.hit('boot::after-workers');
     return store;
   }
 
@@ -603,6 +647,7 @@ export class RaftStore implements Router {
       const bytes = this.#engine.getSync(raftStateKey(region.id));
       previous = bytes === undefined ? undefined : decodeRaftLocalState(bytes);
     }
+    ctx.failpoints.hit('split::before-create', region.id);
     const raftPeer = new RaftPeer({
       ctx,
       peer: self,
@@ -626,7 +671,9 @@ export class RaftStore implements Router {
     for (const message of ctx.meta.takeMessages(region.id, self.id)) {
       this.toPeer(region.id, { type: 'peer-message', message });
     }
-    if (options.campaign && raftPeer.node.term === raftPeer.storage.raftState.term && raftPeer.lead === 0) {
+    ctx.failpoints.hit('split::after-create', region.id);
+    const mayCampaign = options.campaign && !isBiased(ctx.failpoints, 'bias::no-campaign-after-split', region.id);
+    if (mayCampaign && raftPeer.node.term === raftPeer.storage.raftState.term && raftPeer.lead === 0) {
       raftPeer.node.campaign();
     }
   }
@@ -680,12 +727,17 @@ export class RaftStore implements Router {
   #scheduleRound(): void {
     if (!this.#roundScheduled && this.#running) {
       this.#roundScheduled = true;
-      this.#env.clock.defer(() => {
+      const run = (): void => {
         this.#roundScheduled = false;
         if (this.#running) {
           this.#guard(() => this.#round());
         }
-      }, 'store-round');
+      };
+      if (isBiased(this.#env.failpoints, 'bias::defer-round')) {
+        this.#env.clock.setTimer(DEFERRED_ROUND_MS, run, 'store-round');
+      } else {
+        this.#env.clock.defer(run, 'store-round');
+      }
     }
   }
 
@@ -722,6 +774,10 @@ export class RaftStore implements Router {
 
   #writeLazily(batch: WriteBatch, done: () => void): void {
     this.#lazyWrites.push({ batch, done });
+    if (isBiased(this.#env.failpoints, 'bias::write-at-once')) {
+      this.#flushWrites();
+      return;
+    }
     this.#lazyTimer ??= this.#env.clock.setTimer(
       LAZY_WRITE_MS,
       () => {
@@ -740,6 +796,7 @@ export class RaftStore implements Router {
     if (this.#lazyWrites.length > 0) {
       const lazy = this.#lazyWrites;
       this.#lazyWrites = [];
+      this.#env.failpoints.hit('lazy::before-submit');
       for (const { batch, done } of lazy) {
         this.#submit(batch, done);
       }
@@ -750,7 +807,7 @@ export class RaftStore implements Router {
     this.#engine.write(batch).then(
       () => {
         if (!this.#stopped) {
-          this.#guard(done);
+          this.#complete(done);
         }
       },
       (error: unknown) => {
@@ -782,7 +839,10 @@ export class RaftStore implements Router {
       if (owed > 0 && !fsm.isDead) {
         // Before any message the group is brought to the current tick: lease checks read its counters.
         slot.tickedTo = this.#tick;
+        const { before, after } = PEER_POINTS['raft-tick'];
+        failpoints.hit(before, fsm.peer.regionId);
         fsm.handle({ type: 'raft-tick', ticks: owed });
+        failpoints.hit(after, fsm.peer.regionId);
       }
       for (const msg of slot.mailbox.drain()) {
         if (fsm.isDead) {
@@ -867,10 +927,6 @@ export class RaftStore implements Router {
           );
         }
         return;
-      case 'snapshot-received':
-        this.snapshotReceived(msg.message, msg.staged);
-        return;
-      case 'store-heartbeat-tick':
       case 'range-cleaned':
         return;
     }

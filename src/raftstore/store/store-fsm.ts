@@ -10,6 +10,7 @@ import type { RaftLocalState } from '../../codec/store-record.ts';
 import { raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import { findPeerOnStore, isEpochStale, type Region } from '../../meta/region.ts';
 import { MsgType } from '../../raft/types.ts';
+import { isBiased } from '../bias.ts';
 import type { StoreContext } from '../context.ts';
 import { maybeDestroySource } from '../peer/snapshot-accept.ts';
 
@@ -49,6 +50,9 @@ export function onUnknownPeerMessage(ctx: StoreContext, creator: PeerCreator, me
     return;
   }
   if (body.type === 'gc' || body.type === 'check-stale-peer-response' || body.type === 'want-rollback-merge') {
+    return;
+  }
+  if (isBiased(ctx.failpoints, 'bias::ignore-first-message', regionId)) {
     return;
   }
   const bytes = ctx.engine.getSync(regionStateKey(regionId));

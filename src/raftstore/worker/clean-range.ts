@@ -13,6 +13,7 @@ import { compareEnds, isEmptyRange, rangesOverlap, type KeyRange } from '../../b
 import { decodeCleanTask, encodeCleanTask } from '../../codec/raft-records.ts';
 import { dataRange, pendingCleanKey, pendingCleanNumber, pendingCleanRange, userKeyOf } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
+import { isBiased } from '../bias.ts';
 import type { StoreContext } from '../context.ts';
 import { writeBatch } from './engine-steps.ts';
 import { JobQueue } from './job-queue.ts';
@@ -23,7 +24,10 @@ const RETRY_MS = 50;
 const TRIES_MAX = 100;
 const PAGE_TASKS = 256;
 
-type CleanContext = Pick<StoreContext, 'config' | 'engine' | 'write' | 'abort' | 'log' | 'meta' | 'clock' | 'router'>;
+type CleanContext = Pick<
+  StoreContext,
+  'config' | 'engine' | 'write' | 'abort' | 'log' | 'meta' | 'clock' | 'router' | 'failpoints'
+>;
 
 interface Task {
   readonly id: number;
@@ -166,6 +170,7 @@ export class RangeCleaner {
       this.#schedule(task);
       return;
     }
+    this.#ctx.failpoints.hit('clean::before-forget');
     const batch = this.#ctx.engine.createBatch();
     batch.del(pendingCleanKey(task.id));
     await writeBatch(this.#ctx, batch);
@@ -193,7 +198,7 @@ export class RangeCleaner {
 
   /** Deletes the free stretches of a part; returns those that are covered by live regions. */
   async #cleanPart(task: Task, part: KeyRange): Promise<KeyRange[]> {
-    const { engine, meta, config } = this.#ctx;
+    const { engine, meta, config, failpoints } = this.#ctx;
     const covered: KeyRange[] = [];
     let rest: KeyRange | undefined = part;
     while (rest !== undefined) {
@@ -202,7 +207,8 @@ export class RangeCleaner {
       if (stretch === undefined) {
         break;
       }
-      const page = await engine.scan({ range: dataRange(stretch), limit: config.cleanBatchKeys, keysOnly: true });
+      const limit = isBiased(failpoints, 'bias::small-clean-batch') ? 1 : config.cleanBatchKeys;
+      const page = await engine.scan({ range: dataRange(stretch), limit, keysOnly: true });
       if (meta.overlapping(stretch).length > 0) {
         // The map changed while the keys were read.
         rest = { start: stretch.start, end: part.end };
@@ -218,7 +224,9 @@ export class RangeCleaner {
         next = keyAfter(userKeyOf(last[0]));
       }
       if (batch.count > 0) {
+        failpoints.hit('clean::before-batch');
         await writeBatch(this.#ctx, batch);
+        failpoints.hit('clean::after-batch');
       }
       rest =
         next.length === 0 || (part.end.length > 0 && isEmptyRange({ start: next, end: part.end }))

@@ -119,6 +119,32 @@ export class RegionActions {
         }
         return true;
       }
+      case 'check-hash':
+        // Every replica computes a digest at the same index; one that differs would stop its store.
+        if (region !== undefined) {
+          this.#host.fire(region.id, { type: 'compute-hash' }, kind);
+        }
+        return true;
+      case 'pd-step': {
+        // A step as the placement service sends it, perhaps outdated; a refusal is told in a report.
+        const leader = region === undefined ? undefined : cluster.leaderStore(region.id);
+        const peer = region === undefined ? undefined : pick(region.peers, b);
+        if (region !== undefined && leader !== undefined && peer !== undefined) {
+          const { epoch } = region;
+          const isOld = c % 2 === 0;
+          cluster.store(leader).onStep({
+            regionId: region.id,
+            epoch: isOld ? { ...epoch, version: Math.max(1, epoch.version - 1) as typeof epoch.version } : epoch,
+            targetPeer: findPeerOnStore(region, leader as never) ?? peer,
+            step:
+              c % 3 === 0
+                ? { type: 'transfer-leader', peer, candidates: [peer] }
+                : { type: 'change-peer', change: { type: 'add-voter', peer } },
+          });
+          this.#host.count(kind);
+        }
+        return true;
+      }
       default:
         return false;
     }

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { utf8 } from '../../../src/base/bytes.ts';
 import { peerId, regionId, storeId } from '../../../src/base/ids.ts';
+import { NO_FAILPOINTS } from '../../../src/env/failpoints.ts';
 import type { PeerMessage } from '../../../src/codec/peer-message.ts';
 import { encodeDataValue } from '../../../src/codec/data-value.ts';
 import { encodeSnapshotDescriptor } from '../../../src/codec/snapshot-record.ts';
@@ -65,6 +66,7 @@ class Receiver implements PeerTarget {
       {
         config: DEFAULT_RAFTSTORE_CONFIG,
         engine,
+        failpoints: NO_FAILPOINTS,
         write: (batch, done) => void engine.write(batch).then(done),
       },
       (stagingId) => this.discarded.push(stagingId),

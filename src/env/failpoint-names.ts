@@ -124,7 +124,7 @@ export const FAILPOINT_NAMES = [
   'bias::write-at-once',
   'bias::late-completion',
   'bias::defer-round',
-  'bias::repeat-message',
+  'bias::send-twice',
   'bias::no-campaign-after-split',
   'bias::ignore-first-message',
   'bias::split-check-again',

@@ -273,7 +273,7 @@ export class LiteWorld {
     const fromSteps = cluster.scheduler.steps;
     await this.#converge();
     assertFewEvents(cluster, fromSteps);
-    if (config.isBiased || config.lateChance > 0) {
+    if (config.lateChance > 0) {
       await cluster.advance(LAST_MAIL_MS);
     }
     await assertQuiet(cluster);

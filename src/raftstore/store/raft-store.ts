@@ -92,7 +92,6 @@ interface ApplySlot {
 /** How long a write that nobody waits for is kept back, to join one that somebody waits for. */
 const LAZY_WRITE_MS = 5;
 /** Delays of `bias.ts`, for tests only. */
-const REPEAT_MESSAGE_MS = 4_000;
 const LATE_COMPLETION_MS = 15;
 const DEFERRED_ROUND_MS = 3;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
@@ -178,13 +177,13 @@ export class RaftStore implements Router {
     });
   }
 
-  /** A transport that repeats a message much later when a test wants it; the network may do so, too. */
+  /** A transport that sends a message twice when a test wants it. */
   #biased(transport: PeerTransport): PeerTransport {
     return {
       send: (message) => {
         transport.send(message);
-        if (isBiased(this.#env.failpoints, 'bias::repeat-message', message.regionId)) {
-          this.#env.clock.setTimer(REPEAT_MESSAGE_MS, () => transport.send(message), 'repeat-message');
+        if (isBiased(this.#env.failpoints, 'bias::send-twice', message.regionId)) {
+          transport.send(message);
         }
       },
       sendSnapshot: (message, source, done) => transport.sendSnapshot(message, source, done),

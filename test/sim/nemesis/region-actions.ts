@@ -3,7 +3,7 @@
  * compaction. Each action is one step; refusals are part of the game and are counted by their code.
  */
 import { utf8 } from '../../../src/base/bytes.ts';
-import { peerId } from '../../../src/base/ids.ts';
+import { peerId, storeId } from '../../../src/base/ids.ts';
 import { isLeftNeighbour, rangeContains } from '../../../src/base/key-range.ts';
 import type { PeerChange } from '../../../src/meta/heartbeat.ts';
 import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../../src/meta/region.ts';
@@ -134,8 +134,8 @@ export class RegionActions {
           const isOld = c % 2 === 0;
           cluster.store(leader).onStep({
             regionId: region.id,
-            epoch: isOld ? { ...epoch, version: Math.max(1, epoch.version - 1) as typeof epoch.version } : epoch,
-            targetPeer: findPeerOnStore(region, leader as never) ?? peer,
+            epoch: isOld ? { ...epoch, version: Math.max(1, epoch.version - 1) } : epoch,
+            targetPeer: findPeerOnStore(region, storeId(leader)) ?? peer,
             step:
               c % 3 === 0
                 ? { type: 'transfer-leader', peer, candidates: [peer] }

@@ -180,7 +180,9 @@ async function waitSettled(
     for await (const { document, isDeleted } of admin.documents.watch({ afterVersion, signal })) {
       const name = documentName({ kind: document.kind, name: document.metadata.name });
       const text = isDeleted ? 'deleted' : statusText(document);
-      const line = [text, ...document.conditions.map(({ type, message }) => `${type}: ${message}`)].join('; ');
+      const line = [text, ...document.conditions.map(({ type, message }) => `${type}: ${message}`)]
+        .filter((part) => part !== '')
+        .join('; ');
       if (shown.get(name) !== line && line !== '') {
         shown.set(name, line);
         await session.printer.note(`${name}: ${line}`);

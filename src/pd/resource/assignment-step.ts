@@ -114,7 +114,7 @@ export function stay(
 
 /** How long old routes are still served, after the time that has passed since it was written. */
 export function remainingMs(status: AssignmentStatus, context: StepContext): number {
-  return Math.max(0, status.remainingMs - Math.max(0, context.sinceSavedMs));
+  return Math.max(0, status.remainingMs - Math.max(0, Math.floor(context.sinceSavedMs)));
 }
 
 /** The remaining time is written in steps, so that a restarted service goes on counting where the last one was. */

@@ -67,7 +67,7 @@ export function shapeOf(range: KeyRange, facts: Facts): Shape {
   }
   if (keys.length > 0) {
     const region = compareBytes(first.region.range.start, range.start) < 0 ? first : last;
-    return whenFree(region, facts, 'to be split', { type: 'split', region, keys });
+    return whenFree(region, facts, range, { type: 'split', region, keys });
   }
   if (first === last) {
     return { type: 'one', region: first };
@@ -76,21 +76,24 @@ export function shapeOf(range: KeyRange, facts: Facts): Shape {
   const [source, target] = first.sizeBytes <= second.sizeBytes ? [first, second] : [second, first];
   const busy = regions.find((info) => facts.runningOn(info) !== undefined || info.merging);
   return busy === undefined
-    ? whenFree(source, facts, 'to be merged', { type: 'merge', source, target })
-    : waiting(`${regions.length} regions are merged into one`);
+    ? whenFree(source, facts, range, { type: 'merge', source, target })
+    : { type: 'wait', condition: bordersMissing(range) };
 }
 
 const waiting = (message: string): Shape => ({ type: 'wait', condition: condition('WaitingForRegions', message) });
 
-function whenFree(info: RegionInfo, facts: Facts, what: string, wish: Wish): Shape {
+function whenFree(info: RegionInfo, facts: Facts, range: KeyRange, wish: Wish): Shape {
   if (info.leader === undefined) {
     return waiting(`region ${info.region.id} has no known leader`);
   }
   if (info.merging || facts.runningOn(info) !== undefined) {
-    return waiting(`region ${info.region.id} is ${what}`);
+    return { type: 'wait', condition: bordersMissing(range) };
   }
   return { type: 'wish', wish };
 }
+
+const bordersMissing = (range: KeyRange): Condition =>
+  condition('WaitingForRegions', `no region has exactly the range ${formatRange(range)} yet`);
 
 // -------------------------------------------------------------------------------------------------------- one step on
 
@@ -99,10 +102,7 @@ export function stepPartition(partition: Partition, facts: Facts): PartitionStep
   const { spec, status } = partition;
   const shape = shapeOf(spec.range, facts);
   if (shape.type !== 'one') {
-    const conditions =
-      shape.type === 'wait'
-        ? [shape.condition]
-        : [condition('WaitingForRegions', `the region of ${formatRange(spec.range)} does not end at its borders yet`)];
+    const conditions = [shape.type === 'wait' ? shape.condition : bordersMissing(spec.range)];
     // A status that was reached says where the range is served; a region that is unknown for a moment takes nothing away.
     return { status: { ...status, conditions }, wish: shape.type === 'wish' ? shape.wish : undefined };
   }

@@ -8,7 +8,8 @@ import type { Assignment, Partition, Resource } from '../../../src/pd/resource/r
 import type { DocumentPlan } from '../../../src/pd/resource/resources.ts';
 import { type TrueRegion, World } from './world.ts';
 
-const TICK_MS = 200;
+/** Real clocks do not stop at whole milliseconds. */
+const TICK_MS = 200.25;
 const ROUNDS_MAX = 64;
 
 export class DocumentWorld {
@@ -116,6 +117,11 @@ export class DocumentWorld {
       const change = world.placement.reconcile();
       if (change === undefined) {
         break;
+      }
+      for (const resource of change.puts) {
+        if (resource.kind === 'Assignment' && !Number.isSafeInteger(resource.status.remainingMs)) {
+          throw new Error(`${resource.status.remainingMs} ms cannot be sent`);
+        }
       }
       this.store.apply(change);
       this.#note();

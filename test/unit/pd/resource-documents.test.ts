@@ -60,25 +60,15 @@ describe('documents as users write them', () => {
   });
 
   test('a missing kind beside a range is a Partition, and status in an entry is its type', () => {
-    const old = yaml(`metadata:
-  name: part1
-spec:
-  range:
-    start: a
-    end: o
-  assignedPods:
-    - name: srcPod
-      status: primary
-status:
-  srcPod: primary
-`);
     const made = world();
-    const plan = apply(made, old);
+    const plan = apply(made, example('move'));
     expect(plan.results[0]?.outcome).toBe('created');
     expect(plan.results[0]?.warnings).toHaveLength(2);
     expect(made.placement.resources.store.partition('part1')?.spec.pods).toEqual([{ name: 'srcPod', type: 'primary' }]);
-    expect(apply(made, example('move')).results[0]?.outcome).toBe('changed');
-    expect(made.placement.resources.store.partition('part1')?.meta.generation).toBe(2);
+    for (const step of ['move-2-follow', 'move-3-flip', 'move-4-end']) {
+      expect(apply(made, example(step)).results[0]?.outcome).toBe('changed');
+    }
+    expect(made.placement.resources.store.partition('part1')?.meta.generation).toBe(4);
   });
 
   test('what was applied is shown in the same words', () => {

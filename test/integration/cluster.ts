@@ -216,6 +216,8 @@ export interface ClusterOptions {
   /** `--set section.key=value` of every store, and of the placement service. */
   readonly storeSettings?: readonly string[];
   readonly pdSettings?: readonly string[];
+  /** What documents call the stores, in their order; without it they have no names. */
+  readonly podNames?: readonly string[];
 }
 
 /** What GET /regions says about one region, as far as tests look at it. */
@@ -271,6 +273,7 @@ export class TestStore {
         ...['--status-addr', this.statusAddress],
         ...['--data-dir', this.dataDir],
         ...['--log-file', this.logFile],
+        ...this.#labels(),
         ...this.#cluster.options.storeSettings.flatMap((setting) => ['--set', setting]),
       ],
       options,
@@ -280,6 +283,11 @@ export class TestStore {
     });
     this.id = Number(id);
     this.address = address as string;
+  }
+
+  #labels(): string[] {
+    const pod = this.#cluster.podNames[this.number - 1];
+    return pod === undefined ? [] : ['--labels', `name=${pod}`];
   }
 
   /** As a power cut of this process. */
@@ -312,11 +320,13 @@ export class TestCluster implements AsyncDisposable {
   readonly directory: TemporaryDirectory = new TemporaryDirectory();
   readonly stores: TestStore[] = [];
   readonly options: { readonly storeSettings: readonly string[]; readonly pdSettings: readonly string[] };
+  readonly podNames: readonly string[];
   readonly #clients: Braid[] = [];
   #pd: Program | undefined;
   pdAddress = '127.0.0.1:0';
 
   private constructor(options: ClusterOptions) {
+    this.podNames = options.podNames ?? [];
     this.options = { storeSettings: options.storeSettings ?? [], pdSettings: options.pdSettings ?? [] };
     mkdirSync(this.directory.join('log'));
   }

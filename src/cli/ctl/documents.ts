@@ -357,6 +357,7 @@ async function watch(
   for (const document of documents) {
     await show(document, false);
   }
+  await session.printer.note('watching for changes; Ctrl-C ends this');
   // Without --timeout a watch has no end.
   const limit = new AbortController();
   const timer = session.isTimeoutGiven ? setTimeout(() => limit.abort(), session.leftMs) : undefined;

@@ -317,7 +317,10 @@ describe('the move of the examples', () => {
       .replace('to: dstPod', 'to: srcPod')
       .replace('5s', '1s');
     const recording = await new Recording('assignment', 'm1').started();
-    const load = new DocumentLoad(await cluster.client({ timeoutMs: 20_000 }), KEYS);
+    const load = new DocumentLoad(
+      await cluster.client({ timeoutMs: 20_000 }),
+      KEYS.map((key) => `${key}/second`),
+    );
     const done = await stdin(text, 'ctl', 'apply', '-f', '-', '--wait', '--timeout', '60s');
     expect(done.code, done.stderr).toBe(0);
     await waitFor('the recording', () => recording.statuses().length >= 5);

@@ -206,10 +206,9 @@ describe('the merge of the examples', () => {
             what,
           ).toEqual([]);
         } else if (mode === 'jsonl') {
-          ended.stdout
-            .split('\n')
-            .filter((line) => line !== '')
-            .forEach((line) => JSON.parse(line));
+          for (const line of ended.stdout.split('\n').filter((one) => one !== '')) {
+            expect(JSON.parse(line), what).toBeTypeOf('object');
+          }
         } else if (mode === 'name' && command[1] !== 'diff') {
           expect(ended.stdout, what).toMatch(/^(?:(?:partition|assignment)\/\S+\n)+$/);
         }

@@ -1,10 +1,11 @@
 /** The story of a full history for its trace page: faults, roles, messages, commands of the placement service. */
+import { escapeKey } from '../../src/base/bytes.ts';
 import { formatRegion } from '../../src/meta/region.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import type { FullCluster, Machine } from './full-cluster.ts';
 import type { TimelineEntry } from './run-result.ts';
 
-/** A minute of messages would make a page that no browser shows: they have a share of their own. */
+/** A minute of messages would make a page that no browser shows: only the last ones are kept. */
 const MESSAGES_MAX = 8_000;
 const ENTRIES_MAX = 30_000;
 
@@ -13,11 +14,13 @@ const MESSAGE_NAMES: ReadonlyMap<number, string> = new Map(
 );
 
 export class Story {
-  readonly entries: TimelineEntry[] = [];
+  readonly #entries: TimelineEntry[] = [];
+  /** A ring. */
+  readonly #mail: TimelineEntry[] = [];
   readonly #cluster: FullCluster;
   readonly #isKept: boolean;
   readonly #roles: Map<string, string> = new Map();
-  #messages = 0;
+  #mailCount = 0;
 
   constructor(cluster: FullCluster, isKept: boolean) {
     this.#cluster = cluster;
@@ -44,9 +47,15 @@ export class Story {
           body.type === 'raft' &&
           (body.message.type === MsgType.Heartbeat || body.message.type === MsgType.HeartbeatResp);
         const to = cluster.machineOfStore(message.to.storeId);
-        if (!isChatter && to !== undefined && this.#messages++ < MESSAGES_MAX) {
+        if (!isChatter && to !== undefined) {
           const what = body.type === 'raft' ? MESSAGE_NAMES.get(body.message.type) : body.type;
-          this.#add(machine.id, 'message', `r${message.regionId} ${what}`, { to: to.id });
+          this.#mail[this.#mailCount++ % MESSAGES_MAX] = {
+            atMs: scheduler.nowMs,
+            lane: machine.id,
+            kind: 'message',
+            text: `r${message.regionId} ${what}`,
+            to: to.id,
+          };
         }
       },
       onStart: (machine: Machine | undefined) =>
@@ -60,6 +69,11 @@ export class Story {
       this.#add(machines.size + 1, 'region', `r${reply.regionId} ${JSON.stringify(reply.step, jsonBytes)}`);
   }
 
+  /** In the order of time. */
+  get entries(): readonly TimelineEntry[] {
+    return [...this.#entries, ...this.#mail].sort((a, b) => a.atMs - b.atMs);
+  }
+
   note(text: string): void {
     this.#add(0, 'note', text);
   }
@@ -70,8 +84,8 @@ export class Story {
   }
 
   #add(lane: number, kind: TimelineEntry['kind'], text: string, more: Partial<TimelineEntry> = {}): void {
-    if (this.#isKept && this.entries.length < ENTRIES_MAX) {
-      this.entries.push({ atMs: this.#cluster.scheduler.nowMs, lane, kind, text, ...more });
+    if (this.#isKept && this.#entries.length < ENTRIES_MAX) {
+      this.#entries.push({ atMs: this.#cluster.scheduler.nowMs, lane, kind, text, ...more });
     }
   }
 
@@ -80,7 +94,7 @@ export class Story {
       const key = `${node}/${s.region.id}`;
       const { start, end } = s.region.range;
       const { version, confVer } = s.region.epoch;
-      const text = `r${s.region.id} v${version}:${confVer} [${Buffer.from(start).toString('latin1')},${Buffer.from(end).toString('latin1')}) peer ${s.peerId} ${s.role} t${s.term} ${s.state} of ${formatRegion(s.region)}`;
+      const text = `r${s.region.id} v${version}:${confVer} [${escapeKey(start)},${escapeKey(end)}) peer ${s.peerId} ${s.role} t${s.term} ${s.state} of ${formatRegion(s.region)}`;
       if (this.#roles.get(key) !== text) {
         this.#roles.set(key, text);
         this.#add(node, 'role', text);
@@ -89,5 +103,4 @@ export class Story {
   }
 }
 
-const jsonBytes = (_: string, value: unknown): unknown =>
-  value instanceof Uint8Array ? Buffer.from(value).toString('latin1') : value;
+const jsonBytes = (_: string, value: unknown): unknown => (value instanceof Uint8Array ? escapeKey(value) : value);

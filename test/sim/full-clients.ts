@@ -303,7 +303,7 @@ export class ClientWork {
         const reverse = this.#options.rng.chance(0.3);
         for await (const { value } of braid.scan(
           { start: toBytes(request.key), end: toBytes('f') },
-          { reverse, pageSize: this.#options.rng.pick([2, 8, 64]), ...this.#mode() },
+          { reverse, pageSize: this.#options.rng.pick([10, 50, 256]), ...this.#mode() },
         )) {
           elements.push(toText(value));
         }

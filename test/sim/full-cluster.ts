@@ -261,6 +261,7 @@ export class FullCluster {
       if (!(kind === 'storage' && this.pdMayStop)) {
         this.failStops.push(`pd ${kind}: ${reason}`);
       }
+      this.pdMayStop = false;
       this.crashPd('kill');
     });
     const { config } = this;
@@ -363,6 +364,7 @@ export class FullCluster {
     machine.disks++;
     machine.disk = this.#newDisk(id, machine.disks);
     machine.storeId = 0;
+    machine.mayStop = false;
   }
 
   address(machine: Machine): string {
@@ -387,6 +389,7 @@ export class FullCluster {
       if (!(kind === 'storage' && machine.mayStop)) {
         this.failStops.push(`store ${machine.storeId} on machine ${id} ${kind}: ${reason}`);
       }
+      machine.mayStop = false;
       this.crashStore(id, 'kill');
     });
     const address = this.address(machine);
@@ -599,6 +602,11 @@ export class FullCluster {
     };
     this.clients.add(client);
     return client;
+  }
+
+  /** Whether an injected disk fault still waits for a write to strike. */
+  get isFaultWaiting(): boolean {
+    return this.pdMayStop || [...this.machines.values()].some(({ mayStop }) => mayStop);
   }
 
   describe(): string {

@@ -15,6 +15,7 @@ import type { FullCase } from './full-case.ts';
 import {
   ClientWork,
   COUNTERS,
+  errorCode,
   Failure,
   LISTS,
   type OperationCounts,
@@ -179,13 +180,9 @@ export class FullWorld {
     let reason = '';
     const isCalm = (): boolean => {
       // An injected disk fault may strike only now.
-      if (!cluster.isPdUp && cluster.pdMayStop) {
-        cluster.bootPd();
-      }
-      for (const machine of cluster.machines.values()) {
-        if (machine.host === undefined && machine.mayStop) {
-          cluster.bootStore(machine.id);
-        }
+      cluster.bootPd();
+      for (const id of cluster.machines.keys()) {
+        cluster.bootStore(id);
       }
       reason = this.#unrest() ?? '';
       return reason === '';
@@ -266,31 +263,60 @@ export class FullWorld {
       ),
     ];
     const collections = new Set<string>([...SETS, ...LISTS, ...COUNTERS]);
-    const process = this.history.newProcess();
+    let process = this.history.newProcess();
     for (const request of requests) {
       if (request.f === 'put' && (collections.has(request.key) || (request.key >= 'e' && request.key < 'k'))) {
         // The region begins inside a collection: its liveness is shown by a key behind the border instead.
         const key = toBehind(request.key);
-        await this.#pump(braid.put(key, request.value), 10_000, `writing to ${request.key}`);
-        await this.#pump(braid.delete(key), 10_000, `deleting in ${request.key}`);
+        await this.#mustDo(() => braid.put(key, request.value), `writing to ${request.key}`);
+        await this.#mustDo(() => braid.delete(key), `deleting in ${request.key}`);
         continue;
       }
-      this.history.invoke(process, request);
-      const answer: Response | Failure = await this.#pump(
-        work.perform(braid, request),
-        10_000,
-        `the last ${request.f}`,
-      );
-      if (answer instanceof Failure) {
-        throw new WorldError('liveness', `the last ${JSON.stringify(request)} ended with ${answer.error}`);
+      for (let isDone = false; !isDone; ) {
+        const mayFail = cluster.isFaultWaiting;
+        this.history.invoke(process, request);
+        const answer: Response | Failure = await this.#pump(
+          work.perform(braid, request),
+          10_000,
+          `the last ${request.f}`,
+        );
+        isDone = !(answer instanceof Failure);
+        if (answer instanceof Failure && !mayFail) {
+          throw new WorldError('liveness', `the last ${JSON.stringify(request)} ended with ${answer.error}`);
+        }
+        process = recordOutcome(this.history, process, answer, this.#counts);
+        if (!isDone) {
+          await this.#converge();
+        }
       }
-      this.history.ok(process, answer);
       if (request.f === 'put') {
         this.#checks['final-writes'] = (this.#checks['final-writes'] ?? 0) + 1;
       }
     }
     await this.#pump(this.#sleep(300), 1_000, 'a pause');
     braid.destroy();
+  }
+
+  /** Something that may be repeated, and that only a fault that waited until now may make fail. */
+  async #mustDo(act: () => Promise<unknown>, what: string): Promise<void> {
+    for (;;) {
+      const mayFail = this.cluster.isFaultWaiting;
+      const error = await this.#pump(
+        act().then(
+          () => undefined,
+          (cause: unknown) => errorCode(cause),
+        ),
+        10_000,
+        what,
+      );
+      if (error === undefined) {
+        return;
+      }
+      if (!mayFail) {
+        throw new WorldError('liveness', `${what} ended with ${error}`);
+      }
+      await this.#converge();
+    }
   }
 
   /** I9: once cleaning had its time, no store holds data outside its live regions. */

@@ -34,6 +34,10 @@ import { WorldError } from './world-error.ts';
 
 /** Virtual time the cluster has to come to rest after everything healed. */
 const CONVERGE_MS = 120_000;
+/** Time between looks at whether the cluster is at rest. */
+const LOOK_MS = 50;
+/** Virtual time after which nothing may wait any more at rest. */
+const WAITING_MAX_MS = 30_000;
 /** Time that cleaning of ranges given up may take. */
 const CLEANING_MS = 7_000;
 /** Mean pause between two questions for timestamps and ids. */
@@ -134,6 +138,7 @@ export class FullWorld {
     await this.#pump(this.#setSwitches(admin, false), 60_000, 'setting switches');
     await this.#converge();
     await this.#finalReads();
+    await this.#checkNothingWaits();
     if (simCase.seed % 3 === 0) {
       await this.#checkLeftovers();
     }
@@ -190,7 +195,7 @@ export class FullWorld {
     // Looking at everything after every event would cost more than the events.
     let looked = -Infinity;
     const isCalmNow = (): boolean => {
-      if (cluster.scheduler.nowMs - looked < 50) {
+      if (cluster.scheduler.nowMs - looked < LOOK_MS) {
         return false;
       }
       looked = cluster.scheduler.nowMs;
@@ -317,6 +322,21 @@ export class FullWorld {
       }
       await this.#converge();
     }
+  }
+
+  /** M1: queues, transitions and staged snapshots have found their ends. */
+  async #checkNothingWaits(): Promise<void> {
+    const { scheduler, invariants } = this.cluster;
+    const endMs = scheduler.nowMs + WAITING_MAX_MS;
+    let waiting: readonly string[] = [];
+    do {
+      await this.#pump(this.#sleep(LOOK_MS * 5), 60_000, 'a pause');
+      waiting = invariants.unrest();
+    } while (waiting.length > 0 && scheduler.nowMs < endMs);
+    if (waiting.length > 0) {
+      throw new WorldError('M1', `at rest, and still there: ${waiting.join('; ')}\n${this.cluster.describe()}`);
+    }
+    this.#checks['nothing-waits'] = 1;
   }
 
   /** I9: once cleaning had its time, no store holds data outside its live regions. */

@@ -17,6 +17,10 @@ export const PROFILES = [
   'lossy',
   'disaster',
   'unsafe-clock',
+  'chaos',
+  'chaos-snapshots',
+  'chaos-orders',
+  'chaos-starved',
   'sweep',
 ] as const;
 export type ProfileName = (typeof PROFILES)[number];
@@ -77,6 +81,9 @@ export const NEMESIS_KINDS = [
   'hold-apply',
   'hold-merge',
   'hold-install',
+  // Behind the others, so that their seeds draw as before.
+  'starve-apply',
+  'repeat-order',
 ] as const;
 export type NemesisKind = (typeof NEMESIS_KINDS)[number];
 
@@ -187,6 +194,24 @@ const NETWORK_FAULTS: Weights = {
   'reply-lost': 0.5,
 };
 const SCHEDULING: Weights = { 'hold-apply': 1.5, 'hold-merge': 0.7, 'hold-install': 0.7 };
+
+/** Five stores, three replicas, twenty regions: everything at once, without the rarer faults of machines and disks. */
+const CHAOS: Weights = {
+  ...REGION_WORK,
+  split: 9,
+  merge: 9,
+  move: 9,
+  transfer: 5,
+  crash: 3,
+  'crash-point': 2,
+  isolate: 1,
+  'one-way': 1,
+  'drop-class': 2,
+  'delay-class': 1,
+  'old-mail': 1,
+};
+const CHAOS_ALWAYS: readonly NemesisKind[] = ['split', 'merge', 'move', 'transfer', 'crash'];
+const CHAOS_SHAPE = { meanActionMs: [30, 120], durationMs: 8_000, stores: [5] } as const;
 
 interface ProfileSpec {
   readonly weights: Weights;
@@ -357,6 +382,25 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     stores: [3, 3, 5],
     always: ['isolate', 'clock-wild', 'suspend'],
   },
+  chaos: { ...CHAOS_SHAPE, weights: CHAOS, always: CHAOS_ALWAYS },
+  // Logs of about ten entries: whoever was away needs a snapshot.
+  'chaos-snapshots': {
+    ...CHAOS_SHAPE,
+    weights: { ...CHAOS, compact: 6, 'capture-snapshots': 3, 'hold-install': 2, isolate: 4 },
+    always: [...CHAOS_ALWAYS, 'compact', 'isolate'],
+  },
+  // A placement service that is slow, goes away, and repeats what it ordered before.
+  'chaos-orders': {
+    ...CHAOS_SHAPE,
+    weights: { ...CHAOS, 'repeat-order': 20, 'pd-cut': 8, retarget: 3 },
+    always: [...CHAOS_ALWAYS, 'repeat-order', 'pd-cut'],
+  },
+  // Apply of one store or another stands still for long.
+  'chaos-starved': {
+    ...CHAOS_SHAPE,
+    weights: { ...CHAOS, 'starve-apply': 8, 'hold-apply': 4, 'hold-merge': 2, 'hold-install': 1 },
+    always: [...CHAOS_ALWAYS, 'starve-apply'],
+  },
 };
 
 const between = (rng: Rng, [low, high]: readonly [number, number]): number => low + rng.float() * (high - low);
@@ -370,32 +414,34 @@ export function drawCase(profile: Exclude<ProfileName, 'sweep'>, seed: number): 
 
 function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfig {
   const slowNet = rng.chance(0.2);
-  const logGcCountLimit = rng.pick([12, 20, 40, 500]);
+  const chaos = profile.startsWith('chaos');
+  const logGcCountLimit =
+    profile === 'chaos-snapshots' ? rng.pick([10, 12]) : chaos ? 500 : rng.pick([12, 20, 40, 500]);
   const busy = profile === 'overload';
   return {
     world: 'lite',
     stores: rng.pick(spec.stores),
-    keys: rng.pick([5, 6, 8, 10, 14]),
+    keys: chaos ? 40 : rng.pick([5, 6, 8, 10, 14]),
     clients: busy ? 24 : rng.pick([3, 4, 5, 6, 8]),
     durationMs: spec.durationMs,
     thinkMs: busy ? 4 : rng.pick([15, 30, 60]),
     reads: rng.pick([0.25, 0.5, 0.7]),
-    lossChance: rng.pick([0, 0, 0.01, 0.05, 0.15]),
+    lossChance: rng.pick(chaos ? [0, 0.01, 0.05, 0.2] : [0, 0, 0.01, 0.05, 0.15]),
     duplicateChance: rng.pick([0, 0, 0.02, 0.2]),
     lateChance: rng.pick([0, 0, 0.005, 0.03]),
     delayMs: slowNet ? [1, rng.pick([30, 60])] : [0.1, rng.pick([1, 3, 8])],
     writeDelayMs: rng.pick([[0.1, 1] as const, [0.1, 1] as const, [0.5, 8] as const, [2, 30] as const]),
-    logGcThreshold: rng.pick([3, 5, 20]),
+    logGcThreshold: rng.pick(profile === 'chaos-snapshots' ? [2, 3] : [3, 5, 20]),
     logGcCountLimit,
     mergeMaxLogGap: Math.min(logGcCountLimit - 1, rng.pick([2, 5, 10])),
     snapshotChunkBytes: rng.pick([64, 256, 4096]),
     proposalBatchOpsMax: rng.pick([1, 4, 1024]),
     mailboxLimit: busy ? 40 : 20_000,
     leaderLeaseMs: rng.pick([90, 450, 800]),
-    regionsMax: rng.pick([2, 4, 6]),
+    regionsMax: chaos ? 20 : rng.pick([2, 4, 6]),
     valueBytes: rng.pick([0, 0, 0, 200]),
     oldMail: rng.pick([50, 500]),
-    splitAtStart: rng.below(3),
+    splitAtStart: chaos ? 10 + rng.below(10) : rng.below(3),
     liveness: rng.pick(['heal', 'heal', 'core', 'gray'] as const),
     isBiased: rng.chance(0.6),
     isOverBudget: profile === 'disaster',

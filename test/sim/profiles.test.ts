@@ -21,6 +21,10 @@ const RUNS: readonly (readonly [profile: string, seeds: number])[] = [
   ['lossy', 8],
   ['disaster', 8],
   ['unsafe-clock', 6],
+  ['chaos', 2],
+  ['chaos-snapshots', 2],
+  ['chaos-orders', 2],
+  ['chaos-starved', 2],
   ['full', 4],
   ['pd-chaos', 2],
 ];

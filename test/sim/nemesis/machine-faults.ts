@@ -118,6 +118,12 @@ export class MachineFaults {
         this.#hold(store, name, forMs);
         return true;
       }
+      case 'starve-apply':
+        say(`apply of store ${store} starves`, store);
+        for (const name of [...HELD_APPLIES]) {
+          this.#hold(store, name, forMs);
+        }
+        return true;
       case 'hold-merge':
         say(`store ${store} holds CommitMerge back`, store);
         this.#hold(store, 'merge::before-commit', forMs);

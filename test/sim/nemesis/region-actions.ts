@@ -7,11 +7,22 @@ import { peerId, storeId } from '../../../src/base/ids.ts';
 import { isLeftNeighbour, rangeContains } from '../../../src/base/key-range.ts';
 import type { PeerChange } from '../../../src/meta/heartbeat.ts';
 import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../../src/meta/region.ts';
+import type { AdminRequestBody } from '../../../src/raftstore/msg.ts';
 import { keyName, type NemesisAction } from '../case.ts';
 import { pick, type NemesisHost } from './host.ts';
 
+interface Order {
+  /** As the one who gave the order knew it. */
+  readonly region: Region;
+  readonly body: AdminRequestBody;
+}
+
+/** Orders that may be given a second time. */
+const ORDERS_KEPT = 30;
+
 export class RegionActions {
   readonly #host: NemesisHost;
+  readonly #orders: Order[] = [];
 
   constructor(host: NemesisHost) {
     this.#host = host;
@@ -29,7 +40,7 @@ export class RegionActions {
           const key = keyName(b % config.keys);
           const owner = regions.find((r) => rangeContains(r.range, utf8(key)));
           if (owner !== undefined) {
-            this.#host.fire(owner.id, { type: 'split', keys: [utf8(c % 4 === 0 ? `${key}\u0000` : key)] }, kind);
+            this.#order(owner.id, { type: 'split', keys: [utf8(c % 4 === 0 ? `${key}\u0000` : key)] }, kind);
           }
         }
         return true;
@@ -58,17 +69,24 @@ export class RegionActions {
         const victim = pick(merging, b);
         if (victim !== undefined) {
           if (c % 2 === 0) {
-            this.#host.fire(victim.id, { type: 'split', keys: [utf8(keyName(c % config.keys))] }, kind);
+            this.#order(victim.id, { type: 'split', keys: [utf8(keyName(c % config.keys))] }, kind);
           } else {
             this.#moveStep(victim, b, c);
           }
         }
         return true;
       }
+      case 'repeat-order': {
+        const order = pick(this.#orders, b);
+        if (order !== undefined) {
+          this.#repeat(order);
+        }
+        return true;
+      }
       case 'transfer': {
         const peer = region === undefined ? undefined : pick(region.peers, b);
         if (region !== undefined && peer !== undefined) {
-          this.#host.fire(region.id, { type: 'transfer-leader', peer }, kind);
+          this.#order(region.id, { type: 'transfer-leader', peer }, kind);
         }
         return true;
       }
@@ -81,7 +99,7 @@ export class RegionActions {
         if (region !== undefined) {
           const learner = region.peers.find((p) => p.role === 'learner');
           if (learner !== undefined && b % 2 === 0) {
-            this.#host.fire(
+            this.#order(
               region.id,
               { type: 'change-peer', changes: [{ type: 'remove', peer: learner }] },
               'remove-learner',
@@ -98,7 +116,7 @@ export class RegionActions {
         return true;
       case 'leave-joint':
         for (const joint of regions.filter(isInJointState)) {
-          this.#host.fire(joint.id, { type: 'change-peer', changes: [] }, kind);
+          this.#order(joint.id, { type: 'change-peer', changes: [] }, kind);
         }
         return true;
       case 'compact': {
@@ -111,7 +129,7 @@ export class RegionActions {
                 .status()
                 .find((s) => s.region.id === region?.id);
         if (region !== undefined && status !== undefined && status.appliedIndex > status.firstIndex + 1) {
-          this.#host.fire(
+          this.#order(
             region.id,
             { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term },
             kind,
@@ -150,24 +168,49 @@ export class RegionActions {
     }
   }
 
+  #order(region: number, body: AdminRequestBody, action: string): void {
+    const known = this.#host.cluster.region(region);
+    if (known !== undefined) {
+      this.#orders.push({ region: known, body });
+      if (this.#orders.length > ORDERS_KEPT) {
+        this.#orders.shift();
+      }
+    }
+    this.#host.fire(region, body, action);
+  }
+
+  /** As a placement service does that did not hear the answer, or that came back with an old plan: in its old epoch. */
+  #repeat({ region, body }: Order): void {
+    const { cluster } = this.#host;
+    const leader = cluster.leaderStore(region.id);
+    if (leader !== undefined) {
+      cluster.store(leader).admin({
+        regionId: region.id,
+        epoch: region.epoch,
+        body,
+        respond: (outcome) => this.#host.count(`repeat-order:${outcome.type}`),
+      });
+    }
+  }
+
   #addLearner(region: Region, b: number): void {
     const free = [...this.#host.cluster.machines.keys()].filter((id) => findPeerOnStore(region, id) === undefined);
     const target = free[b % Math.max(1, free.length)];
     if (target !== undefined && region.peers.length < 5 && !isInJointState(region)) {
       const peer: Peer = { id: peerId(this.#host.cluster.nextId()), storeId: target, role: 'learner' };
-      this.#host.fire(region.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'add-learner');
+      this.#order(region.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'add-learner');
     }
   }
 
   /** One random step of moving a region: add a learner, promote one, or remove a peer. */
   #moveStep(region: Region, b: number, c: number): void {
     if (isInJointState(region)) {
-      this.#host.fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
+      this.#order(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
       return;
     }
     const learner = region.peers.find((p) => p.role === 'learner');
     if (learner !== undefined && c % 4 !== 0) {
-      this.#host.fire(
+      this.#order(
         region.id,
         { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
         'promote',
@@ -184,14 +227,14 @@ export class RegionActions {
     );
     const victim = removable[b % Math.max(1, removable.length)];
     if (victim !== undefined) {
-      this.#host.fire(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] }, 'remove-peer');
+      this.#order(region.id, { type: 'change-peer', changes: [{ type: 'remove', peer: victim }] }, 'remove-peer');
     }
   }
 
   /** Replaces or exchanges peers at once through a joint configuration. */
   #jointStep(region: Region, b: number, c: number): void {
     if (isInJointState(region)) {
-      this.#host.fire(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
+      this.#order(region.id, { type: 'change-peer', changes: [] }, 'leave-joint');
       return;
     }
     const learner = region.peers.find((p) => p.role === 'learner');
@@ -203,7 +246,7 @@ export class RegionActions {
     }
     const leaving: PeerChange =
       c % 2 === 0 ? { type: 'add-learner', peer: { ...out, role: 'learner' } } : { type: 'remove', peer: out };
-    this.#host.fire(
+    this.#order(
       region.id,
       { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] },
       'joint',
@@ -217,20 +260,20 @@ export class RegionActions {
       source.peers.length === target.peers.length &&
       source.peers.every((p) => findPeerOnStore(target, p.storeId)?.role === p.role);
     if (isAligned) {
-      this.#host.fire(source.id, { type: 'merge', target }, 'merge');
+      this.#order(source.id, { type: 'merge', target }, 'merge');
       return;
     }
     const missing = target.peers.find((p) => findPeerOnStore(source, p.storeId) === undefined);
     if (missing !== undefined) {
       const peer: Peer = { id: peerId(cluster.nextId()), storeId: missing.storeId, role: 'learner' };
-      this.#host.fire(source.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'align');
+      this.#order(source.id, { type: 'change-peer', changes: [{ type: 'add-learner', peer }] }, 'align');
       return;
     }
     const learner = source.peers.find(
       (p) => p.role === 'learner' && findPeerOnStore(target, p.storeId)?.role === 'voter',
     );
     if (learner !== undefined) {
-      this.#host.fire(
+      this.#order(
         source.id,
         { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }] },
         'align',
@@ -244,10 +287,10 @@ export class RegionActions {
     if (cluster.leaderStore(source.id) === extra.storeId) {
       const other = source.peers.find((p) => p.role === 'voter' && p !== extra);
       if (other !== undefined) {
-        this.#host.fire(source.id, { type: 'transfer-leader', peer: other }, 'align');
+        this.#order(source.id, { type: 'transfer-leader', peer: other }, 'align');
       }
     } else {
-      this.#host.fire(source.id, { type: 'change-peer', changes: [{ type: 'remove', peer: extra }] }, 'align');
+      this.#order(source.id, { type: 'change-peer', changes: [{ type: 'remove', peer: extra }] }, 'align');
     }
   }
 }

@@ -284,6 +284,35 @@ describe('merge: a store that was away', () => {
     expect(s.stores().some((store) => s.holds(store, left))).toBe(false);
   });
 
+  scenario('R33 mail that would create a replica arrives for one that was told to go', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    const calls = s.capture(
+      (m) =>
+        m.regionId === left.id &&
+        m.to.storeId === 3 &&
+        m.body.type === 'raft' &&
+        (m.body.message.type === MsgType.Vote || m.body.message.type === MsgType.PreVote),
+    );
+    // Elections that store 3 is asked to take part in.
+    for (const store of [2, 1, 2, 1]) {
+      await s.lead(left, store);
+    }
+    await s.caughtUp(left, [1, 2, 3]);
+    expect(calls.length).toBeGreaterThan(0);
+    const away = s.cut(left, 3);
+    await s.remove(left, 3);
+    away();
+    await s.untilGone(left, [3]);
+    expect(s.record(3, left)?.state).toBe('tombstone');
+    for (const call of [...calls]) {
+      s.deliver(call);
+      await s.c.advance(5);
+      expect(s.holds(3, left)).toBe(false);
+    }
+    await s.addVoter(left, 3);
+    await s.mergeAway(left, right);
+  });
+
   scenario(
     'R31 a replica that missed a rollback is removed and leaves no trace of the merge',
     { stores: 4 },

@@ -177,7 +177,7 @@ describe('M-53 merge: crash table', () => {
       s.c.failpoints.set(`merge::before-commit#${left.id}`, { type: 'pause' });
       // The leader has not seen the result of PrepareMerge when the compaction is proposed.
       s.askAdmin(1, s.now(left), { type: 'merge', target: s.now(right) });
-      s.askAdmin(1, s.now(left), { type: 'compact-log', index: appliedIndex - 1, term });
+      s.askAdmin(1, s.now(left), { type: 'compact-log', index: appliedIndex, term });
       await s.c.until('the compaction is in the log behind PrepareMerge', () => {
         const types = adminEntries(s, 1, left).map(({ type }) => type);
         return types.at(-1) === 'compact-log' && types.at(-2) === 'prepare-merge';

@@ -262,27 +262,70 @@ describe('merge: rollback', () => {
     },
   );
 
-  scenario(
-    'R10 a slow replica with prepare, rollback and prepare in its queue lets nobody go too early',
-    { stores: 4 },
-    async (s) => {
-      const { left, right } = await s.twoRegions();
-      // Store 3 applies nothing of the source while a merge is rolled back and a second one is completed elsewhere.
-      const slow = s.actors.hold(
-        (p) => p.store === 3 && p.region === left.id && p.to === 'apply' && p.msg.type === 'apply',
-      );
-      const release = await s.prepareHeld(left, right);
-      await touch(s, right, 4);
-      release();
-      await s.untilState(left, 'normal', [1, 2]);
-      await s.put('b', 'between the attempts');
-      await s.mergeAwayOn(left, right, [1, 2]);
-      await s.put('c', 'after');
-      slow.release();
-      await s.untilGone(left);
-      expect(await s.c.valueOn(3, 'b')).toBe('between the attempts');
-    },
-  );
+  for (const seen of ['has applied the first attempt', 'has applied neither attempt'] as const) {
+    scenario(
+      `R10 a slow replica with prepare, rollback and prepare before it ${seen} when the target asks`,
+      { stores: 4 },
+      async (s) => {
+        const { left, right } = await s.twoRegions();
+        const point = seen === 'has applied neither attempt' ? 'prepare' : 'rollback';
+        s.c.failpoints.set(`3!apply::before-${point}-merge#${left.id}`, { type: 'pause' });
+        const release = await s.prepareHeld(left, right);
+        await touch(s, right, 4);
+        release();
+        await s.untilState(left, 'normal', [1, 2]);
+        await s.put('b', 'between the attempts');
+        // Store 3 knows that the first attempt is over; of the second one it hears only through CommitMerge.
+        await s.c.until('the rollback is in the log of store 3', () =>
+          adminEntries(s, 3, left).some(
+            ({ type, index }) => type === 'rollback-merge' && (s.status(3, left)?.commitIndex ?? 0) >= index,
+          ),
+        );
+        await s.caughtUp(left, [1, 2]);
+        await s.c.advance(1_000);
+        const heal = s.starve(left, 3, {});
+        const unwritten = s.actors.hold(
+          ({ store, region, msg }) => store === 3 && region === left.id && msg.type === 'persisted',
+        );
+        await s.c.until('the second attempt on two stores', () => {
+          if (s.status(1, left)?.state === 'normal' && s.c.leaderStore(left.id) === 1) {
+            s.askAdminOnce(1, left, right);
+          }
+          return [1, 2].every((store) => !s.holds(store, left));
+        });
+        await s.c.until('the target asks on store 3', () => s.actors.posted(3, left.id, 'catch-up-logs') > 0);
+        s.c.failpoints.clear();
+        await s.c.advance(s.rng.pick([30, 300]));
+        unwritten.release();
+        await s.untilGone(left);
+        expect(await s.c.valueOn(3, 'b')).toBe('between the attempts');
+        heal();
+      },
+    );
+  }
+
+  scenario('R12 a target that is behind on most stores is waited for', {}, async (s) => {
+    const { left, right } = await s.twoRegions();
+    for (const store of [2, 3]) {
+      s.c.failpoints.set(`${store}!apply::before-split#${left.id}`, { type: 'pause' });
+    }
+    const votes = s.capture(isVote);
+    // The part next to the source keeps the id; only the leader's store has applied its new epoch.
+    await s.c.mustAdmin(left.id, () => ({ type: 'split', keys: [utf8('c')] }));
+    await s.c.until('the leader knows', () => s.status(1, left)?.region.epoch.version !== left.epoch.version);
+    s.c.failpoints.set(`merge::before-commit#${right.id}`, { type: 'pause' });
+    await s.c.until('the source is frozen', () => {
+      if (s.status(1, right)?.state === 'normal') {
+        s.askAdminOnce(1, right, left);
+      }
+      return [1, 2, 3].every((store) => s.record(store, right)?.state === 'merging');
+    });
+    await s.c.advance(1_000);
+    expect(votes).toEqual([]);
+    s.c.failpoints.clear();
+    await s.untilGone(right);
+    expect(s.merges.rollbacks).toBe(0);
+  });
 
   scenario('R12 what is between leaders for a moment is no reason to give up', {}, async (s) => {
     const { left, right } = await s.twoRegions();

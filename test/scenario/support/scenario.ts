@@ -102,6 +102,8 @@ export class Scenario {
   readonly #tickets: Ticket<unknown>[] = [];
   readonly #rows: Map<string, string | undefined> = new Map();
   #traffic: RegisterClients | undefined;
+  #lastMerge: Ticket<string> | undefined;
+  #nextMergeMs = 0;
 
   private constructor(seed: number, cluster: StoreCluster, rng: Rng, isCalm: boolean) {
     this.seed = seed;
@@ -460,6 +462,17 @@ export class Scenario {
       },
     });
     return ticket;
+  }
+
+  /** Asks the leader on this store for the merge unless it was asked a moment ago or has not answered yet. */
+  askAdminOnce(store: number, source: Region, target: Region): void {
+    const known = this.status(store, source)?.region;
+    const { nowMs } = this.c.scheduler;
+    const isAnswered = this.#lastMerge === undefined || this.#lastMerge.answers.length > 0;
+    if (known !== undefined && isAnswered && nowMs >= this.#nextMergeMs) {
+      this.#nextMergeMs = nowMs + 50;
+      this.#lastMerge = this.askAdmin(store, known, { type: 'merge', target: this.now(target) });
+    }
   }
 
   #header(store: number, region: Region) {

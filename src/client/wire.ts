@@ -45,7 +45,8 @@ function contextOf(call: Call, clusterId: string, nowMs: number): WireContext {
     staleRead: false,
     isRetryRequest: call.attempts > 0,
     apiVersion: 0,
-    requestSource: '',
+    // Stores answer this client with the current regions instead of working for its outdated ones.
+    requestSource: 'braid',
     busyThresholdMs: 0,
     keyspaceId: 0,
     clusterId,

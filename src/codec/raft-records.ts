@@ -12,6 +12,7 @@ import type {
   MergeState,
   PeerState,
   RaftLocalState,
+  Redirect,
   RegionLocalState,
   StoreIdent,
 } from './store-record.ts';
@@ -121,6 +122,27 @@ export function decodeApplyState(bytes: Uint8Array): ApplyState {
     truncatedIndex: fieldInt(f[4], 'truncated index'),
     truncatedTerm: fieldInt(f[5], 'truncated term'),
   };
+}
+
+export function encodeRedirect(redirect: Redirect): Uint8Array {
+  return redirect.type === 'range'
+    ? encodeRecord(VERSION, [0, redirect.version, redirect.range.start, redirect.range.end, redirect.newRegionId])
+    : encodeRecord(VERSION, [1, packRegion(redirect.region), redirect.leader?.id ?? 0]);
+}
+
+export function decodeRedirect(bytes: Uint8Array): Redirect {
+  const { fields: f } = decodeRecord(bytes, 'redirect', VERSION, 3);
+  if (fieldInt(f[0], 'type') === 0) {
+    return {
+      type: 'range',
+      version: fieldInt(f[1], 'version'),
+      range: { start: fieldBytes(f[2], 'start key'), end: fieldBytes(f[3], 'end key') },
+      newRegionId: regionId(fieldInt(f[4], 'region id')),
+    };
+  }
+  const region = unpackRegion(f[1]);
+  const leader = fieldInt(f[2], 'leader');
+  return { type: 'removed', region, leader: region.peers.find((peer) => peer.id === leader) };
 }
 
 const FENCE_REASONS: readonly Fence['reason'][] = ['divergent', 'unclear'];

@@ -1,6 +1,7 @@
 /** Domain forms of the records a store keeps beside user data. `raft-records.ts` turns them into bytes. */
 import type { KeyRange } from '../base/key-range.ts';
-import type { Region } from '../meta/region.ts';
+import type { RegionId } from '../base/ids.ts';
+import type { Peer, Region } from '../meta/region.ts';
 
 /** `applying`: a snapshot was accepted and is being installed. `tombstone`: the replica is gone from this store. */
 export type PeerState = 'normal' | 'applying' | 'merging' | 'tombstone';
@@ -33,6 +34,13 @@ export interface ApplyState {
   readonly truncatedIndex: number;
   readonly truncatedTerm: number;
 }
+
+/** For clients whose idea of a region is out of date; see raftstore/store/redirects.ts. */
+export type Redirect =
+  /** The region had this range at this version; its keys are found in `newRegionId` now, or in what came of that. */
+  | { readonly type: 'range'; readonly version: number; readonly range: KeyRange; readonly newRegionId: RegionId }
+  /** The replica was removed from this store; `leader` led the region then. */
+  | { readonly type: 'removed'; readonly region: Region; readonly leader: Peer | undefined };
 
 /** Written when a replica was found to differ from the others: it serves nothing and never leads from then on. */
 export interface Fence {

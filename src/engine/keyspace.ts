@@ -5,6 +5,7 @@
  *
  * ```text
  * 'c' ...                        change log (layout owned by the change stream)
+ * 'd' region version             where the keys of a region of this version went; version 0: it was removed
  * 'i'                            store identity
  * 'p' n                          range cleaning still to be done
  * 'r' region 0x01 index          raft log entry
@@ -31,6 +32,7 @@ export const ENGINE_PREFIX = 0x00;
 /** First byte of the change log; the rest of those keys belongs to the change stream. */
 export const CHANGE_LOG_PREFIX = 0x63;
 
+const REDIRECT_PREFIX = 0x64;
 const IDENT_PREFIX = 0x69;
 const PENDING_CLEAN_PREFIX = 0x70;
 const REGION_LOCAL_PREFIX = 0x72;
@@ -130,6 +132,22 @@ export const snapshotRaftStateKey = (region: RegionId): Uint8Array => localKey(r
 
 /** The record that names the staged snapshot a region in state `applying` is being installed from. */
 export const snapshotInstallKey = (region: RegionId): Uint8Array => localKey(region, SNAPSHOT_INSTALL_KIND);
+
+/** What a region was at this version, for clients that still believe in it; version 0 for a replica that was removed. */
+export function redirectKey(region: RegionId, version: number): Uint8Array {
+  const out = new Uint8Array(1 + 2 * ID_BYTES);
+  out[0] = REDIRECT_PREFIX;
+  writeUint64(out, 1, region);
+  writeUint64(out, 1 + ID_BYTES, version);
+  return out;
+}
+
+export const redirectRange = (): KeyRange => roomRange(REDIRECT_PREFIX);
+
+export function regionIdOfRedirectKey(key: Uint8Array): RegionId {
+  assert(key.length === 1 + 2 * ID_BYTES && key[0] === REDIRECT_PREFIX, 'not a redirect key', { length: key.length });
+  return regionId(readUint64(key, 1));
+}
 
 /** Why a damaged replica serves nothing; gone with the replica. */
 export const fenceKey = (region: RegionId): Uint8Array => localKey(region, FENCE_KIND);

@@ -57,6 +57,10 @@ export interface RaftstoreConfig {
   readonly maxPeerDownMs: number;
   /** How long a request for a region in the middle of a transition is held before it is refused. */
   readonly holdRequestMs: number;
+  /** How long requests of clients with an outdated idea of a region are carried out for them, 0 = never. */
+  readonly proxyThresholdMs: number;
+  /** How long such a request waits while its region is in the middle of a merge or has no leader. */
+  readonly proxyHoldMs: number;
   /** Time between two consistency checks that leaders of this store start, one region after the other; 0 switches them off. */
   readonly consistencyCheckMs: number;
   readonly leaderTransferMaxLogLag: number;
@@ -100,6 +104,8 @@ export const DEFAULT_RAFTSTORE_CONFIG: RaftstoreConfig = Object.freeze({
   maxLeaderMissingMs: 180_000,
   maxPeerDownMs: 600_000,
   holdRequestMs: 50,
+  proxyThresholdMs: 60_000,
+  proxyHoldMs: 500,
   consistencyCheckMs: 30_000,
   leaderTransferMaxLogLag: 128,
   keySizeMaxBytes: 8 * KIB,

@@ -145,6 +145,8 @@ const ZERO_ALLOWED: ReadonlySet<string> = new Set([
   'capacityBytes',
   'gracefulStopMs',
   'consistencyCheckMs',
+  'proxyThresholdMs',
+  'proxyHoldMs',
   'mergeMaxLogGap',
   'leaderTransferMaxLogLag',
   'holdRequestMs',
@@ -278,6 +280,9 @@ const RAFTSTORE: readonly Setting[] = sectionOf('raftstore', DEFAULT_RAFTSTORE_C
   maxLeaderMissingMs: '... and after so long the placement service whether it is still a member.',
   maxPeerDownMs: 'Silence after which a replica is reported as down.',
   holdRequestMs: 'How long a request for a region that is changing is held before it is refused.',
+  proxyThresholdMs:
+    'How long requests of clients with an outdated idea of a region are carried out for them; 0 = never.',
+  proxyHoldMs: 'How long such a request waits while its region is in the middle of a merge or has no leader.',
   consistencyCheckMs:
     'Time between two comparisons of replicas that a store starts, one region after the other; 0 switches it off.',
   leaderTransferMaxLogLag: 'Leadership never moves to a replica that lags by more entries.',

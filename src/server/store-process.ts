@@ -26,7 +26,7 @@ import { Metrics } from './metrics.ts';
 import { StorePd, StoreRemovedError } from './pd-client.ts';
 import { DeferredServices } from './service/deferred-services.ts';
 import { HealthService } from './service/health-service.ts';
-import { RawKv } from './service/raw-kv.ts';
+import { RedirectingKv } from './service/redirecting-kv.ts';
 import type { StoreIdentity } from './service/request-context.ts';
 import { RequestMetrics } from './service/request-metrics.ts';
 import { TikvService } from './service/tikv-service.ts';
@@ -185,7 +185,13 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
 
   const metrics = new Metrics();
   const requestMetrics = new RequestMetrics(metrics);
-  const kv = new RawKv({
+  const resolve = async (storeId: number): Promise<string> => (await pd.getStore(brandStoreId(storeId))).address;
+  const kv = new RedirectingKv({
+    redirects: store,
+    net: env.net,
+    log,
+    resolve,
+    holdMs: raftstore.proxyHoldMs,
     identity,
     clock,
     engine,
@@ -194,6 +200,7 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
     keySizeMaxBytes: raftstore.keySizeMaxBytes,
     onDamage: (error) => env.abort('storage', error.message, error),
   });
+  closers.add(() => kv.close());
   const tikv = new TikvService({ kv, clock, metrics: requestMetrics, ownAddresses: [address, listener.address] });
   const health = new HealthService();
   const services = new ServiceBuilder();
@@ -378,6 +385,9 @@ function addGauges(metrics: Metrics, store: RaftStore, transport: StoreTransport
     'Replicas here that differ from the others and serve nothing.',
     () => [[{}, store.damagedPeers().length]],
   );
+  metrics.gauge('braid_raftstore_redirects', 'Requests of clients with an outdated idea of a region.', () =>
+    Object.entries(store.counters.redirects).map(([what, count]) => [{ what }, count] as const),
+  );
   metrics.gauge('braid_grpc_batch_streams', 'Open batch streams of clients.', () => [[{}, tikv.streamCount]]);
   metrics.gauge('braid_process_memory_bytes', 'Memory of the process.', () => {
     const { rss, heapUsed, external } = process.memoryUsage();
@@ -454,6 +464,7 @@ function routesOf(source: StatusSource): StatusRoutes {
         leaders: store.leaderCount(),
         snapshots: { sending: transport.sendingSnapshots, ...store.load() },
         links: transport.stats(),
+        redirects: { ...store.counters.redirects, regions: store.redirectedRegions() },
         clientStreams: tikv.streamCount,
       }),
     // The first member is what test suites of TiKV clients look for.

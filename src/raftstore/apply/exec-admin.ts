@@ -21,10 +21,12 @@ import {
   changePeers,
   extendByMerge,
   prepareMergeRegion,
+  beforePrepare,
   rollbackMergeRegion,
   splitRegion,
 } from '../operation/region-change.ts';
 import { messageOnly } from '../refusal.ts';
+import { putRedirect } from '../store/redirects.ts';
 import { childApplyState, truncate } from './apply-state.ts';
 
 /** The state of the region right before the entry. */
@@ -160,6 +162,7 @@ function execSplit(input: AdminInput, command: Extract<AdminCommand, { type: 'ba
   const skipped = claimChildren(ctx, input.region, input.peerId, children);
   // One batch: a crash before it repeats the whole command, one after it finds all parts.
   putNormal(batch, derived);
+  putRedirect(batch, input.region, derived.id);
   const cleanTasks: number[] = [];
   for (const child of children) {
     if (skipped.has(child.id)) {
@@ -222,6 +225,9 @@ function execCommitMerge(input: AdminInput, command: Extract<AdminCommand, { typ
   // One batch: the target owns the source's keys exactly when the source is gone. The tombstone names the target as it
   // was before, which is what later gc decisions compare with [4.10].
   putNormal(batch, extended.region);
+  for (const before of [target, source, beforePrepare(source)]) {
+    putRedirect(batch, before, target.id);
+  }
   putRegion(batch, {
     state: 'tombstone',
     region: source,
@@ -247,6 +253,9 @@ function execRollbackMerge(
   }
   const region = rollbackMergeRegion(input.region);
   putNormal(batch, region);
+  for (const before of [input.region, beforePrepare(input.region)]) {
+    putRedirect(batch, before, region.id);
+  }
   return applied(input, {
     region,
     isMerging: false,

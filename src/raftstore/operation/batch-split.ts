@@ -145,6 +145,7 @@ export function onSplitApplied(
 ): void {
   const { ctx } = peer;
   const { meta } = ctx;
+  meta.redirects.changed(peer.region, peer.regionId, ctx.clock.monoMs());
   meta.removeRange(peer.region);
   peer.region = derived;
   meta.regions.set(peer.regionId, derived);

@@ -151,6 +151,12 @@ export const prepareMergeRegion = (region: Region): Region => ({
   epoch: { confVer: region.epoch.confVer + 1, version: region.epoch.version + 1 },
 });
 
+/** A merging source as clients knew it: PrepareMerge moved its version by one and left its range alone. */
+export const beforePrepare = (merging: Region): Region => ({
+  ...merging,
+  epoch: { confVer: merging.epoch.confVer - 1, version: merging.epoch.version - 1 },
+});
+
 /** The source after RollbackMerge. The larger version makes a duplicate of the rollback fail its epoch check. */
 export const rollbackMergeRegion = (region: Region): Region => ({
   ...region,

@@ -11,6 +11,7 @@ import { encodeRegionLocalState } from '../../codec/raft-records.ts';
 import { applyStateKey, fenceKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import { buriedRegion, isEpochStale, type Region } from '../../meta/region.ts';
 import { epochNotMatch, regionNotFound } from '../refusal.ts';
+import { putRemoval } from '../store/redirects.ts';
 import { failEverything } from './propose.ts';
 import type { RaftPeer } from './raft-peer.ts';
 
@@ -90,6 +91,10 @@ export function continueDestroy(peer: RaftPeer): void {
     encodeRegionLocalState({ state: 'tombstone', region, mergeState: life.keepData ? peer.pendingMerge : undefined }),
   );
   batch.del(raftStateKey(regionId));
+  if (peer.isInitialized && !life.keepData) {
+    putRemoval(batch, peer.region, peer.leaderPeer());
+    ctx.meta.redirects.removed(peer.region, peer.leaderPeer(), ctx.clock.monoMs());
+  }
   batch.del(applyStateKey(regionId));
   batch.del(fenceKey(regionId));
   const { storage } = peer;

@@ -220,7 +220,8 @@ export function proposeBatch(peer: RaftPeer): void {
     answerAll(requests, {
       type: 'refused',
       error:
-        peer.isLeader && peer.node.leadTransferee === 0
+        // The core may have lost the leadership in this very round, before the peer's role says so.
+        peer.isLeader && peer.node.leadTransferee === 0 && result.reason !== 'no-leader'
           ? messageOnly(`proposal dropped: ${result.reason}`)
           : notLeader(peer.regionId, undefined),
     });

@@ -182,6 +182,8 @@ export class RaftPeer {
   flowKeysRead = 0;
 
   // --- liveness
+  /** Monotonic time of the last end of a leadership; undefined if this replica never led in this process. */
+  lostLeadAtMs: number | undefined;
   leaderMissingSinceMs: number | undefined;
   lastStaleCheckMs = 0;
   /** When each fellow peer was last heard from (leader only). */

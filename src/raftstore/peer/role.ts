@@ -22,6 +22,7 @@ export function onBecomeLeader(peer: RaftPeer): void {
 export function onStepDown(peer: RaftPeer): void {
   peer.log.info({ term: peer.node.term, lead: peer.lead }, 'lost the leadership');
   peer.lease.expire();
+  peer.lostLeadAtMs = peer.ctx.clock.monoMs();
   peer.epochChecker.reset(peer.node.term);
   peer.rollbackVotes.clear();
   if (peer.generating.type === 'ready') {

@@ -32,6 +32,7 @@ import type {
   ApplyTask,
   PeerMsg,
   ReadRequest,
+  RequestHeader,
   StagedSnapshot,
   StoreMsg,
   WriteRequest,
@@ -48,6 +49,8 @@ import { TTL_SWEEP_DEFAULTS, TtlSweeper, type ExpiredKey } from '../worker/ttl-s
 import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
 import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
 import type { StoreCounters } from './counters.ts';
+import { decideRedirect } from './redirect-decision.ts';
+import { RETIRE_ALONE_THRESHOLDS, type RedirectDecision, type RequestSpan } from './redirects.ts';
 import { regionStatus, type RegionStatus } from './region-status.ts';
 import { onUnknownPeerMessage } from './store-fsm.ts';
 import { StoreMeta, type PendingCreatePeers } from './store-meta.ts';
@@ -236,6 +239,7 @@ export class RaftStore implements Router {
     failpoints.hit('boot::before-load');
     const loaded = await loadRegions(options.engine, options.storeId);
     failpoints.hit('boot::after-load');
+    await store.#ctx.meta.redirects.load(options.engine, options.env.clock.monoMs());
     for (const [source, target] of loaded.merged) {
       store.#mergedInto.set(source, target);
     }
@@ -470,6 +474,25 @@ export class RaftStore implements Router {
   /** Background work under way, for store reports. */
   load(): StoreWorkers['load'] {
     return this.#workers.load;
+  }
+
+  /** Where a refused request of an outdated client may be carried out instead. */
+  redirect(header: Pick<RequestHeader, 'regionId' | 'epoch'>, span: RequestSpan): RedirectDecision {
+    return decideRedirect(this.#ctx, (region) => this.#peers.get(region)?.fsm.peer, header, span);
+  }
+
+  /** Regions whose earlier selves this store still answers for. */
+  redirectedRegions(): readonly RegionId[] {
+    return this.#ctx.meta.redirects.ids();
+  }
+
+  /** The placement service, or time, says that nobody believes in these any more. */
+  retireRedirects(regions: readonly RegionId[]): void {
+    const batch = this.#engine.createBatch();
+    this.#ctx.meta.redirects.retire(regions, batch);
+    if (batch.count > 0) {
+      this.#write(batch, () => {});
+    }
   }
 
   /** Asks every leader here to hand over; call repeatedly until {@link movableLeaderCount} is zero. */
@@ -968,6 +991,9 @@ export class RaftStore implements Router {
       }
     }
     if (maintain) {
+      this.retireRedirects(
+        this.#ctx.meta.redirects.olderThan(RETIRE_ALONE_THRESHOLDS * this.#config.proxyThresholdMs, nowMs),
+      );
       this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
     }
     if (heartbeat) {

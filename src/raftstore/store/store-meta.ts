@@ -11,6 +11,7 @@ import { compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import type { Region, RegionEpoch } from '../../meta/region.ts';
 import { StoreCounters } from './counters.ts';
+import { Redirects } from './redirects.ts';
 
 /** Why a range is occupied by a region that is about to disappear through a target's snapshot. */
 export type DestroyForSnapshot = { readonly needAtomic: boolean };
@@ -40,6 +41,7 @@ export class StoreMeta {
   readonly atomicSnapRegions: Map<RegionId, Map<RegionId, boolean>> = new Map();
   readonly destroyedForSnapshot: Map<RegionId, DestroyForSnapshot> = new Map();
   readonly counters: StoreCounters = new StoreCounters();
+  readonly redirects: Redirects = new Redirects();
   readonly #pendingMsgs: PeerMessage[] = [];
 
   /** Puts an initialized region into the range index. */

@@ -82,6 +82,8 @@ export interface CallInfo {
   readonly nowMs: number;
   /** Time the caller waits; undefined if it did not say. */
   readonly timeoutMs: number | undefined;
+  /** Another store passed it on; it goes no further. */
+  readonly isForwarded?: boolean;
 }
 
 export type Respond<T> = (response: T) => void;

@@ -6,6 +6,7 @@ import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { tikvMethods } from '../../rpc/services.ts';
 import { BatchCommandsStream } from './batch-stream.ts';
 import type { CallInfo, RawKv, Respond } from './raw-kv.ts';
+import { FORWARDED } from './redirecting-kv.ts';
 import type { RequestMetrics, RequestType } from './request-metrics.ts';
 
 /** Metadata of a client that wants this store to pass its calls on to another one. */
@@ -111,7 +112,8 @@ export class TikvService {
         new Promise<Reply>((resolve) => {
           this.#refuseForwarding(serverCall);
           const nowMs = clock.monoMs();
-          handle(request, { nowMs, timeoutMs: serverCall.timeoutMs }, (reply) => {
+          const isForwarded = serverCall.metadata[FORWARDED] !== undefined;
+          handle(request, { nowMs, timeoutMs: serverCall.timeoutMs, isForwarded }, (reply) => {
             metrics.done(type, clock.monoMs() - nowMs, reply.regionError !== undefined);
             resolve(reply);
           });

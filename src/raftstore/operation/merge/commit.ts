@@ -11,6 +11,7 @@ import { checkAdmin, proposeAdmin } from '../../peer/propose.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
 import { noteObstacle } from '../../peer/report.ts';
 import { refusalOf } from '../../refusal.ts';
+import { beforePrepare } from '../region-change.ts';
 import { checkJoinable } from './prepare.ts';
 
 /**
@@ -60,6 +61,9 @@ export function onCommitMergeApplied(peer: RaftPeer, region: Region, source: Reg
   meta.removeRange(localSource);
   meta.removeRange(peer.region);
   meta.regions.delete(source.id);
+  for (const before of [peer.region, source, beforePrepare(source)]) {
+    meta.redirects.changed(before, peer.regionId, ctx.clock.monoMs());
+  }
   peer.region = region;
   meta.regions.set(peer.regionId, region);
   meta.insertRange(region);

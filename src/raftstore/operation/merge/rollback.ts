@@ -6,6 +6,7 @@
 import { isVoterRole, type Region } from '../../../meta/region.ts';
 import { checkAdmin, proposeAdmin } from '../../peer/propose.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
+import { beforePrepare } from '../region-change.ts';
 
 /** This peer has seen a permanent reason. */
 export function voteForRollback(peer: RaftPeer): void {
@@ -62,6 +63,9 @@ function maybeRollback(peer: RaftPeer): void {
 
 /** RollbackMerge is applied. */
 export function onRollbackMergeApplied(peer: RaftPeer, region: Region): void {
+  for (const before of [peer.region, beforePrepare(peer.region)]) {
+    peer.ctx.meta.redirects.changed(before, peer.regionId, peer.ctx.clock.monoMs());
+  }
   peer.region = region;
   peer.ctx.meta.regions.set(peer.regionId, region);
   peer.pendingMerge = undefined;

@@ -48,6 +48,22 @@ const twoRegions = async (cluster: StoreCluster): Promise<void> => {
   await cluster.settle();
 };
 
+const threeRegions = async (cluster: StoreCluster): Promise<void> => {
+  await twoRegions(cluster);
+  await cluster.mustSplit('p');
+  await cluster.settle();
+};
+
+/** Asks for two merges at once, each from the region of the first key into that of the second. */
+function mergeBoth(cluster: StoreCluster, ...pairs: readonly (readonly [source: string, target: string])[]): void {
+  const wanted = pairs.map(([source, target]) => [cluster.regionOf(source), cluster.regionOf(target)] as const);
+  for (const [source, target] of wanted) {
+    if (source !== undefined && target !== undefined) {
+      void cluster.admin(source.id, { type: 'merge', target });
+    }
+  }
+}
+
 const learnerOn = (cluster: StoreCluster, store: number): Peer => ({
   id: peerId(cluster.nextId()),
   storeId: storeId(store),
@@ -170,6 +186,21 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
     },
   },
   {
+    // B is the target of one merge and the source of another at the same time.
+    name: 'chained merges',
+    stores: 3,
+    windowMs: 150,
+    prepare: threeRegions,
+    act: (cluster) => mergeBoth(cluster, ['a', 'm'], ['m', 'z']),
+  },
+  {
+    name: 'two neighbours into one',
+    stores: 3,
+    windowMs: 150,
+    prepare: threeRegions,
+    act: (cluster) => mergeBoth(cluster, ['a', 'm'], ['z', 'm']),
+  },
+  {
     name: 'first election of a new cluster',
     stores: 3,
     windowMs: 2_500,
@@ -272,8 +303,11 @@ export async function faultsOf(scenario: SweepScenario, seed: number): Promise<S
   const all = Array.from({ length: scenario.stores }, (_, i) => i + 1);
   const faults: SweepFault[] = [];
   for (let k = 1; k <= events; k++) {
-    const victims = k % 4 === 0 ? all : [1 + (k % scenario.stores)];
-    faults.push({ type: 'crash', k, victims, kind: k % 2 === 0 ? 'power-loss' : 'kill' });
+    for (const kind of ['kill', 'power-loss', 'lose-unsynced'] as const) {
+      for (const victims of [[1 + (k % scenario.stores)], all]) {
+        faults.push({ type: 'crash', k, victims, kind });
+      }
+    }
   }
   for (let k = 1; k <= messages; k++) {
     for (const type of ['drop', 'duplicate', 'delay'] as const) {

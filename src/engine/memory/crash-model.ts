@@ -20,8 +20,11 @@ import { EngineOpenError } from '../../env/engine.ts';
 import type { Rng } from '../../env/rng.ts';
 import type { EngineWriteBatch } from '../write-batch.ts';
 
-/** `kill`: the process dies, the page cache survives. `power-loss`: whatever was not synced may be gone. */
-export type CrashKind = 'kill' | 'power-loss';
+/**
+ * `kill`: the process dies, the page cache survives. `power-loss`: whatever was not synced may be gone, or a part of it.
+ * `lose-unsynced`: all of it is gone.
+ */
+export type CrashKind = 'kill' | 'power-loss' | 'lose-unsynced';
 
 /**
  * What happens to the next write. `write-error` and `no-space`: rejected and not in the log. `sync-error`: rejected,
@@ -202,9 +205,12 @@ export class MemoryDatabase {
     for (const segment of this.#segments) {
       const { records } = segment;
       let kept = records.length;
-      if (kind === 'power-loss') {
+      if (kind !== 'kill') {
         const synced = records.findLastIndex((record) => record.isSynced) + 1;
-        kept = rng.pick([records.length, synced, synced + rng.below(records.length - synced + 1)]);
+        kept =
+          kind === 'lose-unsynced'
+            ? synced
+            : rng.pick([records.length, synced, synced + rng.below(records.length - synced + 1)]);
       }
       // Half a record is no record: whether the last write system call finished decides all of it.
       segment.records = records.slice(0, kept).filter((record) => record.isWritten || rng.chance(0.5));

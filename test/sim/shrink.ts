@@ -70,6 +70,8 @@ export async function shrinkCase<Case extends ShrinkableCase>(
     }
   }
   const simpler: readonly Partial<SimConfig>[] = [
+    { isBiased: false },
+    { liveness: 'heal' },
     { lateChance: 0 },
     { duplicateChance: 0 },
     { lossChance: 0 },

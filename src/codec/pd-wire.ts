@@ -198,6 +198,7 @@ export const toWireStoreReport = (header: RequestHeader, heartbeat: StoreHeartbe
     index,
     unclear: reason === 'unclear',
   })),
+  redirects: heartbeat.redirectedRegions === undefined ? undefined : { regionIds: [...heartbeat.redirectedRegions] },
 });
 
 export const fromWireStoreReport = (report: StoreReport): StoreHeartbeat => ({
@@ -208,6 +209,7 @@ export const fromWireStoreReport = (report: StoreReport): StoreHeartbeat => ({
     index: safeNumber(wire.index, 'index'),
     reason: wire.unclear ? 'unclear' : 'divergent',
   })),
+  ...(report.redirects === undefined ? {} : { redirectedRegions: report.redirects.regionIds.map(toRegionId) }),
 });
 
 // --------------------------------------------------------------------------------------------------------------- steps

@@ -61,6 +61,8 @@ export interface StoreHeartbeat {
   readonly isStopping: boolean;
   /** Replicas on this store that differ from the others. */
   readonly damagedPeers?: readonly DamagedPeer[];
+  /** Regions for which the store sends old requests on; undefined if it cannot. */
+  readonly redirectedRegions?: readonly RegionId[];
 }
 
 export interface PeerChange {

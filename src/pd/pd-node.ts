@@ -44,6 +44,8 @@ export class TimestampUnavailableError extends AppError {
 
 /** Ids handed out by one call at most. */
 const IDS_PER_CALL_MAX = 1_000_000;
+/** Regions remembered so that their refused splits are noted once. */
+const SPLITS_REFUSED_MAX = 4_096;
 /** Changes of documents written per round of the reconciler; the next round goes on. */
 const RECONCILE_ROUNDS_MAX = 32;
 /** Children of one split at most. */
@@ -93,6 +95,8 @@ export class PdNode {
   /** Changes of documents likewise. */
   #documentChanges: Promise<unknown> = Promise.resolve();
   #isReconciling = false;
+  /** Pinned regions of which it was noted that they are not split. */
+  readonly #splitsRefused = new Set<RegionId>();
   #closed = false;
 
   private constructor(options: PdNodeOptions, clusterId: bigint) {
@@ -154,6 +158,7 @@ export class PdNode {
     this.#every(schedule.pushIntervalMs, 'pd-push', () => placement.tickOperators());
     this.#every(schedule.patrolIntervalMs, 'pd-patrol', () => placement.tickPatrol());
     this.#every(schedule.schedulerIntervalMs, 'pd-schedule', () => placement.tickSchedulers());
+    this.#every(schedule.schedulerIntervalMs, 'pd-assigner', () => this.#assign());
     this.#every(schedule.reconcileIntervalMs, 'pd-documents', () => this.#reconcile());
     this.#every(schedule.storeCheckMs, 'pd-stores', () => this.#removeEmptyStores());
   }
@@ -439,6 +444,17 @@ export class PdNode {
     return ok(ids);
   }
 
+  /** A store asks again and again about a region that is too large; once is enough to know. */
+  #noteSplitRefused(region: RegionId, refusal: Refusal): void {
+    if (!this.#splitsRefused.has(region)) {
+      if (this.#splitsRefused.size >= SPLITS_REFUSED_MAX) {
+        this.#splitsRefused.clear();
+      }
+      this.#splitsRefused.add(region);
+      this.placement.event({ type: 'step-refused', message: `not split: ${refusal.message}`, regionId: region });
+    }
+  }
+
   #checkSplit(region: Region, count: number): Refusal | undefined {
     if (!Number.isSafeInteger(count) || count < 1 || count > SPLIT_COUNT_MAX) {
       return refuse('InvalidArgument', `${count} is not a number of children`, `ask for 1 to ${SPLIT_COUNT_MAX}`);
@@ -461,6 +477,7 @@ export class PdNode {
     // Only splits that somebody asked for divide a pinned region; the size of a region is no reason.
     const pinned = this.placement.resources.pinnedReason(known) ?? this.placement.resources.lockedReason(known);
     if (pinned !== undefined && running?.steps.some((step) => step.type === 'split-region') !== true) {
+      this.#noteSplitRefused(region.id, pinned);
       return pinned;
     }
     if (running !== undefined && (running.isMergeSource || running.isMergeTarget)) {
@@ -619,6 +636,17 @@ export class PdNode {
         this.#isReconciling = false;
       }),
     );
+  }
+
+  /** Applies what the service decides by itself. Refused is what does not fit any more when its turn comes. */
+  #assign(): void {
+    if (this.placement.proposeAssignment() !== undefined) {
+      const plan = (): DocumentPlan => {
+        const document = this.placement.proposeAssignment();
+        return this.placement.resources.planApply(document === undefined ? [] : [document]);
+      };
+      this.#background(this.changeDocuments(plan, { dryRun: false }));
+    }
   }
 
   /** A crash before the write is durable leaves the documents as they were. */

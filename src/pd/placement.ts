@@ -23,10 +23,12 @@ import {
 import { type StoreSettingsChange, changedRecord, problemOfSettings, sameRecord } from './cluster/store-settings.ts';
 import type { PlacementConfig } from './defaults.ts';
 import { type Check, firstRefusal, mergeChecks } from './schedule/checker/merge-checks.ts';
-import type { Redirects } from './resource/assignment-step.ts';
+import { proposeMerge } from './resource/assigner.ts';
 import { POD_LABEL, podNameOf } from './resource/facts.ts';
+import { ClusterRedirects } from './resource/redirects.ts';
 import { Reconciler } from './resource/reconciler.ts';
 import type { ResourceChange } from './resource/resource-store.ts';
+import type { Partition } from './resource/resource.ts';
 import { Resources } from './resource/resources.ts';
 import { Coordinator } from './schedule/coordinator.ts';
 import {
@@ -51,8 +53,6 @@ export interface PlacementOptions {
   readonly rng: Rng;
   /** A fresh cluster-wide id; undefined when none is reserved at the moment. */
   readonly takeId: () => number | undefined;
-  /** What stores do about requests for regions that were merged away; without it they do nothing. */
-  readonly redirects?: Redirects;
   /** Called once for every operator that ended. */
   readonly onOperatorEnd?: (operator: Operator) => void;
 }
@@ -90,6 +90,7 @@ export class Placement {
   readonly switches: Switches = new Switches();
   readonly events: EventList;
   readonly resources: Resources;
+  readonly redirects: ClusterRedirects;
   readonly #reconciler: Reconciler;
   readonly #factory: OperatorFactory;
   readonly #clock: PlacementOptions['clock'];
@@ -126,12 +127,13 @@ export class Placement {
       nowMs,
       takeId: options.takeId,
     });
+    this.redirects = new ClusterRedirects(this.cluster, nowMs);
     this.#reconciler = new Reconciler({
       resources: this.resources,
       controller: this.controller,
       factory: this.#factory,
       clock,
-      redirects: options.redirects ?? NO_REDIRECTS,
+      redirects: this.redirects,
     });
     this.coordinator = new Coordinator({
       cluster: this.cluster,
@@ -247,6 +249,20 @@ export class Placement {
    */
   reconcile(): ResourceChange | undefined {
     return this.cluster.bootstrapped && !this.#reconciler.isIdle ? this.#reconciler.round() : undefined;
+  }
+
+  /** An Assignment that the service makes by itself, to be applied like one of a user. Call it every `schedulerIntervalMs`. */
+  proposeAssignment(): unknown {
+    const { store } = this.resources;
+    if (
+      store.version === 0 ||
+      !this.switches.isOn('assigner') ||
+      this.coordinator.idleReason('assigner') !== undefined
+    ) {
+      return undefined;
+    }
+    const regionOf = ({ spec }: Partition): RegionInfo | undefined => this.cluster.tree.find(spec.range.start);
+    return proposeMerge(store, this.coordinator.mergeContext(), regionOf);
   }
 
   /** Everything to be carried out since the last call. */
@@ -695,8 +711,6 @@ export class Placement {
     return wanted;
   }
 }
-
-const NO_REDIRECTS: Redirects = { retire: () => undefined, areRetired: () => true };
 
 /** Blockers listed per store at most. */
 const BLOCKERS_MAX = 16;

@@ -68,7 +68,8 @@ export interface SnapshotSource {
 /** The placement service as a store uses it. Failures are reported by rejection; nothing here blocks a round. */
 export interface PdClient {
   regionHeartbeat(heartbeat: RegionHeartbeat): void;
-  storeHeartbeat(heartbeat: StoreHeartbeat): Promise<void>;
+  /** @returns regions whose redirects may be forgotten */
+  storeHeartbeat(heartbeat: StoreHeartbeat): Promise<readonly RegionId[]>;
   askBatchSplit(region: Region, count: number): Promise<readonly SplitIdsResult[]>;
   reportBatchSplit(regions: readonly Region[]): void;
   getRegionById(region: RegionId): Promise<Region | undefined>;

@@ -6,7 +6,7 @@
 import { AppError } from '../base/app-error.ts';
 import type { RegionId, StoreId } from '../base/ids.ts';
 import { BadMessageError } from '../codec/bad-message-error.ts';
-import { fromWireStore, toWireRegion, toWireStore } from '../codec/meta-wire.ts';
+import { fromWireStore, toRegionId, toWireRegion, toWireStore } from '../codec/meta-wire.ts';
 import {
   fromWireReply,
   fromWireRoute,
@@ -255,7 +255,8 @@ export class StorePd implements PdClient {
     );
   }
 
-  async storeHeartbeat(heartbeat: StoreHeartbeat): Promise<void> {
+  /** @returns regions whose redirects the store may forget */
+  async storeHeartbeat(heartbeat: StoreHeartbeat): Promise<readonly RegionId[]> {
     this.#forgetOldReports();
     try {
       const reply = await this.#client.call(
@@ -265,6 +266,7 @@ export class StorePd implements PdClient {
       );
       checkHeader(placementMethods.reportStore.path, reply.heartbeat?.header);
       this.#followLeader();
+      return reply.retireRedirects.map(toRegionId);
     } catch (cause) {
       if (cause instanceof PlacementRefusedError && cause.type === ErrorType.STORE_TOMBSTONE) {
         this.onRemoved();

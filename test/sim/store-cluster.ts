@@ -698,7 +698,7 @@ export class StoreCluster {
           this.heartbeats.set(heartbeat.region.id, heartbeat);
         }
       },
-      storeHeartbeat: async (_: StoreHeartbeat) => {},
+      storeHeartbeat: (_: StoreHeartbeat) => Promise.resolve([]),
       askBatchSplit: async (region: Region, count: number): Promise<readonly SplitIdsResult[]> => {
         const { delayMs, refuses } = this.splitIds;
         await this.sleep(delayMs);

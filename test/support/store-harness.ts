@@ -205,7 +205,7 @@ export class StoreHarness implements Router {
       transport: { send: () => {}, sendSnapshot: () => {}, flush: () => {} },
       pd: {
         regionHeartbeat: () => {},
-        storeHeartbeat: () => Promise.resolve(),
+        storeHeartbeat: () => Promise.resolve([]),
         askBatchSplit: () => Promise.resolve([]),
         reportBatchSplit: () => {},
         getRegionById: () => Promise.resolve(undefined),

@@ -74,9 +74,10 @@ export class Resources implements RegionClaims {
     return new ClusterFacts(this.#cluster, this.#controller, { wallMs, monoMs: this.#clock.monoMs() });
   }
 
+  /** The version it is created on is a part of it: a later leader of this process draws the same random numbers again. */
   newUid(): string {
-    const words = Array.from({ length: 4 }, () => this.#rng.u32().toString(16).padStart(8, '0'));
-    return words.join('');
+    const words = Array.from({ length: 3 }, () => this.#rng.u32().toString(16).padStart(8, '0'));
+    return `${(this.store.version + 1).toString(16).padStart(8, '0')}${words.join('')}`;
   }
 
   // -------------------------------------------------------------------------------------------------- documents in

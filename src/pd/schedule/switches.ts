@@ -6,6 +6,7 @@ export type SwitchName =
   | 'learner-checker'
   | 'replica-checker'
   | 'merge-checker'
+  | 'assigner'
   | 'balance-leader'
   | 'balance-region'
   | 'evict-leader'
@@ -40,6 +41,11 @@ export const SWITCHES: readonly SwitchInfo[] = [
       'Adds missing replicas, replaces those on lost stores, removes surplus ones, separates them by location.',
   },
   { name: 'merge-checker', enabledByDefault: false, description: 'Merges small regions into a neighbor.' },
+  {
+    name: 'assigner',
+    enabledByDefault: false,
+    description: 'Merges small Partitions that lie side by side on one pod, each time by an Assignment.',
+  },
   { name: 'balance-leader', enabledByDefault: true, description: 'Spreads leaders evenly over the stores.' },
   { name: 'balance-region', enabledByDefault: true, description: 'Spreads data evenly over the stores.' },
   {

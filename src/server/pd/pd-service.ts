@@ -102,7 +102,11 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
     })
     .unary(placementMethods.reportStore, (report, call) => {
       context.check(report.heartbeat?.header, call);
-      return { heartbeat: onStoreHeartbeat(context, storeReportOf(report)) };
+      const heartbeat = storeReportOf(report);
+      return {
+        heartbeat: onStoreHeartbeat(context, heartbeat),
+        retireRedirects: [...node.placement.redirects.toRetireOn(heartbeat.storeId)],
+      };
     });
 }
 

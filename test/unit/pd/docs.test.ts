@@ -1,11 +1,14 @@
 /** docs/placement.md explains every word a user can meet. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { ASSIGNMENT_TYPES, CONDITION_TYPES } from '../../../src/pd/resource/resource.ts';
 import { STEP_REFUSALS } from '../../../src/meta/step-refusal.ts';
 import { END_REASON_CODES } from '../../../src/pd/schedule/operator/status.ts';
 import { SWITCHES } from '../../../src/pd/schedule/switches.ts';
 import { REFUSAL_CODES } from '../../../src/pd/schedule/verdict.ts';
 
+const documents = readFileSync(new URL('../../../docs/documents.md', import.meta.url), 'utf8');
 const text = readFileSync(new URL('../../../docs/placement.md', import.meta.url), 'utf8');
 
 describe('docs/placement.md', () => {
@@ -27,5 +30,39 @@ describe('docs/placement.md', () => {
     for (const info of SWITCHES) {
       expect(text).toContain(`| \`${info.name}\` | ${info.enabledByDefault ? 'on' : 'off'} |`);
     }
+  });
+});
+
+describe('docs/documents.md', () => {
+  test('explains every condition, type and status of a pod', () => {
+    const words = [...CONDITION_TYPES, ...ASSIGNMENT_TYPES, 'starting', 'follower', 'primary', 'proxy', 'unassigning'];
+    expect(words.filter((word) => !documents.includes(`\`${word}\``))).toEqual([]);
+  });
+
+  test('names examples that exist', () => {
+    const names = new Set([...documents.matchAll(/examples\/([\w-]+\.yaml)/g)].map(([, name]) => name as string));
+    expect(names.size).toBeGreaterThan(6);
+    for (const name of names) {
+      expect(readFileSync(new URL(`../../../examples/${name}`, import.meta.url), 'utf8')).toContain('metadata:');
+    }
+  });
+
+  test('shows recordings with every phase in its order', () => {
+    const statusOf = (one: unknown): unknown => (one as { readonly status?: unknown } | null)?.status;
+    const recordings = [...documents.matchAll(/^```yaml\n(.*?)^```$/gms)]
+      .map(([, block]) => parseAllDocuments(block as string).map((one) => one.toJS() as unknown))
+      .filter((all) => all.length > 1);
+    expect(recordings).toHaveLength(2);
+    const phases = recordings.map((all) =>
+      all
+        .map(statusOf)
+        .map((status) => Object.values((status ?? {}) as Record<string, unknown>)[0])
+        .filter((inner) => typeof inner === 'object' && inner !== null)
+        .map((inner) => (inner as { readonly status: string }).status),
+    );
+    expect(phases).toEqual([
+      ['loading', 'following', 'proxying', 'completed'],
+      ['loading', 'following', 'proxying', 'completed'],
+    ]);
   });
 });

@@ -22,6 +22,8 @@ export class DocumentWorld {
   restartsAlways = false;
   /** Stores that do not answer. */
   readonly silent: Set<number> = new Set();
+  /** Regions for which stores say that they send old requests on. */
+  readonly redirected: Map<number, readonly RegionId[]> = new Map();
   #noted = 0;
 
   constructor(pods: readonly string[], config: Partial<PlacementConfig> = {}) {
@@ -112,7 +114,12 @@ export class DocumentWorld {
   tick(): void {
     const { world } = this;
     world.advance(TICK_MS);
-    world.beatAll([...this.silent]);
+    world.beatAll([...this.silent, ...this.redirected.keys()]);
+    for (const [store, redirectedRegions] of this.redirected) {
+      if (!this.silent.has(store)) {
+        world.beat(store, { redirectedRegions });
+      }
+    }
     for (let i = 0; i < ROUNDS_MAX; i++) {
       const change = world.placement.reconcile();
       if (change === undefined) {
@@ -128,6 +135,10 @@ export class DocumentWorld {
       if (this.restartsAlways) {
         this.restart();
       }
+    }
+    const proposed = world.placement.proposeAssignment();
+    if (proposed !== undefined) {
+      this.apply(proposed);
     }
     world.placement.tickOperators();
     world.placement.tickPatrol();

@@ -1,5 +1,6 @@
 /** Documents come true: every phase in its order, whatever is in the way, and the same after a restart at any point. */
 import { describe, expect, test } from 'vitest';
+import { regionId, storeId } from '../../../src/base/ids.ts';
 import { DocumentWorld } from './document-world.ts';
 
 const partition = (name: string, start: string, end: string, primary = 'pod1'): unknown => ({
@@ -483,5 +484,86 @@ describe('New and InWorkerSplit', () => {
     made.delete('assignment', 's1');
     made.until('gone', () => made.store.assignment('s1') === undefined);
     expect(made.store.partitions().map(({ meta }) => meta.name)).toEqual(['part1']);
+  });
+});
+
+describe('the assigner', () => {
+  const small = { splitMergeIntervalMs: 0, warmupMaxMs: 0 };
+
+  test('merges small Partitions side by side on one pod, and nothing else', () => {
+    const made = new DocumentWorld(['pod1', 'pod2', 'pod3'], small);
+    made.world.region({ id: 1, on: ['1', '2', '3'] });
+    made.apply(
+      partition('p1', 'a', 'c'),
+      partition('p2', 'c', 'e'),
+      partition('elsewhere', 'e', 'g', 'pod2'),
+      partition('apart', 'k', 'm', 'pod2'),
+    );
+    made.until('served', () => made.store.partitions().every(({ status }) => status.ready));
+    for (let i = 0; i < 20; i++) {
+      made.tick();
+    }
+    expect(made.store.partitions()).toHaveLength(4);
+    made.world.placement.switches.set('assigner', true);
+    made.until('merged', () => made.store.partitions().length === 3);
+    const [done] = made.store.list('Assignment');
+    expect(done?.meta.name).toMatch(/^auto-merge-\d+$/);
+    expect(made.store.partitions().map(({ meta }) => meta.name)).toEqual([
+      'apart',
+      `${done?.meta.name}-merged`,
+      'elsewhere',
+    ]);
+    for (let i = 0; i < 50; i++) {
+      made.tick();
+    }
+    expect(made.store.list('Assignment')).toHaveLength(1);
+  });
+
+  test('leaves large ones alone', () => {
+    const made = new DocumentWorld(['pod1', 'pod2', 'pod3'], { ...small, mergeSourceSizeMaxBytes: 512 });
+    made.world.region({ id: 1, on: ['1', '2', '3'] });
+    made.apply(partition('p1', 'a', 'c'), partition('p2', 'c', 'e'));
+    made.world.placement.switches.set('assigner', true);
+    for (let i = 0; i < 100; i++) {
+      made.tick();
+    }
+    expect(made.store.partitions()).toHaveLength(2);
+    expect(made.store.list('Assignment')).toEqual([]);
+  });
+});
+
+describe('redirects of stores', () => {
+  test('are retired after the threshold, and a merge is completed when no living store reports them', () => {
+    const made = threePods();
+    twoParts(made);
+    made.apply(merge('a1', ['part1', 'part2']));
+    made.until('proxying', () => made.assignment('a1').status.phase === 'proxying');
+    const regions = made.assignment('a1').status.merge?.regions.map((id) => regionId(id)) ?? [];
+    expect(regions).toHaveLength(3);
+    const { redirects } = made.world.placement;
+    const other = regionId(77);
+    made.redirected
+      .set(1, [...regions, other])
+      .set(2, regions)
+      .set(3, regions);
+    for (let i = 0; i < 10; i++) {
+      made.tick();
+    }
+    // The threshold is not over.
+    expect(redirects.toRetireOn(storeId(1))).toEqual([]);
+    for (let i = 0; i < 20; i++) {
+      made.tick();
+    }
+    expect(made.assignment('a1').status.phase).toBe('proxying');
+    expect(redirects.toRetireOn(storeId(1))).toEqual(regions);
+    made.redirected.set(1, [other]).set(2, []);
+    for (let i = 0; i < 5; i++) {
+      made.tick();
+    }
+    expect(made.assignment('a1').status.phase).toBe('proxying');
+    // A store that is silent does not block the end.
+    made.silent.add(3);
+    made.until('completed', () => made.assignment('a1').status.phase === 'completed');
+    expect(redirects.toRetireOn(storeId(1))).toEqual([]);
   });
 });

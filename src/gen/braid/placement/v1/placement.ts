@@ -33,10 +33,21 @@ export interface RegionReport {
 export interface StoreReport {
   heartbeat?: StoreHeartbeatRequest | undefined;
   damagedPeers: DamagedPeer[];
+  /** Absent from a store that keeps no redirects. */
+  redirects?: RedirectedRegions | undefined;
 }
 
 export interface StoreReportReply {
-  heartbeat?: StoreHeartbeatResponse | undefined;
+  heartbeat?:
+    | StoreHeartbeatResponse
+    | undefined;
+  /** Redirects that nobody needs any more. They come again until the store reports without them. */
+  retireRedirects: number[];
+}
+
+/** Regions that are gone or changed, for which the store sends old requests on. */
+export interface RedirectedRegions {
+  regionIds: number[];
 }
 
 /** A replica whose data differ from the others': it serves nothing and waits to be replaced. */
@@ -172,7 +183,7 @@ export const RegionReport: MessageFns<RegionReport> = {
 };
 
 function createBaseStoreReport(): StoreReport {
-  return { heartbeat: undefined, damagedPeers: [] };
+  return { heartbeat: undefined, damagedPeers: [], redirects: undefined };
 }
 
 export const StoreReport: MessageFns<StoreReport> = {
@@ -182,6 +193,9 @@ export const StoreReport: MessageFns<StoreReport> = {
     }
     for (const v of message.damagedPeers) {
       DamagedPeer.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.redirects !== undefined) {
+      RedirectedRegions.encode(message.redirects, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -215,6 +229,14 @@ export const StoreReport: MessageFns<StoreReport> = {
             message.damagedPeers.push(DamagedPeer.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.redirects = RedirectedRegions.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -236,18 +258,28 @@ export const StoreReport: MessageFns<StoreReport> = {
       ? StoreHeartbeatRequest.fromPartial(object.heartbeat)
       : undefined;
     message.damagedPeers = object.damagedPeers?.map((e) => DamagedPeer.fromPartial(e)) || [];
+    message.redirects = (object.redirects !== undefined && object.redirects !== null)
+      ? RedirectedRegions.fromPartial(object.redirects)
+      : undefined;
     return message;
   },
 };
 
 function createBaseStoreReportReply(): StoreReportReply {
-  return { heartbeat: undefined };
+  return { heartbeat: undefined, retireRedirects: [] };
 }
 
 export const StoreReportReply: MessageFns<StoreReportReply> = {
   encode(message: StoreReportReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.heartbeat !== undefined) {
       StoreHeartbeatResponse.encode(message.heartbeat, writer.uint32(10).fork()).join();
+    }
+    if (message.retireRedirects.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.retireRedirects) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -273,6 +305,24 @@ export const StoreReportReply: MessageFns<StoreReportReply> = {
             message.heartbeat = StoreHeartbeatResponse.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag === 16) {
+              message.retireRedirects.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.retireRedirects.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -293,6 +343,76 @@ export const StoreReportReply: MessageFns<StoreReportReply> = {
     message.heartbeat = (object.heartbeat !== undefined && object.heartbeat !== null)
       ? StoreHeartbeatResponse.fromPartial(object.heartbeat)
       : undefined;
+    message.retireRedirects = object.retireRedirects?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseRedirectedRegions(): RedirectedRegions {
+  return { regionIds: [] };
+}
+
+export const RedirectedRegions: MessageFns<RedirectedRegions> = {
+  encode(message: RedirectedRegions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.regionIds.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.regionIds) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RedirectedRegions {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRedirectedRegions();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.regionIds.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.regionIds.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RedirectedRegions>): RedirectedRegions {
+    return RedirectedRegions.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RedirectedRegions>): RedirectedRegions {
+    const message = createBaseRedirectedRegions();
+    message.regionIds = object.regionIds?.map((e) => e) || [];
     return message;
   },
 };

@@ -19,7 +19,8 @@ describe('planted defects', () => {
     test(`${name} is found within a few seeds`, async () => {
       const { code, output } = await runFrontEnd(['--profile', 'lite', '--seeds', '12', '--defect', name]);
       expect(code, output).toBe(1);
-      expect(output).toContain('linearizable');
+      // The clients' histories show it, or sooner the replicas beside the model of their log.
+      expect(output).toMatch(/: (linearizable|R7) at /);
     });
   }
 });

@@ -133,7 +133,7 @@ describe('merge: normal operation', () => {
         await s.put('c', 'y'.repeat(size / 2));
         const outcome = await s.attempt(left, { type: 'merge', target: s.now(right) });
         if (name === 'just over the budget') {
-          expect(outcome).toBe('LogGapTooLarge');
+          expect(outcome).toBe('EntriesTooLarge');
           await s.put('d', 'still writable');
           heal();
           await s.caughtUp(left, [1, 2, 3]);

@@ -274,7 +274,14 @@ export class Scenario {
     const where = stores ?? region.peers.map((p) => Number(p.storeId));
     await this.c.until(
       `region ${region.id} is ${state} on ${where.join()}`,
-      () => where.every((store) => this.record(store, region)?.state === state),
+      () =>
+        where.every((store) => {
+          const record = this.record(store, region);
+          // The peer learns of the record a moment later.
+          const isKnown =
+            state !== 'normal' || this.status(store, region)?.region.epoch.version === record?.region.epoch.version;
+          return record?.state === state && isKnown;
+        }),
       120_000,
     );
   }

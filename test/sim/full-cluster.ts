@@ -621,7 +621,9 @@ export class FullCluster {
   describe(): string {
     const lines = [...this.failStops, `placement service ${this.isPdUp ? 'up' : 'down'}`];
     for (const { id, store, storeId } of this.machines.values()) {
-      lines.push(`store ${storeId} on machine ${id}: ${store === undefined ? 'down' : ''}`);
+      lines.push(
+        `store ${storeId} on machine ${id}: ${store === undefined ? 'down' : `${store.load().receiving} snapshots coming, ${store.load().installing} being installed`}`,
+      );
       for (const s of store?.status() ?? []) {
         lines.push(
           `  region ${s.region.id} v${s.region.epoch.version}:${s.region.epoch.confVer} peers ${s.region.peers.map((p) => `${p.id}@${p.storeId}${p.role === 'voter' ? '' : p.role}`).join()} ${s.role} t${s.term} lead ${s.leaderPeerId} ${s.state} applied ${s.appliedIndex} commit ${s.commitIndex} last ${s.lastIndex}`,

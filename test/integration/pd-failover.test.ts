@@ -104,11 +104,8 @@ class Members implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#admin?.close();
-    await Promise.all(
-      [...this.programs.values(), ...this.others].map((program) =>
-        program.isRunning ? program.kill('SIGKILL') : undefined,
-      ),
-    );
+    const running = [...this.programs.values(), ...this.others].filter((program) => program.isRunning);
+    await Promise.all(running.map((program) => program.kill('SIGKILL')));
     await this.net.close(0);
     this.directory[Symbol.dispose]();
   }

@@ -213,6 +213,8 @@ export class PdGroupWorld {
   // ---------------------------------------------------------------------------------------------- running
 
   run(forMs: number): Promise<boolean> {
+    // Time passes also when nothing runs.
+    this.scheduler.at(forMs + 0.001, () => undefined);
     return this.scheduler.pump(() => false, this.nowMs + forMs);
   }
 

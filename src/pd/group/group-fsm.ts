@@ -54,6 +54,7 @@ import {
   findMember,
   isSoleVoter,
   updatedMembership,
+  wasRemoved,
 } from './membership.ts';
 
 /** Proposals without a result at one time; more are refused. */
@@ -64,6 +65,8 @@ const APPEND_BYTES_MAX: number = 1024 * 1024;
 const APPEND_INFLIGHT_MAX = 64;
 /** Rounds of one `collect`: each hands out what the one before made possible. */
 const READIES_MAX = 64;
+/** Unknown members remembered. */
+const PASSING_MAX = 16;
 /** Unanswered lease renewals remembered. */
 const RENEWALS_MAX = 64;
 
@@ -165,7 +168,10 @@ export class GroupFsm {
   /** When each unanswered renewal was sent. */
   readonly #renewals = new Map<number, number>();
   readonly #progress: ProgressView[] = [];
-  /** Senders this member does not know: one that joins knows nobody before its first snapshot. */
+  /**
+   * Senders this member does not know yet: one that joins knows nobody before its first snapshot, and one that was away
+   * for long may be led by a member that joined meanwhile.
+   */
   readonly #passing = new Map<number, Member>();
 
   constructor(options: GroupFsmOptions) {
@@ -409,6 +415,7 @@ export class GroupFsm {
     this.#state = saved.state;
     this.#membership = saved.membership;
     this.#applied = { index, term };
+    this.#forgetPassing();
     this.#checkOwnMembership();
     this.persisted(this.#number);
   }
@@ -562,8 +569,10 @@ export class GroupFsm {
 
   /** Remembers how to answer somebody this member does not know yet. */
   introduce(member: Member): void {
-    if (findMember(this.#membership, member.id) === undefined && this.#membership.members.length === 0) {
-      this.#passing.set(member.id, member);
+    const { id } = member;
+    const isUnknown = findMember(this.#membership, id) === undefined && !wasRemoved(this.#membership, id);
+    if (isUnknown && (this.#passing.has(id) || this.#passing.size < PASSING_MAX)) {
+      this.#passing.set(id, member);
     }
   }
 
@@ -583,7 +592,7 @@ export class GroupFsm {
     }
     if (membersChanged) {
       batch.put(MEMBERS_KEY, encodeMembership(this.#membership));
-      this.#passing.clear();
+      this.#forgetPassing();
       this.#checkOwnMembership();
     }
     for (const response of apply.responses) {
@@ -670,6 +679,14 @@ export class GroupFsm {
       this.#storage.compact(batch, this.#applied.index - logKeepEntries);
     } else if (bytes > logKeepBytes && kept > 1) {
       this.#storage.compact(batch, truncated.index + Math.ceil(kept / 2));
+    }
+  }
+
+  #forgetPassing(): void {
+    for (const id of this.#passing.keys()) {
+      if (id <= this.#membership.lastId) {
+        this.#passing.delete(id);
+      }
     }
   }
 

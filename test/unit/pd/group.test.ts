@@ -39,8 +39,9 @@ const states = (world: PdGroupWorld): unknown[] =>
     };
   });
 
-const caughtUp = (world: PdGroupWorld): boolean => {
-  const positions = [...world.machines.values()].map(({ member }) => member?.group.status().appliedIndex);
+const caughtUp = (world: PdGroupWorld, ...names: readonly string[]): boolean => {
+  const machines = [...world.machines.values()].filter(({ name }) => names.length === 0 || names.includes(name));
+  const positions = machines.map(({ member }) => member?.group.status().appliedIndex);
   return positions.every((position) => position !== undefined && position === positions[0]);
 };
 
@@ -251,6 +252,21 @@ describe('members', () => {
     expect(status.members.find((each) => each.name === 'pd4')?.id).toBe(4);
     world.crash((await world.leader()).name);
     await world.leader(15_000);
+    expect(world.aborts).toEqual([]);
+  });
+
+  test('a member that was away is led by one it has never heard of', async () => {
+    const world = await three(17);
+    const away = NAMES.find((other) => other !== world.serving()[0]?.name) as string;
+    world.crash(away);
+    await world.join('pd4');
+    await world.untilVoters(4);
+    const { member, name } = await world.leader();
+    expect(member.group.transferLeader('pd4').type).toBe('ok');
+    await world.until(() => world.serving()[0]?.name === 'pd4', 'the new member serves', 10_000);
+    world.crash(name);
+    await world.settle(world.boot(away));
+    await world.until(() => caughtUp(world, away, 'pd4'), 'it catches up', 20_000);
     expect(world.aborts).toEqual([]);
   });
 

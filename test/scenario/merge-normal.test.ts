@@ -58,7 +58,7 @@ describe('merge: normal operation', () => {
   scenario('M-03 a follower of the source finishes the merge beside the leader of the target', {}, async (s) => {
     const { left, right } = await s.twoRegions();
     await s.lead(right, 2);
-    const foreign = s.capture((m) => m.body.type !== 'raft');
+    const foreign = s.capture((m) => m.body.type === 'want-rollback-merge');
     const proposals = s.capture((m) => m.body.type === 'raft' && m.body.message.type === MsgType.Prop);
     await s.c.mustMerge(left.id, right.id);
     await s.untilState(left, 'tombstone');

@@ -317,8 +317,14 @@ class StoreHeartbeats {
 
   /** Reports once. Never rejects: the next report says the same. */
   async send(): Promise<void> {
+    const { pd, store } = this.#options;
     try {
-      await this.#options.pd.storeHeartbeat(await this.#collect());
+      const retired = await pd.storeHeartbeat(await this.#collect());
+      if (retired.length > 0) {
+        store.retireRedirects(retired);
+        // Whoever waits for it hears at once; what is answered now comes again with the next report.
+        await pd.storeHeartbeat(await this.#collect());
+      }
     } catch (cause) {
       this.#options.env.log.debug({ cause }, 'a store report did not arrive');
     }
@@ -346,6 +352,7 @@ class StoreHeartbeats {
       isBusy: false,
       isStopping: this.isStopping,
       damagedPeers: store.damagedPeers(),
+      redirectedRegions: store.redirectedRegions(),
     };
   }
 }

@@ -92,6 +92,11 @@ describe('the merge of the examples', () => {
     expect(applied.code, applied.stderr).toBe(0);
     expect((await run('ctl', 'get', 'partition', 'part1', '-o', 'yaml')).stdout).toMatch(/^status: ready$/m);
     const recording = await new Recording('assignment', 'a1').started();
+    const before = JSON.parse((await run('ctl', 'region', 'list', 'a', 'o', '-o', 'json')).stdout) as {
+      items: { id: number }[];
+    };
+    const ids = before.items.map(({ id }) => id);
+    expect(ids).toHaveLength(3);
     const load = new DocumentLoad(await cluster.client({ timeoutMs: 20_000 }), KEYS);
     await waitFor('some load', () => load.operations > 100);
     const merged = await program('ctl', 'apply', '-f', example('a1'), '--wait', '--timeout', '60s');
@@ -109,6 +114,11 @@ describe('the merge of the examples', () => {
     await recording.end();
     expect(await load.stop()).toEqual([]);
     expect(load.errors).toEqual([]);
+    // Completed means that no store sends requests for the old regions on any more.
+    for (const store of cluster.stores) {
+      const { redirects } = await store.page<{ redirects: { regions: number[] } }>('/status');
+      expect(redirects.regions.filter((id) => ids.includes(id))).toEqual([]);
+    }
     const left = JSON.parse((await run('ctl', 'get', 'partition', '-o', 'json')).stdout) as { items: Shown[] };
     expect(left.items.map(({ metadata, status }) => [metadata.name, status])).toEqual([['a1-merged', 'ready']]);
   });

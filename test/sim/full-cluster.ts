@@ -499,7 +499,9 @@ export class FullCluster {
           startTimeSeconds: self.startTimestamp,
           isBusy: false,
           isStopping: false,
+          redirectedRegions: store.redirectedRegions(),
         })
+        .then((retired) => store.retireRedirects(retired))
         .catch(() => {})
         .then(() => clock.setTimer(this.#raftstore.storeHeartbeatMs, report, 'store-heartbeat'));
     };

@@ -132,8 +132,12 @@ function planPartition(
   }
   if (before !== undefined) {
     const changed = withSpec(before, spec);
-    // The other way of writing has another status; it is found anew from what the regions show.
-    return before.spec.form === spec.form ? changed : { ...changed, status: NO_PARTITION_STATUS };
+    if (before.spec.form !== spec.form) {
+      // The other way of writing has another status; it is found anew from what the regions show.
+      return { ...changed, status: NO_PARTITION_STATUS };
+    }
+    const isReady = before.status.ready && primaryOf(before.spec) === primaryOf(spec);
+    return { ...changed, status: { ...before.status, ready: isReady } };
   }
   return { kind: 'Partition', meta: newMeta(document.name, facts), spec, status: NO_PARTITION_STATUS };
 }

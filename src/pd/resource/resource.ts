@@ -207,6 +207,15 @@ export const resourceKey = (kind: ResourceKind, name: string): string => `${kind
 export const primaryOf = (spec: PartitionSpec): string | undefined =>
   spec.pods.find((pod) => pod.type === 'primary')?.name;
 
+/** Whether a Partition is served just as its spec says. */
+export function isServed({ spec, status }: Partition): boolean {
+  if (spec.form === 'primary') {
+    return status.ready;
+  }
+  const now = new Map(status.pods);
+  return status.ready && now.size === spec.pods.length && spec.pods.every(({ name, type }) => now.get(name) === type);
+}
+
 export const isActive = (assignment: Assignment): boolean => assignment.status.phase !== 'completed';
 
 /** Partitions an Assignment is about, those it makes included. */

@@ -8,7 +8,7 @@ import type {
   RequestHeader,
 } from '../../gen/braid/admin/v1/admin.ts';
 import type { Placement } from '../../pd/placement.ts';
-import { type Resource, isActive } from '../../pd/resource/resource.ts';
+import { type Resource, isActive, isServed } from '../../pd/resource/resource.ts';
 import type { DocumentPlan, DocumentResult } from '../../pd/resource/resources.ts';
 import { specShown, statusShown } from '../../pd/resource/render.ts';
 import { refuse, regionNotFound } from '../../pd/schedule/verdict.ts';
@@ -159,6 +159,6 @@ function documentToWire(resource: Resource, placement: Placement, nowMs: number)
     regions: regions.map((info) => regionToWire(info, placement, nowMs)),
     pods,
     remainingMs: resource.kind === 'Assignment' ? resource.status.remainingMs : 0,
-    settled: resource.kind === 'Assignment' ? !isActive(resource) : resource.status.ready,
+    settled: resource.kind === 'Assignment' ? !isActive(resource) : isServed(resource),
   };
 }

@@ -1,6 +1,7 @@
 /** Documents come true: every phase in its order, whatever is in the way, and the same after a restart at any point. */
 import { describe, expect, test } from 'vitest';
 import { regionId, storeId } from '../../../src/base/ids.ts';
+import { isServed } from '../../../src/pd/resource/resource.ts';
 import { DocumentWorld } from './document-world.ts';
 
 const partition = (name: string, start: string, end: string, primary = 'pod1'): unknown => ({
@@ -83,6 +84,8 @@ describe('a Partition', () => {
     made.apply(partition('part1', 'a', 'e'));
     made.until('ready', () => made.partition('part1').status.ready);
     made.apply(partition('part1', 'a', 'e', 'pod4'));
+    // Nobody who waits for it may believe what was true before.
+    expect(made.partition('part1').status.ready).toBe(false);
     made.until('moved', () => made.map()[1] === '[a,e) 4');
     const region = [...made.world.regions.values()].find(({ leader }) => leader.storeId === 4)?.region;
     expect(region?.peers.filter((peer) => peer.role === 'voter')).toHaveLength(3);
@@ -467,6 +470,19 @@ describe('New and InWorkerSplit', () => {
     expect(made.store.partition('part1')).toBeUndefined();
     expect(made.partition('part1-1').status.ready && made.partition('part1-2').status.ready).toBe(true);
     expect(made.map().slice(1, 3)).toEqual(['[a,h) 1', '[h,o) 1']);
+  });
+
+  test('a split waits until an edited primary serves, so that its parts are ready when it is completed', () => {
+    const made = threePods();
+    made.apply(partition('part1', 'a', 'o'));
+    made.until('ready', () => made.partition('part1').status.ready);
+    made.apply(
+      partition('part1', 'a', 'o', 'pod2'),
+      assignment('s1', { type: 'InWorkerSplit', splitParams: { partition: 'part1', splitKey: 'h' } }),
+    );
+    made.until('completed', () => made.assignment('s1').status.phase === 'completed');
+    expect(made.store.partitions().map((one) => isServed(one))).toEqual([true, true]);
+    expect(made.map().slice(1, 3)).toEqual(['[a,h) 2', '[h,o) 2']);
   });
 
   test('a split that is deleted before it was sent leaves the Partition', () => {

@@ -127,7 +127,11 @@ export class Placement {
       nowMs,
       takeId: options.takeId,
     });
-    this.redirects = new ClusterRedirects(this.cluster, nowMs);
+    this.redirects = new ClusterRedirects({
+      cluster: this.cluster,
+      nowMs,
+      isKept: (region) => this.#isInAssignment(region),
+    });
     this.#reconciler = new Reconciler({
       resources: this.resources,
       controller: this.controller,
@@ -275,6 +279,13 @@ export class Placement {
 
   event(event: EventInput): void {
     this.events.add(event, this.#clock.wallMs());
+  }
+
+  /** An Assignment that is under way says itself when the redirects of its regions end. */
+  #isInAssignment(region: RegionId): boolean {
+    return this.resources.store
+      .activeAssignments()
+      .some(({ status }) => status.merge?.regions.includes(region) === true);
   }
 
   #onRefused({ id, brief, lastRefusal, maker }: Operator): void {

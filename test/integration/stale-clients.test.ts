@@ -227,3 +227,43 @@ test(
   },
   3 * LIMIT_MS,
 );
+
+test(
+  'a frozen client of a split region is served until the threshold has passed, then told the current regions',
+  async () => {
+    cluster = await TestCluster.start({
+      stores: 3,
+      storeSettings: ['raftstore.store-heartbeat=500ms'],
+      pdSettings: ['placement.proxy-threshold=15s'],
+    });
+    const client = await cluster.client();
+    await client.put('a', '0');
+    await client.put('z', '0');
+    const [region] = await client.regions(all());
+    if (region === undefined) {
+      throw new Error('there is a region');
+    }
+    const frozen = new FrozenClient(region, cluster);
+    const clients = [frozen.start('a'), new FrozenClient(region, cluster).start('z')];
+    await waitFor('some rounds', () => clients.every((each) => each.rounds > 10));
+    await settled(client, () => client.admin().splitRegion(region.id, [Buffer.from('m')]));
+    const before = clients.map((each) => each.rounds);
+    await waitFor('rounds after the split', () =>
+      clients.every((each, i) => each.problems.length > 0 || each.rounds > (before[i] ?? 0) + 20),
+    );
+    for (const each of clients) {
+      await each.stop();
+      expect(each.problems).toEqual([]);
+    }
+    const on = cluster;
+    await waitFor('retired redirects', async () => {
+      const pages = await Promise.all(
+        on.stores.map((store) => store.page<{ redirects: { regions: readonly number[] } }>('/status')),
+      );
+      return pages.every((page) => page.redirects.regions.length === 0);
+    });
+    expect(await frozen.put('a', 'late')).toContain('epochNotMatch');
+    expect(fromUtf8((await client.get('a')) ?? new Uint8Array())).not.toBe('late');
+  },
+  3 * LIMIT_MS,
+);

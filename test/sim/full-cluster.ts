@@ -499,6 +499,7 @@ export class FullCluster {
           startTimeSeconds: self.startTimestamp,
           isBusy: false,
           isStopping: false,
+          damagedPeers: store.damagedPeers(),
           redirectedRegions: store.redirectedRegions(),
         })
         .then((retired) => store.retireRedirects(retired))

@@ -9,7 +9,7 @@
  * ```
  */
 import { AppError } from '../base/app-error.ts';
-import type { TimerId } from '../env/clock.ts';
+import { type TimerId, sleep } from '../env/clock.ts';
 import { type Engine, EngineOpenError } from '../env/engine.ts';
 import type { Env } from '../env/env.ts';
 import type { GroupConfig } from './group/config.ts';
@@ -57,6 +57,8 @@ export interface PdMemberOptions {
   readonly events?: Partial<PdMemberEvents>;
 }
 
+/** Interval of looks whether the lead was taken over. */
+const HAND_OVER_LOOK_MS = 20;
 /** Pause after a start that failed although the lead stayed. */
 const START_AGAIN_MS = 100;
 
@@ -175,6 +177,18 @@ export class PdMember {
     return node !== undefined || this.#isClosed
       ? Promise.resolve(node)
       : new Promise((resolve) => this.#waiters.add(resolve));
+  }
+
+  /** Lets another member lead before this one stops, and waits for it no longer than `limitMs`. */
+  async handOver(limitMs: number): Promise<void> {
+    const { clock } = this.#env;
+    if (this.node?.isLeading !== true || this.isAlone || this.#group.transferLeader(undefined).type === 'refused') {
+      return;
+    }
+    const deadlineMs = clock.monoMs() + limitMs;
+    while (this.#group.leadTerm !== undefined && clock.monoMs() < deadlineMs) {
+      await sleep(clock, HAND_OVER_LOOK_MS, 'pd-hand-over');
+    }
   }
 
   /** Stops serving at once, then the group, then closes the engine. Idempotent. */

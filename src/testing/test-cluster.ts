@@ -26,6 +26,8 @@ import { type StoreProcess, startStore } from '../server/store-process.ts';
 export interface StartClusterOptions {
   /** Number of stores, 1 to 9. Default 3. */
   readonly stores?: number;
+  /** Members of the placement service, 1 to 5. Default 1. */
+  readonly pdMembers?: number;
   /** Replicas of each region. Default: one per store, at most 3. */
   readonly replicas?: number;
   /** Where the servers' log lines of this level and worse go: standard error. Default `error`, so that a store that stops the process says why. */
@@ -36,6 +38,16 @@ export interface StartClusterOptions {
   readonly placement?: Partial<PlacementConfig>;
   /** Changes of the stores' settings. */
   readonly raftstore?: Partial<StoreProcessConfig['raftstore']>;
+}
+
+export interface TestPdMember {
+  /** 1, 2, 3 … in order of start. */
+  readonly number: number;
+  readonly name: string;
+  readonly address: string;
+  readonly isRunning: boolean;
+  /** Whether it serves at this moment. */
+  readonly isLeader: boolean;
 }
 
 export interface TestStore {
@@ -56,6 +68,7 @@ export class TestClusterError extends AppError {
 }
 
 const STORES_MAX = 9;
+const PD_MEMBERS_MAX = 5;
 const START_TIMEOUT_MS = 60_000;
 /** Interval of looks at a condition that nobody announces. */
 const POLL_MS = 50;
@@ -63,6 +76,14 @@ const POLL_MS = 50;
 const TICK_MS = 50;
 const STORE_HEARTBEAT_MS = 500;
 const REGION_HEARTBEAT_MS = 1000;
+
+interface PdSlot {
+  readonly number: number;
+  readonly dataDir: string;
+  /** Fixed after the first start. */
+  address: string;
+  running: { readonly process: PdProcess; readonly net: GrpcNet } | undefined;
+}
 
 interface Slot {
   readonly number: number;
@@ -78,7 +99,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #changes: Mutex = new Mutex();
   readonly #options: StartClusterOptions;
   readonly #root: string;
-  #pd: { readonly process: PdProcess; readonly net: GrpcNet } | undefined;
+  readonly #pds: PdSlot[] = [];
   readonly #slots: Slot[] = [];
   readonly #clients: (Braid | AdminClient)[] = [];
   #closing: Promise<void> | undefined;
@@ -91,8 +112,34 @@ export class TestCluster implements AsyncDisposable {
 
   /** For the option `pd` of `connect`. */
   get pd(): string[] {
-    assert(this.#pd !== undefined, 'the cluster runs');
-    return [this.#pd.process.address];
+    assert(this.#pds.length > 0, 'the cluster runs');
+    return this.#pds.map(({ address }) => address);
+  }
+
+  /** Members of the placement service in the order of their start; `pd1` is the first. */
+  get pdMembers(): readonly TestPdMember[] {
+    return this.#pds.map(({ number, address, running }) => ({
+      number,
+      name: `pd${number}`,
+      address,
+      isRunning: running !== undefined,
+      isLeader: running?.process.member.node?.isLeading === true,
+    }));
+  }
+
+  /** Stops a member of the placement service; with three of them the others go on. */
+  stopPdMember(number: number): Promise<void> {
+    return this.#changes.runExclusive(() => this.#stopPd(this.#pdSlot(number)));
+  }
+
+  /** Starts a stopped member again with its data, at the same address. */
+  startPdMember(number: number): Promise<void> {
+    return this.#changes.runExclusive(async () => {
+      const slot = this.#pdSlot(number);
+      if (slot.running === undefined) {
+        await this.#startPd(slot);
+      }
+    });
   }
 
   get stores(): readonly TestStore[] {
@@ -171,7 +218,7 @@ export class TestCluster implements AsyncDisposable {
   /** For `startCluster`. */
   async start(): Promise<void> {
     const count = this.#options.stores ?? 3;
-    await this.#startPd();
+    await this.#startPds(this.#options.pdMembers ?? 1);
     for (let i = 0; i < count; i++) {
       await this.addStore();
     }
@@ -182,17 +229,65 @@ export class TestCluster implements AsyncDisposable {
     return this.#options.replicas ?? Math.min(3, this.#options.stores ?? 3);
   }
 
-  async #startPd(): Promise<void> {
+  /** The first one founds the cluster; each further one joins and votes before the next one comes. */
+  async #startPds(count: number): Promise<void> {
+    const clock = realClock();
+    const deadlineMs = clock.monoMs() + (this.#options.startTimeoutMs ?? START_TIMEOUT_MS);
+    for (let number = 1; number <= count; number++) {
+      const slot: PdSlot = {
+        number,
+        dataDir: join(this.#root, `pd-${number}`),
+        address: '127.0.0.1:0',
+        running: undefined,
+      };
+      await this.#startPd(slot);
+      this.#pds.push(slot);
+      const voters = (): number => slot.running?.process.member.group.membership.confState.voters.length ?? 0;
+      while (voters() < number) {
+        if (clock.monoMs() >= deadlineMs) {
+          throw new TestClusterError(`member ${number} of the placement service did not join in time`);
+        }
+        await sleep(clock, POLL_MS, 'test-cluster');
+      }
+    }
+  }
+
+  async #startPd(slot: PdSlot): Promise<void> {
     const net = createGrpcNet();
-    const process = await startPd({
-      env: this.#env(net),
-      config: {
-        dataDir: join(this.#root, 'pd'),
-        listenAddress: '127.0.0.1:0',
-        cluster: { maxReplicas: this.#replicas, ...this.#options.placement },
-      },
-    });
-    this.#pd = { process, net };
+    try {
+      const process = await startPd({
+        env: this.#env(net),
+        config: {
+          name: `pd${slot.number}`,
+          dataDir: slot.dataDir,
+          listenAddress: slot.address,
+          join: this.#pds.filter((other) => other !== slot).map(({ address }) => address),
+          cluster: { maxReplicas: this.#replicas, ...this.#options.placement },
+        },
+      });
+      slot.running = { process, net };
+      slot.address = process.address;
+    } catch (cause) {
+      await net.close(0);
+      throw cause;
+    }
+  }
+
+  async #stopPd(slot: PdSlot): Promise<void> {
+    const { running } = slot;
+    if (running !== undefined) {
+      slot.running = undefined;
+      await running.process.close();
+      await running.net.close(0);
+    }
+  }
+
+  #pdSlot(number: number): PdSlot {
+    const slot = this.#pds[number - 1];
+    if (slot === undefined) {
+      throw new TestClusterError(`there is no placement member ${number}, only 1 to ${this.#pds.length}`);
+    }
+    return slot;
   }
 
   async #start(slot: Slot): Promise<void> {
@@ -276,15 +371,14 @@ export class TestCluster implements AsyncDisposable {
       await client.close({ drainMs: 0 });
     }
     await Promise.all(this.#slots.map((slot) => this.stopStore(slot.number)));
-    await this.#pd?.process.close();
-    await this.#pd?.net.close(0);
-    this.#pd = undefined;
+    await Promise.all(this.#pds.map((slot) => this.#stopPd(slot)));
     await rm(this.#root, { recursive: true, force: true });
   }
 }
 
 const OPTION_NAMES: readonly (keyof StartClusterOptions)[] = [
   'stores',
+  'pdMembers',
   'replicas',
   'logLevel',
   'startTimeoutMs',
@@ -301,6 +395,10 @@ export async function startCluster(options: StartClusterOptions = {}): Promise<T
   const { stores } = options;
   if (stores !== undefined && !(Number.isSafeInteger(stores) && stores >= 1 && stores <= STORES_MAX)) {
     throw new TestClusterError(`stores must be 1 to ${STORES_MAX}, got ${stores}`);
+  }
+  const { pdMembers } = options;
+  if (pdMembers !== undefined && !(Number.isSafeInteger(pdMembers) && pdMembers >= 1 && pdMembers <= PD_MEMBERS_MAX)) {
+    throw new TestClusterError(`pdMembers must be 1 to ${PD_MEMBERS_MAX}, got ${pdMembers}`);
   }
   const cluster = new TestCluster(await mkdtemp(join(tmpdir(), 'braid-test-')), options);
   try {

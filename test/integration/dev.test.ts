@@ -120,4 +120,27 @@ describe('braid dev', () => {
     await program.kill('SIGKILL');
     await waitFor('every child to end', () => children.every((pid) => !isAlive(pid)));
   });
+
+  test('runs three placement members, which stay three at later starts', async () => {
+    directory = new TemporaryDirectory();
+    const base = await freePortBase(50);
+    const pds = [base, base + 42, base + 43].map((port) => `127.0.0.1:${port}`).join(',');
+    const first = dev('--port-base', String(base), '--pd-members', '3', '--stores', '1');
+    await first.line(new RegExp(`^ready: braid put/get with --pd ${pds}$`, 'm'));
+    const listed = async (): Promise<unknown[]> => {
+      const { stdout } = await braid(['ctl', 'pd', 'member', 'list', '-o', 'json', '--pd', pds]);
+      const { items } = JSON.parse(stdout) as { items: { name: string; isVoter: boolean }[] };
+      return items.map(({ name, isVoter }) => [name, isVoter]);
+    };
+    await waitFor('three voters', async () => (await listed()).length === 3);
+    expect(await braid(['put', 'a', 'b', '--pd', pds])).toMatchObject({ code: 0 });
+    await first.kill('SIGTERM');
+    const second = dev();
+    await second.line(/^ready: braid put\/get/m);
+    await waitFor('three voters', async () => {
+      const members = await listed();
+      return members.length === 3 && members.every((member) => (member as [string, boolean])[1]);
+    });
+    expect(await braid(['get', 'a', '--pd', pds])).toMatchObject({ code: 0, stdout: 'b' });
+  });
 });

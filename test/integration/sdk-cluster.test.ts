@@ -119,3 +119,26 @@ test('connecting to a port where nobody listens names it', async () => {
     message: expect.stringContaining('127.0.0.1:1'),
   });
 });
+
+describe('a cluster with three placement members', () => {
+  test('goes on when the one that leads is stopped, and takes it back', async () => {
+    await using cluster = await startCluster({ stores: 1, pdMembers: 3 });
+    expect(cluster.pd).toHaveLength(3);
+    const db = await cluster.connect({ timeoutMs: 20_000 });
+    await db.put('a', '1');
+    const leader = cluster.pdMembers.find(({ isLeader }) => isLeader);
+    expect(leader?.isRunning).toBe(true);
+    await cluster.stopPdMember(leader?.number ?? 0);
+    await using late = await connect({ pd: cluster.pd, timeoutMs: 20_000, connectTimeoutMs: 20_000 });
+    expect(text(await late.get('a'))).toBe('1');
+    await cluster.startPdMember(leader?.number ?? 0);
+    await vi.waitFor(
+      async () => {
+        const members = await db.admin().placementMembers({ timeoutMs: 5_000 });
+        expect(members.every((member) => member.isAnswering && member.isVoter)).toBe(true);
+        expect(members.find((member) => member.isLeader)?.name).not.toBe(leader?.name);
+      },
+      { timeout: 20_000, interval: 100 },
+    );
+  });
+});

@@ -5,7 +5,7 @@
  * ```text
  * <data-dir>/dev.json               ports of the cluster
  * <data-dir>/pd.toml, store.toml    settings, small regions among them; may be edited
- * <data-dir>/pd/, store-1/, ...     data
+ * <data-dir>/pd/, store-1/, ...     data; further placement members in pd-2/, pd-3/
  * <data-dir>/log/                   one log file per member
  * ```
  */
@@ -32,6 +32,9 @@ const PORT_BASE_DEFAULT = 2379;
 const STATUS_PORT_DISTANCE = 20;
 const STORES_DEFAULT = 3;
 const STORES_MAX: number = STATUS_PORT_DISTANCE - 1;
+/** Placement members but the first are behind the ports of the stores. */
+const PD_PORT_DISTANCE: number = 2 * STATUS_PORT_DISTANCE;
+const PD_MEMBERS_MAX = 5;
 /** Small, so that a few megabytes already show how regions split, move and merge. */
 const REGION_SIZE_DEFAULT_BYTES: number = 1 * MIB;
 const SMALL_REGION_BYTES: number = 512 * KIB;
@@ -44,6 +47,7 @@ const MAX_REPLICAS = 3;
 interface DevFlags {
   readonly dataDir: string;
   readonly stores?: number;
+  readonly pdMembers?: number;
   readonly portBase?: number;
   readonly regionSize?: number;
   readonly smallRegions?: boolean;
@@ -53,6 +57,7 @@ interface DevFlags {
 
 interface DevRecord {
   readonly portBase: number;
+  readonly pdMembers: number;
   /** Names of the stores as pods, in the order of their numbers; further ones are pod4, pod5 … */
   readonly podNames: readonly string[];
 }
@@ -63,7 +68,10 @@ class DevError extends AppError {
   }
 }
 
-const pdAddress = (portBase: number): string => `${HOST}:${portBase}`;
+const pdAddress = (portBase: number, n: number): string =>
+  `${HOST}:${n === 1 ? portBase : portBase + PD_PORT_DISTANCE + n}`;
+const pdAddresses = ({ portBase, pdMembers }: Pick<DevRecord, 'portBase' | 'pdMembers'>): string[] =>
+  Array.from({ length: pdMembers }, (_, i) => pdAddress(portBase, i + 1));
 const storeAddress = (portBase: number, n: number): string => `${HOST}:${portBase + n}`;
 const statusAddress = (portBase: number, n: number): string => `${HOST}:${portBase + n + STATUS_PORT_DISTANCE}`;
 
@@ -80,6 +88,11 @@ export function registerDev(program: Command, app: App): void {
       flag('--stores <n>', 'number of stores; at least as many as the directory already has')
         .default(undefined, '3')
         .argParser(count(1, STORES_MAX)),
+    )
+    .addOption(
+      flag('--pd-members <n>', 'members of the placement service; at least as many as the directory already has')
+        .default(undefined, '1')
+        .argParser(count(1, PD_MEMBERS_MAX)),
     )
     .addOption(
       flag('--port-base <port>', 'port of the placement service; stores use the ones behind it')
@@ -100,6 +113,7 @@ export function registerDev(program: Command, app: App): void {
     .addOption(new Option('--add-store', 'run one more store for the cluster that runs in this directory'));
   addExamples(command, [
     'braid dev',
+    'braid dev --pd-members 3',
     'braid dev --stores 5 --data-dir /tmp/five --port-base 12379',
     'braid dev --small-regions',
     'braid dev --add-store',
@@ -124,7 +138,7 @@ function readRecord(dataDir: string): DevRecord | undefined {
   try {
     const record = JSON.parse(readFileSync(recordPath(dataDir), 'utf8')) as Partial<DevRecord>;
     if (typeof record.portBase === 'number') {
-      return { portBase: record.portBase, podNames: record.podNames ?? [] };
+      return { portBase: record.portBase, pdMembers: record.pdMembers ?? 1, podNames: record.podNames ?? [] };
     }
   } catch {
     // Reported below, with the way out.
@@ -181,17 +195,23 @@ function writeSettings(dataDir: string, flags: DevFlags, stores: number): void {
 
 // ------------------------------------------------------------------------------------------------- members
 
-function startPdMember(app: App, dataDir: string, portBase: number): Member {
+/** Member `n` of the placement service. The first one founds the cluster, the others join it at their first start. */
+function startPdMember(app: App, dataDir: string, record: DevRecord, n: number): Member {
+  const addresses = pdAddresses(record);
+  const name = n === 1 ? 'pd' : `pd-${n}`;
+  const title = record.pdMembers === 1 ? 'placement service' : `placement member ${n}`;
   return new Member({
-    name: 'placement service',
+    name: title,
     args: [
       'pd',
-      ...['--addr', pdAddress(portBase)],
-      ...['--data-dir', join(dataDir, 'pd')],
+      ...['--name', name],
+      ...['--addr', addresses[n - 1] as string],
+      ...['--data-dir', join(dataDir, name)],
       ...['--config', join(dataDir, 'pd.toml')],
-      ...['--log-file', join(dataDir, 'log', 'pd.log')],
+      ...['--log-file', join(dataDir, 'log', `${name}.log`)],
+      ...(n === 1 ? [] : ['--join', addresses.filter((_, i) => i !== n - 1).join(',')]),
     ],
-    onErrorLine: (line) => void app.io.stderr.write(`placement service: ${line}\n`),
+    onErrorLine: (line) => void app.io.stderr.write(`${title}: ${line}\n`),
   });
 }
 
@@ -210,12 +230,13 @@ function checkPodNames(names: readonly string[]): void {
   }
 }
 
-function startStoreMember(app: App, dataDir: string, { portBase, podNames }: DevRecord, n: number): Member {
+function startStoreMember(app: App, dataDir: string, record: DevRecord, n: number): Member {
+  const { portBase, podNames } = record;
   return new Member({
     name: `store ${n}`,
     args: [
       'server',
-      ...['--pd', pdAddress(portBase)],
+      ...['--pd', pdAddresses(record).join(',')],
       ...['--addr', storeAddress(portBase, n)],
       ...['--status-addr', statusAddress(portBase, n)],
       ...['--data-dir', join(dataDir, `store-${n}`)],
@@ -292,8 +313,9 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
   if (numbers.length > STORES_MAX) {
     throw new DevError(`${dataDir} has ${numbers.length} stores`, `"braid dev" runs at most ${STORES_MAX}`);
   }
+  const pdMembers = Math.max(flags.pdMembers ?? 1, record?.pdMembers ?? 1);
   for (const address of [
-    pdAddress(portBase),
+    ...pdAddresses({ portBase, pdMembers }),
     ...numbers.flatMap((n) => [storeAddress(portBase, n), statusAddress(portBase, n)]),
   ]) {
     await requireFree(address, portBase);
@@ -302,27 +324,29 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
   writeSettings(dataDir, flags, numbers.length);
   const podNames = flags.podNames ?? record?.podNames ?? [];
   checkPodNames(podNames);
-  const now: DevRecord = { portBase, podNames };
+  const now: DevRecord = { portBase, pdMembers, podNames };
   writeFileSync(recordPath(dataDir), `${JSON.stringify(now)}\n`);
 
   const stops = new StopRequests(app.io.signal);
-  const members: Member[] = [];
+  const pds: Member[] = [];
+  const stores: Member[] = [];
   const stop = stops.next();
   let isStopping = false;
   try {
     const started = (async () => {
-      const pd = startPdMember(app, dataDir, portBase);
-      members.push(pd);
-      await waitReady(pd, dataDir);
-      const stores = numbers.map((n) => startStoreMember(app, dataDir, now, n));
-      members.push(...stores);
+      for (let n = 1; n <= pdMembers; n++) {
+        pds.push(startPdMember(app, dataDir, now, n));
+      }
+      await Promise.all(pds.map((pd) => waitReady(pd, dataDir)));
+      stores.push(...numbers.map((n) => startStoreMember(app, dataDir, now, n)));
       const ids = await Promise.all(stores.map((store) => waitReady(store, dataDir)));
-      await waitUsable(portBase);
+      await waitUsable(now);
       return ids;
     })();
     started.catch(() => undefined);
     const ids = await Promise.race([started, stop]);
     if (Array.isArray(ids)) {
+      const members = [...pds, ...stores];
       for (const member of members) {
         void member.exited().then((exit) => {
           if (!isStopping) {
@@ -344,22 +368,22 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
     return Array.isArray(ids) ? EXIT_DONE : EXIT_FAILURE;
   } finally {
     isStopping = true;
-    const [pd, ...stores] = members;
     // Moving leaders would be in vain, every store stops.
     await Promise.all(stores.map((store) => store.stop({ graceful: false, limitMs: STOP_LIMIT_MS })));
-    await pd?.stop({ graceful: false, limitMs: STOP_LIMIT_MS });
+    await Promise.all(pds.map((pd) => pd.stop({ graceful: false, limitMs: STOP_LIMIT_MS })));
     stops.close();
   }
 }
 
 /** A read through the SDK proves that there is a leader. */
-async function waitUsable(portBase: number): Promise<void> {
-  await using client = await connect({ pd: [pdAddress(portBase)], name: 'braid-dev', timeoutMs: READY_LIMIT_MS });
+async function waitUsable(record: DevRecord): Promise<void> {
+  await using client = await connect({ pd: pdAddresses(record), name: 'braid-dev', timeoutMs: READY_LIMIT_MS });
   await client.get(new Uint8Array(0));
 }
 
-function welcome(dataDir: string, { portBase, podNames }: DevRecord, ids: readonly number[]): string {
-  const pd = pdAddress(portBase);
+function welcome(dataDir: string, record: DevRecord, ids: readonly number[]): string {
+  const { portBase, podNames } = record;
+  const pd = pdAddresses(record).join(',');
   const option = portBase === PORT_BASE_DEFAULT ? '' : ` --pd ${pd}`;
   const lines = [
     `placement service  ${pd}`,

@@ -81,6 +81,8 @@ export async function startPd(options: { readonly env: Env; readonly config: PdC
   }
 }
 
+/** How long a leader that stops waits for another one. */
+const HAND_OVER_LIMIT_MS = 1_000;
 /** Deadline of telling the leader a new address, and the pause before looking whether it was taken. */
 const ANNOUNCE_TIMEOUT_MS = 3_000;
 const ANNOUNCE_PAUSE_MS = 1_000;
@@ -312,6 +314,7 @@ class StartingPd {
       if (this.#announcing !== undefined) {
         this.#env.clock.clearTimer(this.#announcing);
       }
+      await this.#member?.handOver(HAND_OVER_LIMIT_MS);
       await this.#listener?.close(this.#config.closeGraceMs);
       this.#front.stop();
       this.#transport?.close();

@@ -333,6 +333,22 @@ describe('members', () => {
     expect(() => member.group.transferLeader(name)).toThrow(NotLeaderError);
   });
 
+  test('a leader that stops in order hands over first; one alone, or a follower, has nobody to wait for', async () => {
+    const world = await three(18);
+    const { name, member } = await world.leader();
+    await world.settle(member.handOver(1_000));
+    expect(member.group.leadTerm).toBeUndefined();
+    expect(world.nowMs).toBeLessThan(10_000);
+    const next = await world.leader(2_000);
+    expect(next.name).not.toBe(name);
+    await world.settle(member.handOver(1_000));
+    expect((await world.leader()).name).toBe(next.name);
+    const alone = new PdGroupWorld(19);
+    await alone.settle(alone.boot('pd1'));
+    await alone.settle((await alone.leader()).member.handOver(1_000));
+    expect(alone.serving()).toHaveLength(1);
+  });
+
   test('a handover that comes to nothing ends in another leadership, never in two', async () => {
     const world = await three(16);
     const { name, member } = await world.leader();

@@ -1,6 +1,7 @@
 /** Scripted schedules of snapshots: late, doubled, overlapping, interrupted and damaged ones. */
 import { describe, expect } from 'vitest';
 import { compareBytes } from '../../src/base/bytes.ts';
+import { MsgType } from '../../src/raft/types.ts';
 import { logIndex, regionId } from '../../src/base/ids.ts';
 import { raftLogRange } from '../../src/engine/index.ts';
 import type { FailpointName } from '../../src/env/failpoint-names.ts';
@@ -91,6 +92,38 @@ describe('snapshots', () => {
     }
     snapshots.release();
     await cluster.settle();
+  });
+
+  scenario('P-03 entries that come while an accepted snapshot waits for apply are kept with it', async (scene) => {
+    const cluster = await scene.start({ config: SMALL_LOG });
+    // Entries that are being applied hold the snapshot back.
+    const writes = scene.actors.hold(({ store, region, msg }) => store === 3 && region === 1 && msg.type === 'applied');
+    await scene.put('a', 'held');
+    await cluster.until('something applied on store 3', () => writes.caught > 0);
+    const heal = await leaveBehind(scene, 3);
+    const snapshots = scene.holdSnapshots((m) => m.to.storeId === 3);
+    heal();
+    await cluster.until('a snapshot', () => snapshots.held.length > 0);
+    // An answer that is late lets the leader go on behind the snapshot before it was told that it is stored.
+    const answers = scene.hold(
+      ({ regionId, from, body }) =>
+        regionId === 1 && from.storeId === 3 && body.type === 'raft' && body.message.type === MsgType.HeartbeatResp,
+    );
+    await cluster.advance(scene.rng.below(300));
+    snapshots.release();
+    await cluster.until('the snapshot is accepted', () => scene.status(3, 1)?.state === 'installing');
+    await cluster.advance(20);
+    answers.release();
+    await scene.fill('d', 4);
+    await cluster.advance(500 + scene.rng.below(300));
+    writes.release();
+    await scene.put('e', 'after');
+    // It has everything it says it has: also after a restart, also as leader.
+    cluster.crash(3);
+    await cluster.restart(3);
+    await cluster.settle();
+    await cluster.mustTransferLeader(1, 3);
+    await scene.put('f', 'later');
   });
 
   scenario('P-04 of two snapshots that overlap, from before and after a split, one at most is taken', async (scene) => {

@@ -99,6 +99,10 @@ export function collectReady(peer: RaftPeer, batch: WriteBatch): boolean {
   const written = entries.length > 0 || promisesChanged || snapshot !== null;
   if (snapshot !== null) {
     acceptedSnapshotToBatch(peer, batch, snapshot, hardState);
+    if (entries.length > 0) {
+      // Entries behind the snapshot that came before this round; their acknowledgement leaves with the same batch.
+      peer.storage.append(batch, entries, null);
+    }
   } else if (written) {
     peer.storage.append(batch, entries, hardState);
   } else if (hardState !== null) {

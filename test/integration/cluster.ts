@@ -218,6 +218,8 @@ export interface ClusterOptions {
   readonly pdSettings?: readonly string[];
   /** What documents call the stores, in their order; without it they have no names. */
   readonly podNames?: readonly string[];
+  /** Members of the placement service. Default 1. */
+  readonly pdMembers?: number;
 }
 
 /** What GET /regions says about one region, as far as tests look at it. */
@@ -322,11 +324,15 @@ export class TestCluster implements AsyncDisposable {
   readonly options: { readonly storeSettings: readonly string[]; readonly pdSettings: readonly string[] };
   readonly podNames: readonly string[];
   readonly #clients: Braid[] = [];
-  #pd: Program | undefined;
+  /** Members of the placement service, in the order of their names pd1, pd2 …; one alone is called pd. */
+  readonly #pds: Program[] = [];
+  readonly #pdMembers: number;
+  /** Of all members, separated by commas. */
   pdAddress = '127.0.0.1:0';
 
   private constructor(options: ClusterOptions) {
     this.podNames = options.podNames ?? [];
+    this.#pdMembers = options.pdMembers ?? 1;
     this.options = { storeSettings: options.storeSettings ?? [], pdSettings: options.pdSettings ?? [] };
     mkdirSync(this.directory.join('log'));
   }
@@ -350,22 +356,46 @@ export class TestCluster implements AsyncDisposable {
   }
 
   get pd(): Program {
-    if (this.#pd === undefined) {
-      throw new Error('the placement service was never started');
-    }
-    return this.#pd;
+    return this.pdMember(1);
   }
 
+  pdMember(number: number): Program {
+    const program = this.#pds[number - 1];
+    if (program === undefined) {
+      throw new Error('the placement service was never started');
+    }
+    return program;
+  }
+
+  /** Starts the placement service, or starts it again where it was. */
   async startPd(): Promise<void> {
-    this.#pd = new Program([
+    if (this.#pdMembers > 1 && this.#pds.length === 0) {
+      const ports: number[] = [];
+      while (ports.length < this.#pdMembers) {
+        ports.push(await freePort());
+      }
+      this.pdAddress = ports.map((port) => `127.0.0.1:${port}`).join(',');
+    }
+    await Promise.all(Array.from({ length: this.#pdMembers }, (_, i) => this.startPdMember(i + 1)));
+  }
+
+  async startPdMember(number: number): Promise<void> {
+    const addresses = this.pdAddress.split(',');
+    const group = addresses.map((address, i) => `pd${i + 1}=http://${address}`).join(',');
+    const name = this.#pdMembers === 1 ? 'pd' : `pd${number}`;
+    const program = new Program([
       'pd',
-      ...['--addr', this.pdAddress],
-      ...['--data-dir', this.directory.join('pd')],
-      ...['--log-file', this.directory.join('log', 'pd.log')],
+      ...['--addr', addresses[number - 1] as string],
+      ...['--data-dir', this.directory.join(name)],
+      ...['--log-file', this.directory.join('log', `${name}.log`)],
+      ...(this.#pdMembers === 1 ? [] : ['--name', name, '--initial-cluster', group]),
       ...this.options.pdSettings.flatMap((setting) => ['--set', setting]),
     ]);
-    const [, address] = await this.#pd.line(/^ready: placement service at (\S+),/m);
-    this.pdAddress = address as string;
+    this.#pds[number - 1] = program;
+    const [, address] = await program.line(/^ready: placement service at (\S+),/m);
+    if (this.#pdMembers === 1) {
+      this.pdAddress = address as string;
+    }
   }
 
   store(number: number): TestStore {
@@ -386,7 +416,7 @@ export class TestCluster implements AsyncDisposable {
 
   /** A client that is closed with the cluster. */
   async client(options: { readonly timeoutMs?: number } = {}): Promise<Braid> {
-    const client = await connect({ pd: [this.pdAddress], ...options });
+    const client = await connect({ pd: this.pdAddress.split(','), ...options });
     this.#clients.push(client);
     return client;
   }
@@ -444,10 +474,7 @@ export class TestCluster implements AsyncDisposable {
     for (const client of this.#clients) {
       client.destroy();
     }
-    const programs = [
-      ...this.stores.filter((store) => store.isRunning).map((store) => store.program),
-      ...(this.#pd === undefined ? [] : [this.#pd]),
-    ];
+    const programs = [...this.stores.filter((store) => store.isRunning).map((store) => store.program), ...this.#pds];
     await Promise.all(programs.map((program) => program.kill('SIGKILL')));
     this.directory[Symbol.dispose]();
   }

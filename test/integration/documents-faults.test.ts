@@ -74,7 +74,7 @@ function expectInOrder(seen: readonly string[]): void {
   expect(seen.at(-1)).toBe('completed');
 }
 
-async function startMerge(): Promise<{
+async function startMerge(pdMembers = 1): Promise<{
   readonly client: Braid;
   readonly admin: AdminClient;
   readonly cluster: TestCluster;
@@ -82,6 +82,7 @@ async function startMerge(): Promise<{
   cluster = await TestCluster.start({
     stores: 3,
     podNames: ['pod1', 'pod2', 'pod3'],
+    pdMembers,
     pdSettings: ['placement.proxy-threshold=1500ms'],
   });
   const client = await cluster.client({ timeoutMs: 30_000 });
@@ -134,6 +135,22 @@ test('a merge ends the same when the placement service is killed in any phase', 
     await oneMerge(admin, round, phase, async () => {
       await running.pd.kill('SIGKILL');
       await running.startPd();
+    });
+  }
+  expect(await load.stop()).toEqual([]);
+  expect(load.operations).toBeGreaterThan(100);
+});
+
+test('a merge ends the same when the leading member of three is killed in any phase', async () => {
+  const { client, admin, cluster: running } = await startMerge(3);
+  const load = new DocumentLoad(client, KEYS);
+  for (const [round, phase] of ['loading', 'following', 'proxying'].entries()) {
+    await oneMerge(admin, round, phase, async () => {
+      const { members } = await admin.status();
+      const leader = members.find((member) => member.isLeader)?.name ?? '';
+      const number = Number(/^pd(\d)$/.exec(leader)?.[1]);
+      await running.pdMember(number).kill('SIGKILL');
+      await running.startPdMember(number);
     });
   }
   expect(await load.stop()).toEqual([]);

@@ -391,6 +391,7 @@ function describeCommand(ctl: Command, app: App): void {
     modes: LIST_MODES,
     mode: 'table',
     isQuestion: true,
+    isWatchable: true,
     task: ([kind, name]) => `describe ${kind} ${name}`,
     run: async (session, [kindWord, name]) => {
       const admin = await session.admin();

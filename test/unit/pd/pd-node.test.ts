@@ -427,6 +427,84 @@ describe('operators', () => {
   });
 });
 
+describe('documents', () => {
+  const partition = (name: string, start: string, end: string): unknown => ({
+    kind: 'Partition',
+    metadata: { name },
+    spec: { range: { start, end } },
+  });
+  const apply = (machine: Machine, node: PdNode, documents: readonly unknown[], dryRun = false) =>
+    machine.settle(node.changeDocuments(() => node.placement.resources.planApply(documents), { dryRun }));
+
+  test('survive a crash with their versions, and so do pins; a dry run and a refusal leave nothing', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    await apply(machine, node, [partition('p1', 'a', 'c')]);
+    expect((await apply(machine, node, [partition('p2', 'c', 'e')], true)).results[0]?.outcome).toBe('created');
+    expect((await apply(machine, node, [partition('p3', 'm', 'n'), partition('p4', 'b', 'd')])).refusal?.code).toBe(
+      'OverlappingRange',
+    );
+    expect(await machine.settle(node.pinRegion(R(2), true, 'me'))).toBe(true);
+    expect(await machine.settle(node.pinRegion(R(2), true, 'me'))).toBe(false);
+    const before = [...node.placement.resources.store.all()];
+    const { version } = node.placement.resources.store;
+    machine.crash();
+    const again = await machine.start();
+    expect([...again.placement.resources.store.all()]).toEqual(before);
+    expect(before.map(({ meta }) => meta.name)).toEqual(['p1']);
+    expect(again.placement.resources.store.version).toBe(version);
+    expect(again.placement.resources.isPinnedByHand(R(2))).toBe(true);
+    // A new document is not mistaken for an old one, although this process draws the same random numbers.
+    await apply(machine, again, [partition('p5', 'x', 'y')]);
+    expect(new Set([...again.placement.resources.store.all()].map(({ meta }) => meta.uid)).size).toBe(2);
+    await machine.close();
+  });
+
+  test('changes at the same time are planned on top of each other', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const plan = (document: unknown) =>
+      node.changeDocuments(() => node.placement.resources.planApply([document]), { dryRun: false });
+    const [first, second] = await machine.settle(
+      Promise.all([plan(partition('p1', 'a', 'c')), plan(partition('p2', 'b', 'd'))]),
+    );
+    expect(first.refusal).toBeUndefined();
+    expect(second.refusal?.code).toBe('OverlappingRange');
+    await machine.close();
+  });
+
+  test('a watch is answered at once by a change, and by nothing when its time is over', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const { store: documents } = node.placement.resources;
+    const waiting = node.waitForDocuments(documents.version, 5_000);
+    await apply(machine, node, [partition('p1', 'a', 'c')]);
+    expect((await machine.settle(waiting))?.[0]?.resource.meta.name).toBe('p1');
+    await machine.settle(
+      node.changeDocuments(() => node.placement.resources.planDelete('Partition', 'p1', 0), { dryRun: false }),
+    );
+    // Nothing is left that could change.
+    expect(await machine.settle(node.waitForDocuments(documents.version, 1_000))).toEqual([]);
+    expect(await machine.settle(node.waitForDocuments(documents.version + 1, 1_000))).toBeUndefined();
+    await machine.close();
+  });
+
+  test('a pinned region gets no ids for a split by size, but for one that was asked for', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const region = makeRegion({ id: 2, on: ['1'] });
+    node.onRegionHeartbeat(report(region));
+    await machine.settle(node.pinRegion(R(2), true, 'me'));
+    expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPinned' } });
+    expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPinned' } });
+    const noted = node.placement.events.after(0, 100).filter(({ type }) => type === 'step-refused');
+    expect(noted).toHaveLength(1);
+    expect(node.act((placement) => placement.splitRegion(R(2), [key('m')])).type).toBe('ok');
+    expect((await machine.settle(node.askBatchSplit(region, 1))).type).toBe('ok');
+    await machine.close();
+  });
+});
+
 describe('faults', () => {
   test('a storage fault stops the process', async () => {
     const machine = new Machine();

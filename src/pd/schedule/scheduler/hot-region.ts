@@ -56,6 +56,9 @@ export function scheduleHotRegion(
     if (!isHealthy(info) || info.merging || isResting(info) || controller.runningOn(info.region.id) !== undefined) {
       continue;
     }
+    if (cluster.claims.pinnedReason(info) !== undefined) {
+      continue;
+    }
     for (const target of [...loads].reverse()) {
       const peer = peerOn(info, target.id);
       if (busiest.traffic < (target.traffic + trafficOf(info)) * RATIO_MIN) {

@@ -259,6 +259,15 @@ describe('three placement members', () => {
     await running.stop();
   });
 
+  test('a member that is removed ends and says why', async () => {
+    const n = await members.leader();
+    const removed = [1, 2, 3].find((other) => other !== n) as number;
+    expect(await members.ctl('remove', `pd${removed}`, '--yes')).toMatchObject({ code: 0 });
+    const ended = await members.programs.get(removed)?.ended;
+    expect([ended?.code, ended?.stderr]).toEqual([1, expect.stringContaining(`pd${removed} was removed`)]);
+    await expect(members.start(removed)).rejects.toThrow('was removed from the cluster');
+  });
+
   test('all are killed at once and go on where they were', async () => {
     const before = await load();
     await before.progress(100);

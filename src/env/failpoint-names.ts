@@ -72,6 +72,8 @@ export const FAILPOINT_NAMES = [
   'peer::after-unreachable',
   'peer::before-pd-region',
   'peer::after-pd-region',
+  'peer::before-inherit-fence',
+  'peer::after-inherit-fence',
   'peer::before-step-refused',
   'peer::after-step-refused',
   'apply-task::before-apply',

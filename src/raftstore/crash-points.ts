@@ -36,6 +36,7 @@ export const PEER_POINTS: Readonly<Record<PeerMsg['type'], Around>> = {
   'split-ids': { before: 'peer::before-split-ids', after: 'peer::after-split-ids' },
   unreachable: { before: 'peer::before-unreachable', after: 'peer::after-unreachable' },
   'pd-region': { before: 'peer::before-pd-region', after: 'peer::after-pd-region' },
+  'inherit-fence': { before: 'peer::before-inherit-fence', after: 'peer::after-inherit-fence' },
   'step-refused': { before: 'peer::before-step-refused', after: 'peer::after-step-refused' },
 };
 

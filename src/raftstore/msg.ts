@@ -7,7 +7,7 @@ import type { KeyRange } from '../base/key-range.ts';
 import type { AdminCommand, WriteOp } from '../codec/command.ts';
 import type { PeerMessage } from '../codec/peer-message.ts';
 import type { RegionError } from '../codec/region-error.ts';
-import type { ApplyState, MergeState } from '../codec/store-record.ts';
+import type { ApplyState, Fence, MergeState } from '../codec/store-record.ts';
 import type { PeerChange } from '../meta/heartbeat.ts';
 import type { Peer, Region, RegionEpoch } from '../meta/region.ts';
 import type { RefusedStep, StepRefusalCode } from '../meta/step-refusal.ts';
@@ -254,6 +254,8 @@ export type PeerMsg =
   | { readonly type: 'unreachable'; readonly storeId: number }
   /** PD's view of this region, asked for by a peer without a leader. */
   | { readonly type: 'pd-region'; readonly region: Region | undefined }
+  /** Data of a fenced replica on this store belong to this region now. */
+  | { readonly type: 'inherit-fence'; readonly reason: Fence['reason'] }
   /** A step of an operator was not carried out: tell the placement service. */
   | { readonly type: 'step-refused'; readonly step: RefusedStep; readonly refusal: AdminRefusal };
 

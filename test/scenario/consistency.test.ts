@@ -157,6 +157,26 @@ describe('the consistency check', () => {
     expect([1, 2, 3].map((store) => fenceOf(cluster, store))).toEqual([undefined, undefined, undefined]);
   });
 
+  test('the fence goes with the data: to both parts of a split, and to the target of a merge', async () => {
+    const cluster = await start();
+    await cluster.mustTransferLeader(REGION, 1);
+    await damage(cluster, 3, 'wrong');
+    await cluster.until('the fence', () => fenceOf(cluster, 3) === 'divergent');
+    const [left, right] = await cluster.mustSplit('g');
+    const fenced = (region: { readonly id: number }, store: number): string | undefined =>
+      cluster
+        .store(store)
+        .status()
+        .find((status) => status.region.id === region.id)?.fence?.reason;
+    await cluster.until('both parts fenced', () => [left, right].every((part) => fenced(part, 3) === 'divergent'));
+    expect([left, right].flatMap((part) => [fenced(part, 1), fenced(part, 2)])).toEqual(Array(4).fill(undefined));
+    await cluster.mustTransferLeader(left.id, 1);
+    await cluster.mustMerge(left.id, right.id);
+    await cluster.until('the target fenced', () => fenced(right, 3) === 'divergent');
+    expect([fenced(right, 1), fenced(right, 2)]).toEqual([undefined, undefined]);
+    await cluster.mustPut('b', '2');
+  });
+
   test('the fence goes with the replica: a new one on the same store is whole', async () => {
     const cluster = await start();
     await cluster.mustTransferLeader(REGION, 1);

@@ -164,6 +164,9 @@ export function onSplitApplied(
       sizeBytes: peer.approximateSizeBytes,
       keys: peer.approximateKeys,
     });
+    if (peer.fence !== undefined) {
+      ctx.router.toPeer(region.id, { type: 'inherit-fence', reason: peer.fence.reason });
+    }
   }
   peer.log.info({ parts: regions.length, version: derived.epoch.version }, 'split');
   if (peer.isLeader) {

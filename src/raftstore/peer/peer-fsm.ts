@@ -16,7 +16,7 @@ import { isBiased } from '../bias.ts';
 import type { AdminRequest, PeerMsg } from '../msg.ts';
 import { adminRefused, epochNotMatch, epochNotMatchOf, regionNotFound, serverIsBusy } from '../refusal.ts';
 import { isEpochStale } from '../../meta/region.ts';
-import { leaveLead } from './fence.ts';
+import { fence, leaveLead } from './fence.ts';
 import { onApplied } from './handle-applied.ts';
 import { onPeerMessage } from './handle-message.ts';
 import { collectReady, mustWait, onPersisted } from './handle-ready.ts';
@@ -169,6 +169,9 @@ export class PeerFsm {
         return;
       case 'pd-region':
         onPdRegion(peer, msg.region);
+        return;
+      case 'inherit-fence':
+        fence(peer, peer.appliedIndex, msg.reason);
         return;
       case 'step-refused':
         noteRefusal(peer, msg.step, msg.refusal);

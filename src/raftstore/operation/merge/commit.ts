@@ -106,6 +106,10 @@ export function onMergeResult(peer: RaftPeer, targetRegionId: RegionId, targetPe
       assert(peer.installing.type === 'none', 'a source was merged while it installs a snapshot', {
         region: peer.regionId,
       });
+      if (peer.fence !== undefined) {
+        // A crash before this arrives: the next comparison of the target's replicas finds the same.
+        peer.ctx.router.toPeer(targetRegionId, { type: 'inherit-fence', reason: peer.fence.reason });
+      }
       startDestroy(peer, true, `merged into region ${targetRegionId}`);
       return;
     case 'target-snapshot-step1':

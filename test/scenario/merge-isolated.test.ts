@@ -260,6 +260,34 @@ describe('merge: a store that was away', () => {
     );
   }
 
+  scenario(
+    'M-63 R35 a source waits for a replica of its target that never had data and was removed',
+    { stores: 4 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      await s.addLearner(left, 4);
+      await s.c.settle();
+      const noSnapshots = s.c.drop(
+        (m) =>
+          m.regionId === right.id &&
+          m.to.storeId === 4 &&
+          m.body.type === 'raft' &&
+          m.body.message.type === MsgType.Snap,
+      );
+      await s.addLearner(right, 4);
+      await s.c.until('a replica without data', () => s.status(4, right)?.state === 'uninitialized');
+      const heal = s.c.isolate(4);
+      await s.mergeAwayOn(left, right, [1, 2, 3]);
+      await s.remove(right, 4);
+      // Nothing on the disk of store 4 tells of the target's replica.
+      s.c.crash(4);
+      await s.c.restart(4);
+      noSnapshots();
+      heal();
+      await s.untilGone(left);
+    },
+  );
+
   scenario('M-64 R33 old mail of a replaced replica arrives after the merge', { stores: 4 }, async (s) => {
     const { left, right } = await s.twoRegions();
     const votes: PeerMessage[] = s.capture(

@@ -195,11 +195,38 @@ export function checkStale(peer: RaftPeer): void {
   peer.lastStaleCheckMs = nowMs;
   peer.log.warn({ missingMs: Math.round(missingMs) }, 'no leader for long, asking whether this replica still counts');
   peer.broadcast({ type: 'check-stale-peer' });
+  askAboutTarget(peer);
   if (missingMs >= maxLeaderMissingMs) {
     ctx.pd.getRegionById(peer.regionId).then(
       (region) => ctx.router.toPeer(peer.regionId, { type: 'pd-region', region }),
       (error: unknown) => peer.log.warn({ error: String(error) }, 'the placement service could not be asked'),
     );
+  }
+}
+
+/**
+ * This replica was told that its region has merged into another one, and waits for that one's replica on this store to
+ * do it. If that replica never had data and was removed, nobody here is left to learn so: ask in its name.
+ */
+function askAboutTarget(peer: RaftPeer): void {
+  const { meta, storeId, transport } = peer.ctx;
+  const target = meta.targetsMap.get(peer.regionId);
+  const pending = target === undefined ? undefined : meta.pendingMergeTargets.get(target)?.get(peer.regionId);
+  const expected = pending?.peers.find((one) => one.storeId === storeId);
+  if (pending === undefined || expected === undefined || meta.regions.has(pending.targetId)) {
+    return;
+  }
+  for (const to of pending.peers) {
+    if (to.storeId !== storeId) {
+      transport.send({
+        regionId: pending.targetId,
+        from: expected,
+        to,
+        epoch: pending.epoch,
+        range: undefined,
+        body: { type: 'check-stale-peer' },
+      });
+    }
   }
 }
 

@@ -43,13 +43,34 @@ function answer(ctx: StoreContext, message: PeerMessage, region: Region, body: P
   });
 }
 
+/**
+ * A replica that is not here was removed from its region after regions had merged into it. Sources on this store that
+ * wait for it to apply that merge wait in vain: their data lives on in the target's other replicas.
+ */
+function releaseWaitingSources(ctx: StoreContext, { regionId, to, epoch }: PeerMessage): void {
+  for (const [source, target] of ctx.meta.pendingMergeTargets.get(regionId) ?? []) {
+    const expected = target.peers.find((peer) => peer.storeId === ctx.storeId);
+    const waiting = ctx.meta.regions.get(source);
+    const own = waiting?.peers.find((peer) => peer.storeId === ctx.storeId);
+    if (own !== undefined && expected?.id === to.id && isEpochStale(target.epoch, epoch)) {
+      ctx.router.toPeer(source, { type: 'destroy', peerId: own.id });
+    }
+  }
+}
+
 export function onUnknownPeerMessage(ctx: StoreContext, creator: PeerCreator, message: PeerMessage): void {
   const { body, from, to, regionId, epoch } = message;
   if (to.storeId !== ctx.storeId) {
     ctx.log.warn({ region: regionId, toStore: to.storeId }, 'a message for another store arrived');
     return;
   }
-  if (body.type === 'gc' || body.type === 'check-stale-peer-response' || body.type === 'want-rollback-merge') {
+  if (body.type === 'gc') {
+    if (body.mergeTarget === undefined) {
+      releaseWaitingSources(ctx, message);
+    }
+    return;
+  }
+  if (body.type === 'check-stale-peer-response' || body.type === 'want-rollback-merge') {
     return;
   }
   if (isBiased(ctx.failpoints, 'bias::ignore-first-message', regionId)) {

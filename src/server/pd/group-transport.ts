@@ -112,16 +112,19 @@ export function addGroupTraffic(
     }
   };
   builder.stream(groupMethods.raft, (stream, call) => {
-    group();
-    const from = checkMember(call, identity());
-    stream.onMessage = (messages) => {
+    const orCancel = (step: () => void): void => {
       try {
-        take(from, messages);
+        step();
       } catch (cause) {
         const error = toRpcError(cause);
         stream.cancel(error.status, error.message);
       }
     };
+    orCancel(() => {
+      group();
+      const from = checkMember(call, identity());
+      stream.onMessage = (messages) => orCancel(() => take(from, messages));
+    });
     stream.onHalfClose = () => stream.end();
   });
   builder.unary(groupMethods.installSnapshot, (messages, call) => {

@@ -111,7 +111,17 @@ export function stepPartition(partition: Partition, facts: Facts): PartitionStep
     const conditions = [condition('WaitingForRegions', `region ${region.region.id} has no known leader`)];
     return { status: { ...status, conditions }, wish: undefined };
   }
-  return spec.form === 'primary' ? stepWords(partition, region, facts) : stepPods(partition, region, facts);
+  return isMoving(partition) ? stepPods(partition, region, facts) : stepWords(partition, region, facts);
+}
+
+/** Pods are looked at one by one if the document says so, and while an Assignment moves the Partition between them. */
+function isMoving({ spec, status }: Partition): boolean {
+  const primary = primaryOf(spec);
+  return (
+    spec.form === 'pods' ||
+    spec.pods.length > 1 ||
+    status.pods.some(([name, value]) => name !== primary && value !== 'primary')
+  );
 }
 
 /** Keeps the old value when nothing changed, so that the caller sees at once that there is nothing to write. */
@@ -207,7 +217,11 @@ function stepPods(partition: Partition, region: RegionInfo, facts: Facts): Parti
   const pods = podsNow(partition, region, facts);
   const now = new Map(pods);
   const primary = primaryOf(spec);
-  const ready = primary !== undefined && now.get(primary) === 'primary';
+  // With a scalar status it is served as long as some pod serves it.
+  const ready =
+    spec.form === 'pods'
+      ? primary !== undefined && now.get(primary) === 'primary'
+      : [...now.values()].includes('primary');
   const plan = planPods(partition, region, before, facts);
   const next = statusOf(
     status,

@@ -393,6 +393,20 @@ describe('moving', () => {
     expect(made.statusesOf('part1').slice(-6)).toEqual(statuses);
   });
 
+  test('moves a Partition that is written with a primary, too, and it is ready all the time', () => {
+    const made = new DocumentWorld([SRC, 'x', 'y', DST]);
+    made.world.region({ id: 1, on: ['1', '2', '3'] });
+    made.apply(partition('part1', 'a', 'o', SRC));
+    made.until('ready', () => made.partition('part1').status.ready);
+    made.apply(assignment('m1', { type: 'InterWorkerMove', moveParams: { partition: 'part1', from: SRC, to: DST } }));
+    made.until('completed', () => made.assignment('m1').status.phase === 'completed');
+    expect(made.statusesOf('part1')).toEqual([null, 'ready']);
+    const specs = made.seen.filter(({ name }) => name === 'part1').map(({ spec }) => spec);
+    expect(specs).toContainEqual({ range: { start: 'a', end: 'o' }, proxy: SRC, primary: DST });
+    expect(specs.at(-1)).toEqual({ range: { start: 'a', end: 'o' }, primary: DST });
+    expect(made.regionAt('b').region.peers.map((peer) => peer.storeId)).not.toContain(1);
+  });
+
   test('is the same when the service is restarted after every single change', () => {
     const made = world(3);
     made.restartsAlways = true;

@@ -225,14 +225,24 @@ class Chaos {
 
 describe('documents', () => {
   test('come true whatever disturbs them on the way', () => {
+    const completed = new Map<string, number>();
     fc.assert(
       fc.property(fc.array(disturbance, { minLength: 5, maxLength: 60 }), (disturbances) => {
         const chaos = new Chaos();
         disturbances.forEach((one) => chaos.run(one));
         chaos.calm();
+        for (const { spec, status } of chaos.made.store.list('Assignment') as Assignment[]) {
+          if (status.phase === 'completed') {
+            completed.set(spec.type, (completed.get(spec.type) ?? 0) + 1);
+          }
+        }
       }),
-      { numRuns: 40 },
+      { numRuns: 60 },
     );
+    // Histories in which nothing comes to an end would prove little.
+    for (const type of ['InWorkerMerge', 'InWorkerSplit', 'InterWorkerMove']) {
+      expect(completed.get(type) ?? 0, type).toBeGreaterThan(10);
+    }
   }, 120_000);
 
   test('of any shape are taken or refused with the path of a field, and never break anything', () => {

@@ -13,6 +13,7 @@
  * data are right, and serving either would be a guess.
  */
 import { toHex } from '../../base/bytes.ts';
+import type { RegionId } from '../../base/ids.ts';
 import { isVoterRole } from '../../meta/region.ts';
 import { checkAdmin, proposeAdmin } from '../peer/propose.ts';
 import type { RaftPeer } from '../peer/raft-peer.ts';
@@ -55,6 +56,23 @@ export interface FinishedCheck {
   readonly result: CheckResult;
   /** Peers whose data differ from the majority's. */
   readonly divergent: readonly number[];
+}
+
+/** The region led here that is compared next, in turn after `last`; undefined if a check runs or nothing can be checked. */
+export function nextToCheck(peers: readonly RaftPeer[], last: number): RegionId | undefined {
+  let first: RegionId | undefined;
+  let next: RegionId | undefined;
+  for (const peer of peers) {
+    if (peer.check !== undefined) {
+      return undefined;
+    }
+    const { regionId } = peer;
+    if (peer.isLeader && peer.isActive && peer.fence === undefined) {
+      first = first === undefined || regionId < first ? regionId : first;
+      next = regionId > last && (next === undefined || regionId < next) ? regionId : next;
+    }
+  }
+  return next ?? first;
 }
 
 /** Starts a check unless one is under way; false if the region cannot be checked now. */

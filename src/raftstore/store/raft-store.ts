@@ -28,7 +28,6 @@ import { APPLY_POINTS, PEER_POINTS, STORE_POINTS } from '../crash-points.ts';
 import type { PdClient, PeerTransport, Router, StoreContext } from '../context.ts';
 import type {
   AdminRequest,
-  AdminRequestBody,
   ApplyTask,
   PeerMsg,
   ReadRequest,
@@ -39,6 +38,7 @@ import type {
 } from '../msg.ts';
 import { evacuate } from '../operation/transfer-leader.ts';
 import { raiseFence } from '../peer/fence.ts';
+import { nextToCheck } from '../operation/consistency.ts';
 import { failEverything } from '../peer/propose.ts';
 import { EMPTY_APPLY_STATE, initialApplyState } from '../peer/peer-storage.ts';
 import { PeerFsm } from '../peer/peer-fsm.ts';
@@ -51,6 +51,7 @@ import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
 import type { StoreCounters } from './counters.ts';
 import { decideRedirect } from './redirect-decision.ts';
 import { RETIRE_ALONE_THRESHOLDS, type RedirectDecision, type RequestSpan } from './redirects.ts';
+import { answerLost, bodyOfStep } from './requests.ts';
 import { regionStatus, type RegionStatus } from './region-status.ts';
 import { onUnknownPeerMessage } from './store-fsm.ts';
 import { StoreMeta, type PendingCreatePeers } from './store-meta.ts';
@@ -391,24 +392,7 @@ export class RaftStore implements Router {
   /** A step of an operator from the placement service. A refusal goes back with the next report of the region's leader. */
   onStep(reply: RegionHeartbeatReply): void {
     const { step, regionId, epoch } = reply;
-    let body: AdminRequestBody;
-    switch (step.type) {
-      case 'change-peer':
-        body = { type: 'change-peer', changes: [step.change] };
-        break;
-      case 'change-peer-joint':
-        body = { type: 'change-peer', changes: step.changes };
-        break;
-      case 'transfer-leader':
-        body = { type: 'transfer-leader', peer: step.peer };
-        break;
-      case 'merge':
-        body = { type: 'merge', target: step.target };
-        break;
-      case 'split':
-        body = step.keys.length === 0 ? { type: 'half-split' } : { type: 'split', keys: step.keys };
-        break;
-    }
+    const body = bodyOfStep(step);
     this.admin({
       regionId,
       epoch,
@@ -1010,19 +994,10 @@ export class RaftStore implements Router {
 
   /** Compares the replicas of one region led here, each in turn. A check under way is not joined by another. */
   #checkNextRegion(): void {
-    let first: RegionId | undefined;
-    let next: RegionId | undefined;
-    for (const [region, { fsm }] of this.#peers) {
-      const { peer } = fsm;
-      if (peer.check !== undefined) {
-        return;
-      }
-      if (peer.isLeader && peer.isActive && peer.fence === undefined) {
-        first = first === undefined || region < first ? region : first;
-        next = region > this.#checkedRegion && (next === undefined || region < next) ? region : next;
-      }
-    }
-    const chosen = next ?? first;
+    const chosen = nextToCheck(
+      Array.from(this.#peers.values(), ({ fsm }) => fsm.peer),
+      this.#checkedRegion,
+    );
     if (chosen !== undefined) {
       this.#checkedRegion = chosen;
       this.toPeer(chosen, {
@@ -1030,21 +1005,5 @@ export class RaftStore implements Router {
         request: { regionId: chosen, epoch: undefined, body: { type: 'compute-hash' }, respond: () => {} },
       });
     }
-  }
-}
-
-/** Answers a request inside a message that no peer will handle. */
-function answerLost(msg: PeerMsg, error: RegionError): void {
-  switch (msg.type) {
-    case 'write':
-      msg.request.respond({ type: 'refused', error });
-      return;
-    case 'read':
-      msg.request.respond({ type: 'refused', error });
-      return;
-    case 'admin':
-      msg.request.respond({ type: 'refused', error });
-      return;
-    default:
   }
 }

@@ -40,7 +40,7 @@ import {
 } from './admin-wire.ts';
 import type { ClientCore } from './core.ts';
 import { Documents } from './documents.ts';
-import { OPERATOR_WAIT_MS_MAX, PD_TRY_TIMEOUT_MS } from './defaults.ts';
+import { OPERATOR_WAIT_MS_MAX, ADMIN_TRY_TIMEOUT_MS, PD_TRY_TIMEOUT_MS } from './defaults.ts';
 import { DeadlineExceededError, OperatorFailedError, RefusedError, ServerRefusedError } from './errors.ts';
 import { type CallOptions, requireKnownOptions, requireTimeoutMs } from './options.ts';
 
@@ -619,7 +619,9 @@ export class AdminClient implements AsyncDisposable {
   ): Promise<Reply> {
     requireKnownOptions(method.path, options, [...CALL_OPTIONS, ...how.known]);
     this.#core.requireOpen(method.path, options?.signal);
-    const tryTimeoutMs = how.tryTimeoutMs ?? Math.max(PD_TRY_TIMEOUT_MS, options?.timeoutMs ?? 0);
+    // A question is asked again elsewhere when the leader does not answer; a change is sent once and waited for.
+    const tryTimeoutMs =
+      how.tryTimeoutMs ?? (how.once ? Math.max(PD_TRY_TIMEOUT_MS, options?.timeoutMs ?? 0) : ADMIN_TRY_TIMEOUT_MS);
     const timeoutMs = Math.max(
       requireTimeoutMs(options?.timeoutMs, 'timeoutMs') ?? this.#core.options.timeoutMs,
       how.tryTimeoutMs ?? 0,

@@ -41,6 +41,8 @@ export const PROBE_TIMEOUT_MS = 1000;
 export const STALL_MS = 1000;
 /** Deadline of one try of a routing call at one endpoint of the placement service. */
 export const PD_TRY_TIMEOUT_MS = 2000;
+/** Deadline of one try of a question to the administration service; its answers may be long. */
+export const ADMIN_TRY_TIMEOUT_MS = 4000;
 /** Look-ups of unknown regions under way at one time; each brings many regions. */
 export const LOOKUPS_MAX = 4;
 /** Known regions that are asked for again at one time. */

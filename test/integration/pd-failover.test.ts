@@ -226,6 +226,8 @@ describe('three placement members', () => {
       const n = await members.leader();
       members.programs.get(n)?.child.kill('SIGSTOP');
       await running.progress(50);
+      // Administration follows the lead as well.
+      expect((await members.list()).find((member) => member.isLeader)?.name).not.toBe(`pd${n}`);
       members.programs.get(n)?.child.kill('SIGCONT');
       await members.untilVoters(3);
     }

@@ -168,6 +168,8 @@ export class GroupFsm {
   /** When each unanswered renewal was sent. */
   readonly #renewals = new Map<number, number>();
   readonly #progress: ProgressView[] = [];
+  /** When each member was last heard from. The core's own mark is taken back at every check of the quorum. */
+  readonly #heardMs = new Map<number, number>();
   /**
    * Senders this member does not know yet: one that joins knows nobody before its first snapshot, and one that was away
    * for long may be led by a member that joined meanwhile.
@@ -283,6 +285,13 @@ export class GroupFsm {
     return this.#progress.slice(0, count);
   }
 
+  /** Whether a member was heard from within the last election timeout; true for this one. */
+  isAnswering(id: number): boolean {
+    const { electionTicks, tickMs } = this.#config;
+    const heardMs = this.#heardMs.get(id);
+    return id === this.id || (heardMs !== undefined && this.#monoMs() - heardMs < electionTicks * tickMs);
+  }
+
   /**
    * Whether this member may answer as the leader of `term` at this moment. The lease is counted from when the majority
    * was asked; a process that was stopped for longer finds it expired before anything else.
@@ -321,7 +330,11 @@ export class GroupFsm {
 
   /** A message from another member. Whatever makes no sense is dropped. */
   receive(message: Message): void {
+    const { from } = message;
     const result = this.#node.step(message);
+    if (result.type === 'ok') {
+      this.#heardMs.set(from, this.#monoMs());
+    }
     if (result.type === 'malformed') {
       this.#log.warn(
         { from: message.from, reason: result.reason },
@@ -686,6 +699,11 @@ export class GroupFsm {
     for (const id of this.#passing.keys()) {
       if (id <= this.#membership.lastId) {
         this.#passing.delete(id);
+      }
+    }
+    for (const id of this.#heardMs.keys()) {
+      if (wasRemoved(this.#membership, id)) {
+        this.#heardMs.delete(id);
       }
     }
   }

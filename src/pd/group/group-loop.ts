@@ -2,13 +2,12 @@
  * Runs one member's state machine: one loop that takes its inputs, writes its batches in order, sends its messages and
  * feeds completions back. Everything that waits is here.
  */
-import { InvariantError } from '../../base/assert.ts';
+import { RecordError } from '../../codec/record.ts';
 import type { TimerId } from '../../env/clock.ts';
 import { type Engine, EngineClosedError, type WriteBatch } from '../../env/engine.ts';
 import type { Env } from '../../env/env.ts';
 import type { Logger } from '../../env/log.ts';
 import type { ConfChangeV2, HardState, Message, Role, Snapshot } from '../../raft/types.ts';
-import { RaftInvariantError } from '../../raft/errors.ts';
 import { type Refusal, type Result, ok, refuse, refused } from '../schedule/verdict.ts';
 import type { PdResult, PdState } from '../state/pd-state.ts';
 import type { GroupConfig } from './config.ts';
@@ -198,7 +197,7 @@ export class PdGroup {
           ...member,
           isLeader: member.id === leader?.id,
           isVoter: isVoter(membership, member.id),
-          isAnswering: seen === undefined ? undefined : member.id === id || seen.recentActive,
+          isAnswering: seen === undefined ? undefined : this.#fsm.isAnswering(member.id),
           lag:
             seen === undefined ? undefined : Math.max(0, commitIndex - (member.id === id ? commitIndex : seen.match)),
         };
@@ -270,7 +269,14 @@ export class PdGroup {
 
   #view(): GroupView {
     const { id, membership, commitIndex, changesMembership } = this.#fsm;
-    return { self: id, membership, progress: this.#fsm.progress(), commitIndex, isChanging: changesMembership };
+    return {
+      self: id,
+      membership,
+      progress: this.#fsm.progress(),
+      commitIndex,
+      isChanging: changesMembership,
+      isAnswering: (member) => this.#fsm.isAnswering(member),
+    };
   }
 
   /** Admits a member with an empty directory; it votes as soon as it has caught up. @throws as `propose` */
@@ -522,11 +528,10 @@ export class PdGroup {
     try {
       step();
     } catch (cause) {
-      if (cause instanceof InvariantError || cause instanceof RaftInvariantError) {
-        this.#isClosed = true;
-        this.#env.abort('bug', cause.message, cause);
-      }
-      throw cause;
+      this.#isClosed = true;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      // A log entry that only a newer program understands: going on without it would make this member differ.
+      this.#env.abort(cause instanceof RecordError ? 'storage' : 'bug', reason, cause);
     }
   }
 }

@@ -27,6 +27,8 @@ export interface GroupView {
   readonly commitIndex: number;
   /** A change is on its way. */
   readonly isChanging: boolean;
+  /** Whether a member was heard from within the last election timeout. */
+  readonly isAnswering: (id: number) => boolean;
 }
 
 /** A learner that lags by more entries is not promoted, and nobody that lags by more takes over the lead. */
@@ -48,14 +50,9 @@ const single = (type: ConfChangeType, nodeId: number, context: Uint8Array = EMPT
   context,
 });
 
-const isAnswering = (view: GroupView, id: number): boolean =>
-  id === view.self || view.progress.some((member) => member.id === id && member.recentActive);
-
 const isCaughtUp = (view: GroupView, id: number): boolean =>
-  view.progress.some(
-    (member) =>
-      member.id === id && member.recentActive && member.match + LAG_MAX >= view.commitIndex && member.match > 0,
-  );
+  view.isAnswering(id) &&
+  view.progress.some(({ id: each, match }) => each === id && match > 0 && match + LAG_MAX >= view.commitIndex);
 
 const changing = (): Refusal =>
   refuse('MembershipChanging', 'another change of the members is in progress', 'try again in a moment');
@@ -174,7 +171,7 @@ export function planRemoval(
   }
   if (isVoter(membership, id)) {
     const left = membership.confState.voters.filter((voter) => voter !== id);
-    const answering = left.filter((voter) => isAnswering(view, voter));
+    const answering = left.filter((voter) => view.isAnswering(voter));
     const needed = Math.floor(left.length / 2) + 1;
     if (answering.length < needed) {
       const silent = left.filter((voter) => !answering.includes(voter));

@@ -302,6 +302,15 @@ describe('members', () => {
     await world.leader(2_000);
   });
 
+  test('members that answer are never shown as silent, at whatever moment one looks', async () => {
+    const world = await three(20);
+    const { member } = await world.leader();
+    for (let i = 0; i < 400; i++) {
+      await world.run(7);
+      expect(member.group.status().members.map(({ isAnswering }) => isAnswering)).toEqual([true, true, true]);
+    }
+  });
+
   test('a name or address that is taken is refused; a learner that never came up is replaced under a new id', async () => {
     const world = await three(14);
     const { member } = await world.leader();

@@ -189,7 +189,8 @@ export function onReadState(peer: RaftPeer, context: Uint8Array, index: number):
 
 /** Answers confirmed reads whose index is applied, and gives up on those that lost their leader. */
 export function serveReads(peer: RaftPeer): void {
-  if (peer.pendingReads.length === 0) {
+  if (peer.pendingReads.length === 0 || !peer.isActive) {
+    // A replica on its way out shows nothing more: its range may be cleaned. What waits is answered at its end.
     return;
   }
   const nowMs = peer.ctx.clock.monoMs();

@@ -5,7 +5,7 @@ import { peerId, regionId } from '../../../src/base/ids.ts';
 import { dropped, OK, type StepResult } from '../../../src/raft/ready.ts';
 import type { ReadRequest, ReadOutcome } from '../../../src/raftstore/msg.ts';
 import type { PendingRead, RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
-import { onReadState, repeatReadIndex, sendReadIndex } from '../../../src/raftstore/peer/read.ts';
+import { onReadState, repeatReadIndex, sendReadIndex, serveReads } from '../../../src/raftstore/peer/read.ts';
 
 const REGION = regionId(2);
 
@@ -106,5 +106,31 @@ describe('a follower whose question or answer was lost', () => {
     Object.assign(peer, { lead: 3, node: { ...peer.node, term: 6 } });
     repeatReadIndex(peer);
     expect(asked).toEqual([7]);
+  });
+});
+
+describe('a confirmed read', () => {
+  const served = (isActive: boolean): ReadOutcome[] => {
+    const { peer, answers, pending } = peerWithRead(OK);
+    sendReadIndex(peer);
+    (pending[0] as PendingRead).index = 40;
+    Object.assign(peer, {
+      isActive,
+      isMerging: false,
+      installing: { type: 'none' },
+      appliedIndex: 41,
+      region: { id: REGION, epoch: { confVer: 1, version: 1 } },
+      flowKeysRead: 0,
+    });
+    serveReads(peer);
+    return answers;
+  };
+
+  test('is served when its index is applied', () => {
+    expect(served(true)).toMatchObject([{ type: 'ok' }]);
+  });
+
+  test('is not served by a replica that was removed: its range is being given up', () => {
+    expect(served(false)).toEqual([]);
   });
 });

@@ -345,4 +345,26 @@ describe('the move of the examples', () => {
     expect(await load.stop()).toEqual([]);
     expect(load.errors).toEqual([]);
   });
+
+  test('by one command', async () => {
+    const moved = await run(
+      'ctl',
+      'move',
+      'part1',
+      '--to',
+      'x',
+      '--proxy-threshold',
+      '100ms',
+      '--wait',
+      '--timeout',
+      '60s',
+    );
+    expect(moved.code, moved.stderr).toBe(0);
+    expect((await run('ctl', 'get', 'partition', 'part1', '--columns', 'status', '--no-headers')).stdout).toBe(
+      'x primary\n',
+    );
+    expect((await run('ctl', 'move', 'part1', '--to', 'nowhere')).code).toBe(3);
+    expect((await run('ctl', 'move', 'part1', '--from', 'y', '--to', 'dstPod')).code).toBe(3);
+    expect((await run('ctl', 'move', 'nobody', '--to', 'dstPod')).code).toBe(3);
+  });
 });

@@ -62,6 +62,7 @@ const oneKind = (word: string): DocumentKind => kindOf(word, false) as DocumentK
 export function registerDocumentCommands(ctl: Command, app: App): void {
   applyCommand(ctl, app);
   diffCommand(ctl, app);
+  moveCommand(ctl, app);
   getCommand(ctl, app);
   describeCommand(ctl, app);
   deleteCommand(ctl, app);
@@ -105,24 +106,93 @@ function applyCommand(ctl: Command, app: App): void {
     ],
     task: () => 'apply the documents',
     run: async (session, _, options) => {
-      if (options.wait === true && options.detach === true) {
-        throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
-      }
+      requireOneWay(options);
       const documents = await readDocuments(session.io, options.file);
-      const admin = await session.admin();
-      const { version } = await admin.documents.list(session.limits());
-      const results = await applied(session, admin, documents, options.dryRun ?? false);
-      await session.printer.list(RESULT_SHAPE, results, options.dryRun === true ? { dryRun: true } : {});
-      await noteWarnings(session, results);
-      const waits = options.wait ?? (options.detach === true ? false : session.io.stderr.isTerminal);
-      if (options.dryRun === true) {
-        await session.printer.note('dry run: nothing was changed');
-      } else if (waits) {
-        await waitSettled(session, admin, version, results);
-      }
-      return EXIT_DONE;
+      return applyAndWait(session, documents, options);
     },
   });
+}
+
+/** Applies documents, prints what became of each, and follows them if that is wanted. */
+async function applyAndWait(
+  session: Session,
+  documents: readonly unknown[],
+  flags: Omit<ApplyFlags, 'file'>,
+): Promise<ExitCode> {
+  const admin = await session.admin();
+  const { version } = await admin.documents.list(session.limits());
+  const results = await applied(session, admin, documents, flags.dryRun ?? false);
+  await session.printer.list(RESULT_SHAPE, results, flags.dryRun === true ? { dryRun: true } : {});
+  await noteWarnings(session, results);
+  const waits = flags.wait ?? (flags.detach === true ? false : session.io.stderr.isTerminal);
+  if (flags.dryRun === true) {
+    await session.printer.note('dry run: nothing was changed');
+  } else if (waits) {
+    await waitSettled(session, admin, version, results);
+  }
+  return EXIT_DONE;
+}
+
+interface MoveFlags extends Omit<ApplyFlags, 'file'> {
+  readonly to: string;
+  readonly from?: string;
+  readonly proxyThreshold?: string;
+}
+
+function moveCommand(ctl: Command, app: App): void {
+  addCommand<MoveFlags>(ctl, app, {
+    usage: 'move <partition>',
+    summary: 'Move a Partition from its pod to another one',
+    details: 'Applies an Assignment of type InterWorkerMove, which can be watched and deleted like any other.',
+    arguments: { partition: 'name of the Partition' },
+    examples: ['braid ctl move part1 --to dstPod --wait', 'braid ctl move part1 --from srcPod --to dstPod --dry-run'],
+    modes: LIST_MODES,
+    mode: 'table',
+    options: [
+      flag('--to <pod>', 'pod that takes it').makeOptionMandatory(),
+      flag('--from <pod>', 'refuse unless this is its primary; the default is whichever is'),
+      flag('--proxy-threshold <duration>', 'how long the old pod still serves old routes'),
+      flag('--dry-run', 'only say whether it would be taken'),
+      flag('--wait', 'until it is completed; the default on a terminal'),
+      flag('--detach', 'return at once; the default elsewhere'),
+    ],
+    task: ([partition]) => `move partition ${partition}`,
+    run: async (session, [name], options) => {
+      requireOneWay(options);
+      const admin = await session.admin();
+      const partition = await admin.documents.get('Partition', name as string, session.limits());
+      const { version } = await admin.documents.list(session.limits());
+      const from = options.from ?? primaryPod(partition.spec);
+      const document = {
+        kind: 'Assignment',
+        // Every move is an Assignment of its own, also one that was made before.
+        metadata: { name: `move-${partition.metadata.name}-${version + 1}` },
+        spec: {
+          type: 'InterWorkerMove',
+          moveParams: {
+            partition: partition.metadata.name,
+            from,
+            to: options.to,
+            proxyThreshold: options.proxyThreshold,
+          },
+        },
+      };
+      return applyAndWait(session, [document], options);
+    },
+  });
+}
+
+function primaryPod(spec: DocumentInfo['spec']): unknown {
+  const pods = spec['assignedPods'];
+  return Array.isArray(pods)
+    ? (pods as { readonly name: unknown; readonly type: unknown }[]).find(({ type }) => type === 'primary')?.name
+    : spec['primary'];
+}
+
+function requireOneWay(flags: { readonly wait?: true; readonly detach?: true }): void {
+  if (flags.wait === true && flags.detach === true) {
+    throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
+  }
 }
 
 async function noteWarnings(session: Session, results: readonly DocumentResult[]): Promise<void> {

@@ -22,8 +22,6 @@ const file = (name: string, text: string): string => {
   return path;
 };
 
-type Applied = Parameters<Parameters<ServiceBuilder['unary']>[1]>[0];
-
 const document = (name: string, primary: string, version: number, status: unknown = null) => ({
   kind: 'Partition',
   name,
@@ -43,7 +41,7 @@ const document = (name: string, primary: string, version: number, status: unknow
 /** Remembers what it was asked; one Partition called part1. */
 class FakeDocuments {
   readonly net = new FakeNet(realClock());
-  readonly asked: Applied[] = [];
+  readonly asked: unknown[] = [];
   refusal: { code: string; message: string; hint: string; details: Map<string, string> } | undefined;
   outcome = 'unchanged';
 
@@ -68,7 +66,7 @@ class FakeDocuments {
       after: document('part1', 'pod2', 3, 'ready'),
     });
     const answer = (request: unknown) => {
-      this.asked.push(request as Applied);
+      this.asked.push(request);
       return { refusal: this.refusal, results: [result()] } as never;
     };
     const builder = new ServiceBuilder()
@@ -114,7 +112,7 @@ describe('files of documents', () => {
     const json = file('one.json', '{"kind": "C", "status": null}');
     const ended = await fake.run(['ctl', 'apply', '-f', yaml, '-f', json, '-q']);
     expect(ended.code, ended.stderr).toBe(0);
-    const { documents, dryRun } = fake.asked[0] as unknown as { documents: string[]; dryRun: boolean };
+    const { documents, dryRun } = fake.asked[0] as { documents: string[]; dryRun: boolean };
     expect(documents.map((text) => (JSON.parse(text) as { kind: string }).kind)).toEqual(['Partition', 'A', 'B', 'C']);
     expect(dryRun).toBe(false);
   });
@@ -177,7 +175,7 @@ describe('commands about documents', () => {
     expect(ended.stdout).toMatch(
       /^partition\/part1 would be changed\n(?: {2}.*\n)*- +primary: pod1\n\+ +primary: pod2\n$/,
     );
-    expect((fake.asked[0] as unknown as { dryRun: boolean }).dryRun).toBe(true);
+    expect((fake.asked[0] as { dryRun: boolean }).dryRun).toBe(true);
     expect(lineDiff('a\nb\nc\n', 'a\nc\nd\n')).toEqual(['  a', '- b', '  c', '+ d']);
     expect(lineDiff('', 'a\n')).toEqual(['+ a']);
   });

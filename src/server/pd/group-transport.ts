@@ -5,7 +5,7 @@ import { type Net, RpcError, RpcStatus } from '../../env/net.ts';
 import type { Rng } from '../../env/rng.ts';
 import { describeMember } from '../../pd/group/errors.ts';
 import type { GroupTransport, PdGroup } from '../../pd/group/group-loop.ts';
-import type { Member } from '../../pd/group/membership.ts';
+import { type Member, type Membership, wasRemoved } from '../../pd/group/membership.ts';
 import type { Message } from '../../raft/types.ts';
 import { unaryCall } from '../../rpc/call.ts';
 import { type ServiceBuilder, toRpcError } from '../../rpc/service-builder.ts';
@@ -57,6 +57,19 @@ export class RpcGroupTransport implements GroupTransport {
       link.flush();
     }
     this.#dirty.clear();
+    const { membership } = this.#options.identity();
+    if (this.#links.size > membership.members.length) {
+      this.#closeRemoved(membership);
+    }
+  }
+
+  #closeRemoved(membership: Membership): void {
+    for (const [id, link] of this.#links) {
+      if (wasRemoved(membership, id)) {
+        link.close();
+        this.#links.delete(id);
+      }
+    }
   }
 
   sendSnapshot(to: Member, message: Message, done: (ok: boolean) => void): void {

@@ -822,3 +822,21 @@ describe('views', () => {
     expect(EMPTY_BYTES).toHaveLength(0);
   });
 });
+
+describe('giving up the lead', () => {
+  test('makes a leader a follower of its term without a leader, and leaves others as they are', () => {
+    const node = new LabNode(1, { voters: [1] });
+    node.raw.stepDown();
+    expect(node.raw.role).toBe('follower');
+    node.raw.campaign();
+    node.drain();
+    const { term } = node.raw;
+    expect(node.raw.role).toBe('leader');
+    node.raw.stepDown();
+    expect([node.raw.role, node.raw.term, node.raw.lead]).toEqual(['follower', term, 0]);
+    expect(node.raw.propose(utf8('x'))).toEqual({ type: 'dropped', reason: 'no-leader' });
+    node.raw.campaign();
+    node.drain();
+    expect([node.raw.role, node.raw.term]).toEqual(['leader', term + 1]);
+  });
+});

@@ -2,7 +2,7 @@
  * Leader lease: how long a leader may answer reads without asking its followers.
  *
  * Bound = time *before* the message that a quorum acknowledged was sent, plus the lease length, all on this process's
- * monotonic clock (TiKV components/raftstore/src/store/util.rs Lease). The lease length stays below the election
+ * {@link LeaseClock} (TiKV components/raftstore/src/store/util.rs Lease). The lease length stays below the election
  * timeout, and voters that heard from a leader refuse others for an election timeout (CheckQuorum + PreVote), so no
  * other leader can exist inside the bound. After asking another peer to take over that argument is void for the rest
  * of the term (TimeoutNow may arrive late), hence `forbid`.
@@ -51,5 +51,40 @@ export class Lease {
   forbid(term: number): void {
     this.#boundMs = 0;
     this.#forbiddenTerm = term;
+  }
+}
+
+/** A forward difference between the clocks below this is rounding, or a clock that is being slewed. */
+const SKEW_MIN_MS = 2;
+
+/**
+ * Time for leases. A virtual machine that is suspended may find its monotonic clock where it left it, while others have
+ * waited out its lease and elected somebody else. Its wall clock tells: whatever that gained on the monotonic clock
+ * counts as time that has passed. A wall clock set forward ends leases early, which costs a round of reads and nothing
+ * else; one set back is ignored. A suspend that neither clock shows is not noticed.
+ */
+export class LeaseClock {
+  readonly #clock: { monoMs(): number; wallMs(): number };
+  #skewMs: number;
+  /** What the wall clock gained so far. */
+  #gainedMs = 0;
+
+  constructor(clock: { monoMs(): number; wallMs(): number }) {
+    this.#clock = clock;
+    this.#skewMs = clock.wallMs() - clock.monoMs();
+  }
+
+  /** Never goes back, and is never slower than the monotonic clock. */
+  nowMs(): number {
+    const monoMs = this.#clock.monoMs();
+    const skewMs = this.#clock.wallMs() - monoMs;
+    const gainedMs = skewMs - this.#skewMs;
+    if (gainedMs >= SKEW_MIN_MS) {
+      this.#gainedMs += gainedMs;
+    }
+    if (Math.abs(gainedMs) >= SKEW_MIN_MS) {
+      this.#skewMs = skewMs;
+    }
+    return monoMs + this.#gainedMs;
   }
 }

@@ -2,6 +2,7 @@
  * What the FSMs of a store may use: the effects side of "messages in, effects out". All methods return at once; the
  * store loop carries effects out and feeds completions back as messages. FSMs never await.
  */
+import type { LeaseClock } from '../raft/lease.ts';
 import type { RegionId } from '../base/ids.ts';
 import type { KeyRange } from '../base/key-range.ts';
 import type { PeerMessage } from '../codec/peer-message.ts';
@@ -109,6 +110,8 @@ export interface StoreContext {
   readonly storeId: number;
   readonly config: RaftstoreConfig;
   readonly clock: Clock;
+  /** For leases alone: it notices suspended machines. */
+  readonly leaseClock: LeaseClock;
   readonly rng: Rng;
   readonly log: Logger;
   readonly failpoints: Failpoints;

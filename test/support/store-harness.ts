@@ -2,6 +2,7 @@
  * A store without peers, network or Raft: apply FSMs, workers and the region map over the memory engine, with every
  * message to the outside recorded. Tests decide when rounds happen and at which write the machine dies.
  */
+import { LeaseClock } from '../../src/raft/lease.ts';
 import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, regionId, storeId, type RegionId } from '../../src/base/ids.ts';
 import type { AdminCommand, RaftCommand, WriteOp } from '../../src/codec/command.ts';
@@ -198,6 +199,7 @@ export class StoreHarness implements Router {
     };
     this.workers = createWorkers(env);
     this.ctx = {
+      leaseClock: new LeaseClock(clock),
       ...env,
       storeId: STORE,
       rng: createRng(1),

@@ -106,7 +106,7 @@ export function proposeChangePeer(peer: RaftPeer, request: AdminRequest, changes
     return;
   }
   proposeBatch(peer);
-  const proposedAtMs = peer.ctx.clock.monoMs();
+  const proposedAtMs = peer.ctx.leaseClock.nowMs();
   const result = peer.node.proposeConfChange(toConfChange(peer.region, changes));
   if (result.type !== 'proposed') {
     request.respond(

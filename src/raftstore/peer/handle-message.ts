@@ -136,7 +136,7 @@ function onCheckStalePeer(peer: RaftPeer, message: PeerMessage): void {
   const isCertain =
     epoch.version > 0
       ? isEpochStale(epoch, peer.region.epoch)
-      : peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(peer.ctx.clock.monoMs());
+      : peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(peer.ctx.leaseClock.nowMs());
   if (isCertain) {
     peer.send(from, { type: 'gc', mergeTarget: undefined });
   }

@@ -279,7 +279,7 @@ function onCommit(peer: RaftPeer, oldCommit: number, newCommit: number): void {
     // Once followers know that PrepareMerge is committed the target may take writes for this range elsewhere: no read
     // may be served here from the lease any more, and no earlier message may renew it.
     peer.lastCommittedPrepareMergeIndex = merge;
-    peer.lease.suspect(peer.ctx.clock.monoMs());
+    peer.lease.suspect(peer.ctx.leaseClock.nowMs());
   }
   const split = peer.epochChecker.proposedIndex('batch-split', term);
   if (split !== undefined && split > oldCommit && split <= newCommit) {

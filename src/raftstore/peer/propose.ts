@@ -214,7 +214,7 @@ export function proposeBatch(peer: RaftPeer): void {
   peer.batchBytes = 0;
   const ops = requests.length === 1 ? (requests[0] as WriteRequest).ops : requests.flatMap((r) => r.ops);
   const data = encodeRaftCommand({ type: 'write', epoch: peer.region.epoch, ops });
-  const proposedAtMs = peer.ctx.clock.monoMs();
+  const proposedAtMs = peer.ctx.leaseClock.nowMs();
   const result = peer.node.propose(data);
   if (result.type !== 'proposed') {
     answerAll(requests, {
@@ -297,7 +297,7 @@ export function proposeAdmin(
     );
   }
   proposeBatch(peer);
-  const proposedAtMs = peer.ctx.clock.monoMs();
+  const proposedAtMs = peer.ctx.leaseClock.nowMs();
   const result = peer.node.propose(data);
   if (result.type !== 'proposed') {
     return adminRefused('ProposalDropped', `the proposal of ${command.type} was dropped: ${result.reason}`);

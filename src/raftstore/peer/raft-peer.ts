@@ -66,6 +66,7 @@ export interface InflightReady {
 
 /** A proposal whose entry is in the log and not yet handed to apply. */
 export interface QueuedProposal extends PendingProposal {
+  /** On the lease clock. */
   readonly proposedAtMs: number;
 }
 
@@ -73,6 +74,7 @@ export interface QueuedProposal extends PendingProposal {
 export interface PendingRead {
   readonly id: number;
   readonly term: number;
+  /** On the lease clock. */
   readonly sentAtMs: number;
   readonly requests: readonly ReadRequest[];
   /** 0 until confirmed. */

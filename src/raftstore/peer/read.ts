@@ -56,7 +56,8 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     }
     return;
   }
-  const mayUseLease = peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(nowMs);
+  const leaseNowMs = peer.ctx.leaseClock.nowMs();
+  const mayUseLease = peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(leaseNowMs);
   if (mayUseLease && !isBiased(peer.ctx.failpoints, 'bias::skip-lease', peer.regionId)) {
     peer.ctx.failpoints.hit('lease::before-serve', peer.regionId);
     const answered = peer.ctx.router.applyConflict(
@@ -71,7 +72,7 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
       peer.pendingReads.push({
         id: peer.nextReadId++,
         term: peer.node.term,
-        sentAtMs: nowMs,
+        sentAtMs: leaseNowMs,
         requests: [request],
         index: waitFor,
         askedAtMs: nowMs,
@@ -81,7 +82,7 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     }
     peer.flowKeysRead += request.keys.length;
     request.respond({ type: 'ok', region: peer.region });
-    maybeRenew(peer, nowMs);
+    maybeRenew(peer, leaseNowMs);
     return;
   }
   if (peer.newReads.length >= PENDING_READS_MAX) {
@@ -92,9 +93,14 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
 }
 
 /** Renews the lease in the background before it runs out, so that a steady stream of reads never waits. */
-function maybeRenew(peer: RaftPeer, nowMs: number): void {
+function maybeRenew(peer: RaftPeer, leaseNowMs: number): void {
+  const nowMs = peer.ctx.clock.monoMs();
   const lengthMs = peer.ctx.config.leaderLeaseMs;
-  if (peer.lease.remaining(nowMs) < lengthMs / 2 && nowMs - peer.renewAskedAtMs > lengthMs / 4 && !peer.isSplitting) {
+  if (
+    peer.lease.remaining(leaseNowMs) < lengthMs / 2 &&
+    nowMs - peer.renewAskedAtMs > lengthMs / 4 &&
+    !peer.isSplitting
+  ) {
     peer.renewAskedAtMs = nowMs;
     askReadIndex(peer, []);
   }
@@ -114,11 +120,12 @@ function contextOf(id: number): Uint8Array {
  */
 function askReadIndex(peer: RaftPeer, requests: readonly ReadRequest[]): void {
   const id = peer.nextReadId++;
-  const sentAtMs = peer.ctx.clock.monoMs();
+  const sentAtMs = peer.ctx.leaseClock.nowMs();
+  const askedAtMs = peer.ctx.clock.monoMs();
   const result = peer.node.readIndex(contextOf(id));
   if (result.type === 'ok') {
     // The confirmation comes with the next ready, even from a single voter.
-    peer.pendingReads.push({ id, term: peer.node.term, sentAtMs, requests, index: 0, askedAtMs: sentAtMs });
+    peer.pendingReads.push({ id, term: peer.node.term, sentAtMs, requests, index: 0, askedAtMs });
     return;
   }
   const error =
@@ -194,6 +201,7 @@ export function serveReads(peer: RaftPeer): void {
     return;
   }
   const nowMs = peer.ctx.clock.monoMs();
+  const leaseNowMs = peer.ctx.leaseClock.nowMs();
   const rest: PendingRead[] = [];
   for (const read of peer.pendingReads) {
     if (read.term !== peer.node.term && read.index === 0) {
@@ -221,7 +229,10 @@ export function serveReads(peer: RaftPeer): void {
         });
         return false;
       });
-      if (waiting.length > 0 || (read.requests.length === 0 && nowMs - read.sentAtMs < peer.ctx.config.leaderLeaseMs)) {
+      if (
+        waiting.length > 0 ||
+        (read.requests.length === 0 && leaseNowMs - read.sentAtMs < peer.ctx.config.leaderLeaseMs)
+      ) {
         rest.push({ ...read, requests: waiting });
         if (waiting.length > 0 && read.index > peer.appliedIndex) {
           // What the read must see may be held back only because nobody waited for it so far.

@@ -7,7 +7,7 @@ export function onBecomeLeader(peer: RaftPeer): void {
   const nowMs = peer.ctx.clock.monoMs();
   peer.log.info({ term: peer.node.term, region: peer.regionId }, 'became leader');
   peer.epochChecker.reset(peer.node.term);
-  peer.lease.suspect(nowMs);
+  peer.lease.suspect(peer.ctx.leaseClock.nowMs());
   // What the previous leader sent is unknown: no follower is trusted to hold entries from before this point (P8).
   peer.lastSentSnapshotIndex = peer.node.lastIndex;
   peer.lastHeardMs.clear();

@@ -8,6 +8,7 @@
  *             then peer messages collected in the round leave together
  * ```
  */
+import { LeaseClock } from '../../raft/lease.ts';
 import { assert } from '../../base/assert.ts';
 import { BoundedQueue } from '../../base/bounded-queue.ts';
 import type { RegionId, StoreId } from '../../base/ids.ts';
@@ -158,6 +159,7 @@ export class RaftStore implements Router {
       storeId,
       config,
       clock: env.clock,
+      leaseClock: new LeaseClock(env.clock),
       rng: env.rng.fork(`store-${storeId}`),
       log,
       failpoints: env.failpoints,

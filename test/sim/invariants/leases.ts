@@ -20,7 +20,7 @@ export const wouldAnswer = (peer: RaftPeer): boolean =>
   peer.installing.type === 'none' &&
   peer.isLeader &&
   !peer.isMerging &&
-  peer.lease.isValid(peer.ctx.clock.monoMs()) &&
+  peer.lease.isValid(peer.ctx.leaseClock.nowMs()) &&
   peer.node.appliedInTerm();
 
 export class LeaseChecks {

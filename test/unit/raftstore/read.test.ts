@@ -27,7 +27,7 @@ function peerWithRead(answer: StepResult): { peer: RaftPeer; answers: ReadOutcom
     pendingReads: pending,
     nextReadId: 7,
     node: { term: 5, readIndex: () => answer },
-    ctx: { clock: { monoMs: () => 100 } },
+    ctx: { clock: { monoMs: () => 100 }, leaseClock: { nowMs: () => 100 } },
   } as unknown as RaftPeer;
   return { peer, answers, pending };
 }
@@ -69,7 +69,7 @@ describe('a follower whose question or answer was lost', () => {
           return OK;
         },
       },
-      ctx: { clock: { monoMs: () => clock.nowMs }, config: { heartbeatTicks: 2, tickMs: 100 } },
+      ctx: { clock: { monoMs: () => clock.nowMs }, leaseClock: clock, config: { heartbeatTicks: 2, tickMs: 100 } },
     });
     return { peer, asked, clock, pending };
   }

@@ -386,7 +386,7 @@ export class LiteWorld {
     this.note(0, 'note', `only this stays: ${broken.what}`);
     const fromSteps = cluster.scheduler.steps;
     try {
-      await cluster.until('every region is led', () => leaderless(cluster) === undefined, SETTLE_MS);
+      await cluster.until('every region is led', () => leaderless(cluster, broken.outside) === undefined, SETTLE_MS);
       const process = this.history.newProcess();
       for (const region of this.#leaders()) {
         const key = fromUtf8(region.range.start);

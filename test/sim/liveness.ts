@@ -43,7 +43,7 @@ export function breakForGood(
   cluster: StoreCluster,
   mode: Exclude<LivenessMode, 'heal'>,
   rng: Rng,
-): { readonly what: string; heal(): void } | undefined {
+): { readonly what: string; readonly outside: number | undefined; heal(): void } | undefined {
   const stores: readonly number[] = [...cluster.machines.keys()];
   if (mode === 'gray') {
     const store = rng.pick(stores);
@@ -51,13 +51,13 @@ export function breakForGood(
     if (rng.chance(0.5)) {
       const delayMs = rng.pick([30, 100, 300]);
       disk.setBehavior({ writeDelayMs: [delayMs, delayMs * 2] });
-      return { what: `slow-disk`, heal: () => disk.setBehavior({ writeDelayMs: [0.1, 1] }) };
+      return { what: `slow-disk`, outside: undefined, heal: () => disk.setBehavior({ writeDelayMs: [0.1, 1] }) };
     }
     const lateMs = rng.pick([20, 50, 150]);
     const delayOf = (m: { readonly from: { readonly storeId: number }; readonly to: { readonly storeId: number } }) =>
       m.from.storeId === store || m.to.storeId === store ? lateMs : 0;
     cluster.delays.add(delayOf);
-    return { what: 'slow-link', heal: () => void cluster.delays.delete(delayOf) };
+    return { what: 'slow-link', outside: undefined, heal: () => void cluster.delays.delete(delayOf) };
   }
   // Whatever any store believes its regions to be: a change under way may take effect or not.
   const regions = [...cluster.machines.values()].flatMap(({ store }) =>
@@ -70,19 +70,25 @@ export function breakForGood(
   switch (rng.below(4)) {
     case 0:
       cluster.crash(store, 'power-loss');
-      return { what: 'outside-down', heal: () => cluster.reboot(store) };
+      return { what: 'outside-down', outside: store, heal: () => cluster.reboot(store) };
     case 1:
-      return { what: 'outside-cut-off', heal: cluster.isolate(store) };
+      return { what: 'outside-cut-off', outside: store, heal: cluster.isolate(store) };
     case 2:
-      return { what: 'outside-mute', heal: cluster.drop((m) => m.from.storeId === store) };
+      return { what: 'outside-mute', outside: store, heal: cluster.drop((m) => m.from.storeId === store) };
     default:
-      return { what: 'outside-deaf', heal: cluster.drop((m) => m.to.storeId === store) };
+      return { what: 'outside-deaf', outside: store, heal: cluster.drop((m) => m.to.storeId === store) };
   }
 }
 
-/** Whether some healed store leads every region that any store knows by its range. */
-export function leaderless(cluster: StoreCluster): string | undefined {
+/**
+ * A region without a leader, of those that the stores know; undefined if all are led. What the store outside the core
+ * believes does not count: it may hold regions that the others have merged away.
+ */
+export function leaderless(cluster: StoreCluster, outside: number | undefined): string | undefined {
   for (const { id, store } of cluster.machines.values()) {
+    if (id === outside) {
+      continue;
+    }
     for (const { region } of store?.status() ?? []) {
       const isMember = findPeerOnStore(region, id) !== undefined;
       if (isMember && region.peers.length > 0 && cluster.leaderStore(region.id) === undefined) {

@@ -404,6 +404,10 @@ export class StoreCluster {
       if (this.mayRefuse?.(id, error) === true) {
         return;
       }
+      if (error instanceof FailStop && !this.isUp(id)) {
+        // A crash point struck while it was starting, or `abort` has noted why it ended.
+        return;
+      }
       this.failStops.push(
         `store ${id} did not start: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
       );

@@ -39,6 +39,9 @@ const DISASTER_REST_MS = 8_000;
 const CLEANING_MS = 7_000;
 /** Keys of the group that is only written together. */
 const TAG_KEYS = ['k005a', 'k005b', 'k005c'] as const;
+/** For how long something may wait in a cluster at rest, snapshots that nobody fetched among it; and looks at it. */
+const REST_MS = 160_000;
+const REST_LOOK_MS = 250;
 /** Faults that wait for a region in a precarious state, those states, and for how long: looks times milliseconds. */
 const AMBUSHES: ReadonlySet<NemesisKind> = new Set<NemesisKind>([
   'crash',
@@ -283,6 +286,7 @@ export class LiteWorld {
     this.invariants.checkDisks();
     if (simCase.seed % 3 === 0) {
       await this.#checkLeftovers();
+      await this.#checkNothingWaits();
     }
     this.#assertNoFailStop();
     this.invariants.finish();
@@ -466,6 +470,19 @@ export class LiteWorld {
       }
     }
     this.invariants.counts['leftovers'] = (this.invariants.counts['leftovers'] ?? 0) + 1;
+  }
+
+  /** M1: at rest every queue, note and staged row finds its end. */
+  async #checkNothingWaits(): Promise<void> {
+    const deadlineMs = this.cluster.scheduler.nowMs + REST_MS;
+    let waiting = this.invariants.unrest();
+    while (waiting.length > 0 && this.cluster.scheduler.nowMs < deadlineMs) {
+      await this.cluster.advance(REST_LOOK_MS);
+      waiting = this.invariants.unrest();
+    }
+    if (waiting.length > 0) {
+      throw new WorldError('M1', `still waiting after ${REST_MS} ms at rest: ${waiting.join('; ')}`);
+    }
   }
 
   #judge(): void {

@@ -11,6 +11,8 @@ interface RegionLog {
   readonly first: number;
   readonly terms: number[];
   readonly hashes: number[];
+  /** Term of the replica that was first seen to know it as committed: the leader's, or a later one. */
+  readonly seenIn: number[];
 }
 
 export class CommittedLog {
@@ -22,14 +24,25 @@ export class CommittedLog {
     return log === undefined ? 0 : log.first + log.terms.length - 1;
   }
 
+  /** Highest index that was committed in an earlier term than `term`; 0 if there is none. */
+  lastBefore(region: number, term: number): number {
+    const log = this.#regions.get(region);
+    let count = log?.seenIn.length ?? 0;
+    while (count > 0 && (log?.seenIn[count - 1] as number) >= term) {
+      count--;
+    }
+    return log === undefined || count === 0 ? 0 : log.first + count - 1;
+  }
+
   first(region: number): number {
     return this.#regions.get(region)?.first ?? 0;
   }
 
-  append(region: number, entry: Entry): void {
+  /** @param term the term of the replica that knows it */
+  append(region: number, entry: Entry, term: number): void {
     let log = this.#regions.get(region);
     if (log === undefined) {
-      log = { first: entry.index, terms: [], hashes: [] };
+      log = { first: entry.index, terms: [], hashes: [], seenIn: [] };
       this.#regions.set(region, log);
     }
     const expected = log.first + log.terms.length;
@@ -41,6 +54,7 @@ export class CommittedLog {
     }
     log.terms.push(entry.term);
     log.hashes.push(hashBytes(encodeEntry(entry)));
+    log.seenIn.push(term);
   }
 
   /** Undefined if nothing is known about the index. */

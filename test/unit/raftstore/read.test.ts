@@ -69,7 +69,11 @@ describe('a follower whose question or answer was lost', () => {
           return OK;
         },
       },
-      ctx: { clock: { monoMs: () => clock.nowMs }, leaseClock: clock, config: { heartbeatTicks: 2, tickMs: 100 } },
+      ctx: {
+        clock: { monoMs: () => clock.nowMs },
+        leaseClock: { nowMs: () => clock.nowMs },
+        config: { heartbeatTicks: 2, tickMs: 100 },
+      },
     });
     return { peer, asked, clock, pending };
   }

@@ -2,7 +2,7 @@
  * Decides whether a document that makes sense by itself fits the cluster and the other documents, and plans the change
  * that it means. Works on a draft, so that the documents of one file may build on each other; refusing one leaves no trace.
  */
-import { formatRange, intersectRanges, isEmptyRange, rangesEqual, rangesOverlap } from '../../base/key-range.ts';
+import { formatRange, intersectRanges, isEmptyRange, rangesEqual } from '../../base/key-range.ts';
 import { compareBytes } from '../../base/bytes.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
@@ -24,7 +24,7 @@ import {
   primaryOf,
   specsEqual,
 } from './resource.ts';
-import { type ResourceDraft, type ResourceView, servingPartitions } from './resource-store.ts';
+import type { ResourceDraft, ResourceView } from './resource-store.ts';
 import type { KeyRange } from '../../base/key-range.ts';
 
 /** What admission has to know about the cluster. */
@@ -62,7 +62,7 @@ export function admitDocument(draft: ResourceDraft, document: ParsedDocument, fa
   if (before !== undefined && specsEqual(before.spec, document.spec)) {
     return { type: 'ok', outcome: 'unchanged', before, after: before };
   }
-  if (before === undefined && [...draft.all()].length >= RESOURCES_MAX) {
+  if (before === undefined && draft.size >= RESOURCES_MAX) {
     return no(
       refuse('TooManyResources', `there are ${RESOURCES_MAX} documents already`, 'delete completed Assignments'),
     );
@@ -181,8 +181,8 @@ function checkPods(spec: PartitionSpec, before: Partition | undefined, facts: Ad
 }
 
 function checkOverlap(view: ResourceView, name: string, range: KeyRange): Refusal | undefined {
-  for (const other of servingPartitions(view)) {
-    if (other.meta.name !== name && rangesOverlap(other.spec.range, range)) {
+  for (const other of view.servingIn(range)) {
+    if (other.meta.name !== name) {
       const shared = intersectRanges(other.spec.range, range);
       return refuse(
         'OverlappingRange',
@@ -388,7 +388,7 @@ function checkMerge(view: ResourceView, name: string, spec: MergeSpec, facts: Ad
 function checkGaps(view: ResourceView, spec: MergeSpec, parts: readonly Partition[]): Refusal | undefined {
   const gaps = gapsBetween(parts);
   const path = 'spec.mergeParams.partitions';
-  const blockers = servingPartitions(view).filter((other) => gaps.some((gap) => rangesOverlap(gap, other.spec.range)));
+  const blockers = gaps.flatMap((gap) => view.servingIn(gap));
   if (blockers.length > 0) {
     const names = blockers.map((other) => other.meta.name).join(', ');
     return refuse(

@@ -17,15 +17,16 @@ import {
 } from './assignment-step.ts';
 import { makerOf } from './merge-phase.ts';
 import { condition, isSameRange } from './partition-phase.ts';
-import type {
-  Assignment,
-  MoveSpec,
-  NewSpec,
-  Partition,
-  PodAssignment,
-  PodStatus,
-  SplitPlan,
-  SplitSpec,
+import {
+  type Assignment,
+  type MoveSpec,
+  type NewSpec,
+  type Partition,
+  type PodAssignment,
+  type PodStatus,
+  type SplitPlan,
+  type SplitSpec,
+  primaryOf,
 } from './resource.ts';
 
 // --------------------------------------------------------------------------------------------------------------- move
@@ -64,10 +65,18 @@ export function stepMove(assignment: Assignment, spec: MoveSpec, context: StepCo
   const { phase, aborting } = assignment.status;
   if (aborting) {
     // Before the new primary has the word, the move is taken back; after that, the old one is only let go earlier.
+    if (phase === '') {
+      return remove(assignment);
+    }
     const pods = samePods(partition.spec.pods, following)
       ? [{ name: spec.from, type: 'primary' as const }, ...others]
       : moved;
-    return remove(assignment, { puts: samePods(partition.spec.pods, pods) ? [] : [withPods(partition, pods)] });
+    const next = withPods(partition, pods);
+    // Nobody looks after the move any more: until the new primary leads, the Partition is not served as it says.
+    const ready = podOf(partition, primaryOf(next.spec) ?? '') === 'primary';
+    return remove(assignment, {
+      puts: samePods(partition.spec.pods, pods) ? [] : [{ ...next, status: { ...next.status, ready } }],
+    });
   }
   switch (phase) {
     case '': {

@@ -32,14 +32,28 @@ export interface ReconcilerOptions {
   readonly redirects: Redirects;
 }
 
-/** Settled Partitions looked at per round; the others are looked at in every round. */
-const SETTLED_PER_ROUND_MAX = 256;
+/** Partitions looked at per round, of those at rest and of the others. Also bounds what is written in one piece. */
+const PARTITIONS_PER_ROUND_MAX = 256;
+/** Documents whose refusals are remembered. */
+const BLOCKED_MAX = 1_024;
 /** Refusals in a row after which a document says so. */
 const BLOCKED_AFTER = 5;
 
 interface Blocked {
   readonly refusal: Refusal;
   readonly times: number;
+}
+
+/** Takes a bounded number of items per round, others the next time. */
+class RoundRobin {
+  #next = 0;
+
+  *take<T>(items: readonly T[]): Iterable<T> {
+    for (let i = 0; i < Math.min(PARTITIONS_PER_ROUND_MAX, items.length); i++) {
+      yield items[this.#next++ % items.length] as T;
+    }
+    this.#next %= Math.max(1, items.length);
+  }
 }
 
 export class Reconciler {
@@ -51,7 +65,8 @@ export class Reconciler {
   /** When the remaining time of a document was last written, monotonic; for those this process has seen. */
   readonly #savedAtMs = new Map<string, { readonly remainingMs: number; readonly atMs: number }>();
   readonly #blocked = new Map<string, Blocked>();
-  #cursor = 0;
+  readonly #settled = new RoundRobin();
+  readonly #unsettled = new RoundRobin();
 
   constructor(options: ReconcilerOptions) {
     this.#resources = options.resources;
@@ -114,11 +129,9 @@ export class Reconciler {
     );
     const partitions = store.partitions().filter(({ meta }) => !held.has(meta.name));
     const settled = partitions.filter((partition) => isSettled(partition));
-    yield* partitions.filter((partition) => !isSettled(partition));
-    for (let i = 0; i < Math.min(SETTLED_PER_ROUND_MAX, settled.length); i++) {
-      yield settled[this.#cursor++ % settled.length] as Partition;
-    }
-    this.#cursor %= Math.max(1, settled.length);
+    const unsettled = partitions.filter((partition) => !isSettled(partition));
+    yield* this.#unsettled.take(unsettled);
+    yield* this.#settled.take(settled);
   }
 
   /** Only documents that are still there are remembered. */
@@ -129,7 +142,7 @@ export class Reconciler {
         this.#savedAtMs.delete(uid);
       }
     }
-    if (this.#blocked.size > SETTLED_PER_ROUND_MAX) {
+    if (this.#blocked.size > BLOCKED_MAX) {
       this.#blocked.clear();
     }
   }

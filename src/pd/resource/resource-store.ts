@@ -41,6 +41,9 @@ const CHANGES_MAX = 4_096;
 export abstract class ResourceView {
   abstract get(kind: ResourceKind, name: string): Resource | undefined;
   abstract all(): Iterable<Resource>;
+  abstract get size(): number;
+  /** Partitions that serve a part of the range, in key order. Those that an Assignment is making do not count. */
+  abstract servingIn(range: KeyRange): Partition[];
 
   partition(name: string): Partition | undefined {
     return this.get('Partition', name) as Partition | undefined;
@@ -50,18 +53,18 @@ export abstract class ResourceView {
     return this.get('Assignment', name) as Assignment | undefined;
   }
 
-  list(kind: ResourceKind): Resource[] {
+  list(kind: ResourceKind): readonly Resource[] {
     return [...this.all()]
       .filter((resource) => resource.kind === kind)
       .sort((a, b) => (a.meta.name < b.meta.name ? -1 : 1));
   }
 
-  partitions(): Partition[] {
-    return this.list('Partition') as Partition[];
+  partitions(): readonly Partition[] {
+    return this.list('Partition') as readonly Partition[];
   }
 
-  activeAssignments(): Assignment[] {
-    return (this.list('Assignment') as Assignment[]).filter(isActive);
+  activeAssignments(): readonly Assignment[] {
+    return (this.list('Assignment') as readonly Assignment[]).filter(isActive);
   }
 
   /** The Assignment that is changing a Partition now. */
@@ -79,6 +82,7 @@ export class ResourceStore extends ResourceView {
   /** Partitions that serve, in key order; undefined after a change until somebody asks. */
   #ranges: readonly Partition[] | undefined;
   #active: readonly Assignment[] | undefined;
+  readonly #lists = new Map<ResourceKind, readonly Resource[]>();
   readonly #listeners = new Set<() => void>();
 
   /** The largest resource version given out. */
@@ -106,9 +110,19 @@ export class ResourceStore extends ResourceView {
     return this.#byKey.values();
   }
 
-  override activeAssignments(): Assignment[] {
+  get size(): number {
+    return this.#byKey.size;
+  }
+
+  override list(kind: ResourceKind): readonly Resource[] {
+    const known = this.#lists.get(kind) ?? super.list(kind);
+    this.#lists.set(kind, known);
+    return known;
+  }
+
+  override activeAssignments(): readonly Assignment[] {
     this.#active ??= super.activeAssignments();
-    return [...this.#active];
+    return this.#active;
   }
 
   /** The change is durable. */
@@ -141,6 +155,7 @@ export class ResourceStore extends ResourceView {
   #changed(): void {
     this.#ranges = undefined;
     this.#active = undefined;
+    this.#lists.clear();
     for (const listener of [...this.#listeners]) {
       listener();
     }
@@ -160,7 +175,6 @@ export class ResourceStore extends ResourceView {
     return this.#changes.filter((change) => change.version > version);
   }
 
-  /** Partitions that serve a part of the range, in key order. Those that an Assignment is making do not count. */
   servingIn(range: KeyRange): Partition[] {
     this.#ranges ??= servingPartitions(this);
     const found: Partition[] = [];
@@ -183,8 +197,10 @@ export function servingPartitions(view: ResourceView): Partition[] {
   return view
     .partitions()
     .filter(({ meta }) => !hidden.has(meta.name))
-    .sort((a, b) => compareBytes(a.spec.range.start, b.spec.range.start));
+    .sort(byStart);
 }
+
+const byStart = (a: Partition, b: Partition): number => compareBytes(a.spec.range.start, b.spec.range.start);
 
 /** Index of the last one that starts at or before `key`; 0 if there is none. */
 function firstAtOrBefore(sorted: readonly Partition[], key: Uint8Array): number {
@@ -228,6 +244,36 @@ export class ResourceDraft extends ResourceView {
         yield resource;
       }
     }
+  }
+
+  get size(): number {
+    let { size } = this.#base;
+    for (const [key, resource] of this.#changed) {
+      const [kind = '', name = ''] = key.split('/');
+      const isKnown = this.#base.get(kind as ResourceKind, name) !== undefined;
+      size += Number(resource !== undefined) - Number(isKnown);
+    }
+    return size;
+  }
+
+  override activeAssignments(): readonly Assignment[] {
+    const changed = [...this.#changed.values()].filter(
+      (resource): resource is Assignment => resource?.kind === 'Assignment' && isActive(resource),
+    );
+    return [...this.#base.activeAssignments().filter((one) => !this.#isChanged(one)), ...changed];
+  }
+
+  servingIn(range: KeyRange): Partition[] {
+    const hidden = new Set(this.activeAssignments().flatMap(hiddenPartitionsOf));
+    const changed = [...this.#changed.values()].filter(
+      (resource): resource is Partition =>
+        resource?.kind === 'Partition' && !hidden.has(resource.meta.name) && rangesOverlap(resource.spec.range, range),
+    );
+    return [...this.#base.servingIn(range).filter((one) => !this.#isChanged(one)), ...changed].sort(byStart);
+  }
+
+  #isChanged({ kind, meta }: Resource): boolean {
+    return this.#changed.has(resourceKey(kind, meta.name));
   }
 
   put(resource: Resource): void {

@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs';
 import { parseAllDocuments } from 'yaml';
 import { describe, expect, test } from 'vitest';
 import { utf8 } from '../../../src/base/bytes.ts';
-import { parseDocument } from '../../../src/pd/resource/parse.ts';
+import { ENTRIES_MAX, NAME_CHARS_MAX, parseDocument } from '../../../src/pd/resource/parse.ts';
+import { RESOURCES_MAX } from '../../../src/pd/resource/admission.ts';
 import { specShown, statusShown } from '../../../src/pd/resource/render.ts';
 import type { Assignment, Partition, PartitionSpec } from '../../../src/pd/resource/resource.ts';
-import type { DocumentPlan } from '../../../src/pd/resource/resources.ts';
+import { DOCUMENTS_PER_REQUEST_MAX, type DocumentPlan } from '../../../src/pd/resource/resources.ts';
 import { decodeResource, encodeResource } from '../../../src/pd/state/record.ts';
 import { PdState } from '../../../src/pd/state/pd-state.ts';
 import { World } from './world.ts';
@@ -315,6 +316,34 @@ describe('documents as users write them', () => {
     expect(apply(made, [merge('a1', ['part1', 'part2'], { strict: true })]).refusal?.code).toBe('NotOnePod');
     expect(apply(made, [merge('a1', ['part1', 'part2'])]).refusal?.code).toBe('MergedTooLarge');
     expect(apply(made, [merge('a1', ['part1', 'part2'], { force: true })]).refusal).toBeUndefined();
+  });
+});
+
+describe('limits', () => {
+  test('a request has so many documents, a list so many entries, a name so many characters', () => {
+    const made = world();
+    const many = Array.from({ length: DOCUMENTS_PER_REQUEST_MAX + 1 }, (_, i) => partition(`p${i}`, `a${i}`, `a${i}x`));
+    expect(apply(made, many).refusal?.code).toBe('InvalidArgument');
+    const parts = Array.from({ length: ENTRIES_MAX + 1 }, (_, i) => `p${i}`);
+    expect(apply(made, [merge('a', parts)]).refusal?.details['path']).toBe('spec.mergeParams.partitions');
+    expect(apply(made, [partition('n'.repeat(NAME_CHARS_MAX + 1), 'a', 'b')]).refusal?.details['path']).toBe(
+      'metadata.name',
+    );
+    expect(apply(made, [partition('n'.repeat(NAME_CHARS_MAX), 'a', 'b')]).refusal).toBeUndefined();
+  });
+
+  test('a cluster has so many documents', () => {
+    const made = world();
+    apply(made, [partition('first', 'a', 'b')]);
+    const [first] = [...made.placement.resources.store.all()];
+    const copies = Array.from({ length: RESOURCES_MAX }, (_, i) => ({
+      ...(first as Partition),
+      meta: { ...(first as Partition).meta, name: `p${i}` },
+      spec: { ...(first as Partition).spec, range: { start: utf8(`c${i}`), end: utf8(`c${i} `) } },
+    }));
+    made.placement.resources.store.load(copies, 1);
+    expect(apply(made, [partition('more', 'x', 'y')]).refusal?.code).toBe('TooManyResources');
+    expect(apply(made, [partition('p7', 'c7', 'c7 ')]).results[0]?.outcome).toBe('unchanged');
   });
 });
 

@@ -209,6 +209,21 @@ describe('InWorkerMerge', () => {
     made.until('completed', () => made.assignment('a1').status.phase === 'completed', 2_000);
   });
 
+  test('a store that is lost for good is replaced first, then the merge goes on', () => {
+    const made = new DocumentWorld(['pod1', 'pod2', 'pod3', 'pod4'], { warmupMaxMs: 0 });
+    made.world.region({ id: 1, on: ['1', '2', '3'] });
+    twoParts(made);
+    made.silent.add(3);
+    for (let i = 0; i < 110; i++) {
+      made.tick();
+    }
+    made.apply(merge('a1', ['part1', 'part2']));
+    made.until('it is said', () => made.conditionsOf(made.assignment('a1')).includes('Unhealthy'));
+    expect(made.assignment('a1').status.phase).toBe('loading');
+    made.until('completed', () => made.assignment('a1').status.phase === 'completed', 5_000);
+    expect(new Set(made.regionAt('f').region.peers.map((peer) => peer.storeId))).toEqual(new Set([1, 2, 4]));
+  });
+
   test('stalls after ten failed operators and goes on when it is retried', () => {
     const made = threePods();
     twoParts(made);

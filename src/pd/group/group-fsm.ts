@@ -16,7 +16,6 @@ import { assert } from '../../base/assert.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import type { Logger } from '../../env/log.ts';
 import { decodeConfChangeV2 } from '../../raft/conf-change.ts';
-import { Lease } from '../../raft/lease.ts';
 import { RawNode } from '../../raft/raw-node.ts';
 import type { ProgressView } from '../../raft/ready.ts';
 import {
@@ -46,6 +45,7 @@ import {
   encodeGroupEntry,
 } from './group-record.ts';
 import { GroupStorage, type SavedLog } from './group-storage.ts';
+import { Lead } from './lead.ts';
 import {
   type Member,
   type Membership,
@@ -67,8 +67,6 @@ const APPEND_INFLIGHT_MAX = 64;
 const READIES_MAX = 64;
 /** Unknown members remembered. */
 const PASSING_MAX = 16;
-/** Unanswered lease renewals remembered. */
-const RENEWALS_MAX = 64;
 
 /** What became of a proposal. */
 export type ProposalOutcome =
@@ -132,17 +130,6 @@ interface Answer {
   readonly outcome: ProposalOutcome;
 }
 
-type Leading =
-  | { readonly type: 'no' }
-  /** `announced` once an entry of the own term is applied. */
-  | {
-      readonly type: 'yes';
-      readonly term: number;
-      readonly serveFromMs: number;
-      announced: boolean;
-      handedOver: boolean;
-    };
-
 export class GroupFsm {
   readonly id: number;
   readonly #config: GroupConfig;
@@ -150,11 +137,10 @@ export class GroupFsm {
   readonly #log: Logger;
   readonly #storage: GroupStorage;
   readonly #node: RawNode;
-  readonly #lease: Lease;
+  readonly #lead: Lead;
   #state: PdState;
   #membership: Membership;
   #applied: LogPosition;
-  #leading: Leading = { type: 'no' };
   #role: Role = 'follower';
   #isInstalling = false;
   #isRemoved = false;
@@ -164,9 +150,6 @@ export class GroupFsm {
   #waiting: Waiting[] = [];
   /** Membership changes applied and not yet in a batch. */
   #changesApplied: Answer[] = [];
-  #nextRenewal: number;
-  /** When each unanswered renewal was sent. */
-  readonly #renewals = new Map<number, number>();
   readonly #progress: ProgressView[] = [];
   /** When each member was last heard from. The core's own mark is taken back at every check of the quorum. */
   readonly #heardMs = new Map<number, number>();
@@ -185,9 +168,7 @@ export class GroupFsm {
     this.#state = saved.state;
     this.#membership = saved.membership;
     this.#applied = saved.applied;
-    this.#lease = new Lease(config.leaderLeaseMs);
-    // Answers to an earlier life of this member must not look like answers to this one's renewals.
-    this.#nextRenewal = random(2 ** 32) * 2 ** 20 + 1;
+    this.#lead = new Lead({ leaseMs: config.leaderLeaseMs, firstRenewal: random(2 ** 32) * 2 ** 20 + 1 });
     this.#storage = new GroupStorage({
       hardState: { ...saved.hardState, commit: Math.max(saved.hardState.commit, saved.applied.index) },
       confState: saved.membership.confState,
@@ -254,7 +235,7 @@ export class GroupFsm {
   }
 
   get isLeader(): boolean {
-    return this.#leading.type === 'yes';
+    return this.#lead.term !== undefined;
   }
 
   /** The leader as far as known, this member included. */
@@ -297,20 +278,16 @@ export class GroupFsm {
    * was asked; a process that was stopped for longer finds it expired before anything else.
    */
   servesTerm(term: number): boolean {
-    const leading = this.#leading;
-    if (leading.type === 'no' || leading.term !== term || !leading.announced || leading.handedOver) {
-      return false;
-    }
-    if (this.#node.term !== term || this.#node.role !== 'leader') {
-      return false;
-    }
-    const nowMs = this.#monoMs();
-    return nowMs >= leading.serveFromMs && (isSoleVoter(this.#membership, this.id) || this.#lease.isValid(nowMs));
+    return (
+      this.#node.term === term &&
+      this.#node.role === 'leader' &&
+      this.#lead.serves(term, this.#monoMs(), isSoleVoter(this.#membership, this.id))
+    );
   }
 
   /** From when on the lease of an earlier leader is certainly over; 0 for a member that does not lead. */
   get serveFromMs(): number {
-    return this.#leading.type === 'yes' ? this.#leading.serveFromMs : 0;
+    return this.#lead.serveFromMs;
   }
 
   // ------------------------------------------------------------------------------------------------------ input
@@ -361,8 +338,7 @@ export class GroupFsm {
   }
 
   #refused(term: number, done: (outcome: ProposalOutcome) => void): boolean {
-    const leading = this.#leading;
-    if (leading.type === 'no' || leading.term !== term || this.#node.term !== term) {
+    if (this.#lead.term !== term || this.#node.term !== term) {
       done({ type: 'not-leader' });
       return true;
     }
@@ -488,7 +464,7 @@ export class GroupFsm {
       this.#changeRole(ready.softState.role);
     }
     for (const { requestContext } of ready.readStates) {
-      this.#renewed(requestContext);
+      this.#lead.answered(requestContext);
     }
     let append: Message | undefined;
     let apply: Message | undefined;
@@ -566,10 +542,9 @@ export class GroupFsm {
 
   #send(message: Message): void {
     const to = findMember(this.#membership, message.to) ?? this.#passing.get(message.to);
-    if (message.type === MsgType.TimeoutNow && this.#leading.type === 'yes') {
+    if (message.type === MsgType.TimeoutNow) {
       // The other one may win at any later time of this term without waiting for the lease.
-      this.#lease.forbid(this.#node.term);
-      this.#leading.handedOver = true;
+      this.#lead.handOver();
     }
     if (to === undefined) {
       if (message.type === MsgType.Snap) {
@@ -652,9 +627,9 @@ export class GroupFsm {
   #applyChange(change: ConfChangeV2): void {
     const wasAlone = isSoleVoter(this.#membership, this.id);
     this.#membership = changedMembership(this.#membership, change, this.#node.applyConfChange(change));
-    if (wasAlone && this.#leading.type === 'yes' && !isSoleVoter(this.#membership, this.id)) {
+    if (wasAlone && !isSoleVoter(this.#membership, this.id)) {
       // Until now nobody else could lead, and the new voter alone is no majority.
-      this.#lease.renew(this.#monoMs(), this.#leading.term);
+      this.#lead.renewAlone(this.#monoMs());
       this.#renewLease();
     }
   }
@@ -723,82 +698,43 @@ export class GroupFsm {
 
   #changeRole(role: Role): void {
     this.#role = role;
-    const leading = this.#leading;
-    if (role === 'leader' && (leading.type === 'no' || leading.term !== this.#node.term)) {
+    const { term } = this.#node;
+    if (role !== 'leader') {
       this.#stepDown();
-      const alone = isSoleVoter(this.#membership, this.id);
-      this.#lease.expire();
-      this.#renewals.clear();
-      this.#leading = {
-        type: 'yes',
-        term: this.#node.term,
-        serveFromMs: this.#monoMs() + (alone ? 0 : this.#config.leaderLeaseMs),
-        announced: false,
-        handedOver: false,
-      };
-    } else if (role !== 'leader') {
+    } else if (this.#lead.term !== term) {
       this.#stepDown();
+      this.#lead.begin(term, this.#monoMs(), isSoleVoter(this.#membership, this.id));
     }
   }
 
   #stepDown(): void {
-    const leading = this.#leading;
-    if (leading.type === 'no') {
-      return;
-    }
-    this.#leading = { type: 'no' };
-    this.#lease.expire();
-    this.#renewals.clear();
+    const announcedTerm = this.#lead.end();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { done } of waiting) {
       done(LOST);
     }
-    if (leading.announced) {
-      this.#effects.push({ type: 'step-down', term: leading.term });
+    if (announcedTerm !== undefined) {
+      this.#effects.push({ type: 'step-down', term: announcedTerm });
     }
   }
 
   #announce(): void {
-    const leading = this.#leading;
-    if (leading.type === 'yes' && !leading.announced && this.#node.appliedInTerm()) {
-      leading.announced = true;
+    if (this.#lead.term === undefined || !this.#node.appliedInTerm()) {
+      return;
+    }
+    const term = this.#lead.announce();
+    if (term !== undefined) {
       this.#renewLease();
-      this.#effects.push({ type: 'lead', term: leading.term });
+      this.#effects.push({ type: 'lead', term });
     }
   }
 
   /** Asks the majority whether it still follows; the answer is worth the time since the question. */
   #renewLease(): void {
-    const leading = this.#leading;
-    if (leading.type === 'no' || !leading.announced || leading.handedOver || isSoleVoter(this.#membership, this.id)) {
-      return;
-    }
-    const id = this.#nextRenewal++;
-    this.#renewals.set(id, this.#monoMs());
-    if (this.#renewals.size > RENEWALS_MAX) {
-      const [oldest] = this.#renewals.keys();
-      this.#renewals.delete(oldest as number);
-    }
-    const context = new Uint8Array(8);
-    new DataView(context.buffer).setBigUint64(0, BigInt(id));
-    this.#node.readIndex(context);
-  }
-
-  #renewed(context: Uint8Array): void {
-    if (context.length !== 8 || this.#leading.type === 'no') {
-      return;
-    }
-    const id = Number(new DataView(context.buffer, context.byteOffset, 8).getBigUint64(0));
-    const sentAtMs = this.#renewals.get(id);
-    if (sentAtMs === undefined) {
-      return;
-    }
-    this.#lease.renew(sentAtMs, this.#leading.term);
-    for (const other of this.#renewals.keys()) {
-      if (other <= id) {
-        this.#renewals.delete(other);
-      }
+    const context = isSoleVoter(this.#membership, this.id) ? undefined : this.#lead.ask(this.#monoMs());
+    if (context !== undefined) {
+      this.#node.readIndex(context);
     }
   }
 
@@ -807,8 +743,7 @@ export class GroupFsm {
    * nobody would serve. Giving up the lead makes room for a new term, in which it cannot.
    */
   #settleTransfer(): void {
-    const leading = this.#leading;
-    if (leading.type === 'yes' && leading.handedOver && this.#node.leadTransferee === 0) {
+    if (this.#lead.isHandedOver && this.#node.leadTransferee === 0) {
       this.#node.stepDown();
     }
   }

@@ -46,13 +46,13 @@ function gates() {
     list.push(check('generated', () => ['scripts/gen.js', '--check']));
   }
   list.push(
-    vitest('unit', 4 * MINUTE_MS, true),
-    vitest('contract', 3 * MINUTE_MS, false),
-    vitest('property', 4 * MINUTE_MS, true),
-    vitest('conformance', 3 * MINUTE_MS, false),
-    vitest('sim', 8 * MINUTE_MS, true),
+    vitest('unit', 6 * MINUTE_MS, true),
+    vitest('contract', 4 * MINUTE_MS, false),
+    vitest('property', 6 * MINUTE_MS, true),
+    vitest('conformance', 10 * MINUTE_MS, false),
+    vitest('sim', 12 * MINUTE_MS, true),
     check('build', () => ['scripts/build.js'], false),
-    vitest('integration', 9 * MINUTE_MS, false),
+    vitest('integration', 18 * MINUTE_MS, false),
   );
   return list;
 }

@@ -26,7 +26,7 @@ import { Actors } from './actors.ts';
 import { attempt, CONFIG } from '../support.ts';
 import { RegisterClients } from './registers.ts';
 
-const SEEDS = Number(process.env['SCENARIO_SEEDS'] ?? 20);
+const SEEDS = Number(process.env['SCENARIO_SEEDS'] ?? 10);
 const FIRST_SEED = Number(process.env['SCENARIO_FIRST_SEED'] ?? 1);
 /** Real time one seed may take on a busy machine. */
 const MS_PER_SEED = 6_000;

@@ -32,7 +32,7 @@ const setting = (name: string, standard: number): number => {
   return value;
 };
 
-const SEEDS: number = setting('SCENARIO_SEEDS', 20);
+const SEEDS: number = setting('SCENARIO_SEEDS', 10);
 const FIRST_SEED: number = setting('SCENARIO_FIRST_SEED', 1);
 /** Wall-clock time one seed of one scenario may take. */
 const SEED_LIMIT_MS = 5_000;

@@ -216,7 +216,7 @@ export const DEFECTS = [
     room: 'merge',
     profile: 'merge-storm',
     file: 'src/raftstore/peer/handle-ready.ts',
-    find: '    peer.lease.suspect(peer.ctx.clock.monoMs());\n',
+    find: '    peer.lease.suspect(peer.ctx.leaseClock.nowMs());\n',
     replace: '',
   },
   {

@@ -78,7 +78,10 @@ const STUCK_STEPS_MAX = 20_000;
 /** Returning true drops the message. */
 export type MessageFilter = (message: PeerMessage) => boolean;
 
-export class FailStop extends Error {}
+/** Ends the code of a simulated process at the point of its death. */
+export class FailStop extends Error {
+  override name: string = 'FailStop';
+}
 
 interface Machine {
   readonly id: StoreId;

@@ -329,12 +329,13 @@ function report(flags: Flags, samples: readonly Sample[], changes: readonly Chan
     ),
   );
   process.stdout.write(
-    `\nwrite pause of the source over ${pauses.count} merges: p50 ${formatUs(pauses.quantile(0.5))} ms, max ${formatUs(pauses.max)} ms\n`,
+    `\nwrite pause of the source over ${pauses.count} merges: p50 ${formatUs(pauses.quantile(0.5))} ms, p99 ${formatUs(pauses.quantile(0.99))} ms, max ${formatUs(pauses.max)} ms\n`,
   );
   const worst = Math.max(...rows.filter((row) => row.when !== 'quiet').map((row) => row.latency.p99Us)) / 1000;
-  const isMet = worst <= GOAL_P99_MS;
+  const pause = pauses.quantile(0.99) / 1000;
+  const isMet = worst <= GOAL_P99_MS && pause <= GOAL_P99_MS;
   process.stdout.write(
-    `goal: p99 during changes at most ${GOAL_P99_MS} ms: ${worst.toFixed(1)} ms, ${isMet ? 'met' : 'missed'}\n`,
+    `goal: p99 of requests during changes and of the pause at most ${GOAL_P99_MS} ms: ${worst.toFixed(1)} and ${pause.toFixed(1)} ms, ${isMet ? 'met' : 'missed'}\n`,
   );
   if (flags.save !== undefined) {
     const document = {

@@ -116,7 +116,10 @@ describe('braid dev', () => {
     await waitFor('the report', () =>
       /the store \d was ended by SIGKILL; the others keep running/.test(program.stderr),
     );
-    expect(await braid(['put', 'k', 'v', '--timeout', '20s', '--pd', `127.0.0.1:${base}`])).toMatchObject({ code: 0 });
+    expect(await braid(['put', 'k', 'v', '--timeout', '20s', '--pd', `127.0.0.1:${base}`])).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining('stored k') as string,
+    });
     await program.kill('SIGKILL');
     await waitFor('every child to end', () => children.every((pid) => !isAlive(pid)));
   });

@@ -253,9 +253,12 @@ describe('three placement members', () => {
     await members.start(4, ['--join', `http://${members.addresses[n - 1]},http://${members.addresses[other - 1]}`]);
     await members.untilVoters(3);
     const listed = await members.ctl('list', '-o', 'name');
-    expect(listed.stdout.split('\n').filter((name) => name !== '')).toEqual(
-      [1, 2, 3, 4].filter((each) => each !== lost).map((each) => `pd${each}`),
-    );
+    expect(
+      listed.stdout
+        .split('\n')
+        .filter((name) => name !== '')
+        .toSorted(),
+    ).toEqual([1, 2, 3, 4].filter((each) => each !== lost).map((each) => `pd${each}`));
     await members.kill(await members.leader());
     await running.progress(50);
     await running.stop();

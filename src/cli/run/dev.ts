@@ -26,6 +26,9 @@ import { StopRequests } from './control.ts';
 import { addExamples, runReported } from './frame.ts';
 import { Member, type MemberExit } from './member.ts';
 
+/** Longest wait for the replicas of all regions at the start, and between looks. */
+const REPLICAS_LIMIT_MS = 15_000;
+const REPLICAS_POLL_MS = 50;
 const HOST = '127.0.0.1';
 const PORT_BASE_DEFAULT = 2379;
 /** Status pages of store N are at this distance from its own port. */
@@ -375,10 +378,29 @@ async function runCluster(app: App, flags: DevFlags): Promise<ExitCode> {
   }
 }
 
-/** A read through the SDK proves that there is a leader. */
+/**
+ * A read through the SDK proves that there is a leader. Then the first region still has to grow to all its replicas:
+ * whoever kills a store right after the start must not hit the only one. Data of an earlier start may lack a store for
+ * good, so this wait is bounded.
+ */
 async function waitUsable(record: DevRecord): Promise<void> {
   await using client = await connect({ pd: pdAddresses(record), name: 'braid-dev', timeoutMs: READY_LIMIT_MS });
   await client.get(new Uint8Array(0));
+  const admin = client.admin();
+  const limit = performance.now() + REPLICAS_LIMIT_MS;
+  while (performance.now() < limit) {
+    const { maxReplicas, stores } = await admin.status();
+    const { regions } = await admin.regions();
+    const wanted = Math.min(maxReplicas, stores.up);
+    const isComplete = ({ peers, pendingPeers }: (typeof regions)[number]): boolean =>
+      pendingPeers.length === 0 && peers.filter((peer) => peer.role === 'voter').length >= wanted;
+    if (regions.every(isComplete)) {
+      return;
+    }
+    await new Promise((resolve) => {
+      setTimeout(resolve, REPLICAS_POLL_MS);
+    });
+  }
 }
 
 function welcome(dataDir: string, record: DevRecord, ids: readonly number[]): string {

@@ -129,7 +129,14 @@ async function bundle(defect) {
 function work(program, order, onLine) {
   const child = spawn(
     process.execPath,
-    ['--enable-source-maps', '--stack-trace-limit=30', program, JSON.stringify(order)],
+    // Errors are part of most histories: deep stacks are for looking at one.
+    [
+      '--enable-source-maps',
+      `--stack-trace-limit=${order.type === 'seeds' ? 10 : 30}`,
+      '--max-semi-space-size=64',
+      program,
+      JSON.stringify(order),
+    ],
     {
       cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],

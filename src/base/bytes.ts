@@ -9,13 +9,24 @@ export const utf8 = (text: string): Uint8Array => encoder.encode(text);
 /** Decodes UTF-8; malformed sequences become U+FFFD, so use it for display and known text only. */
 export const fromUtf8 = (bytes: Uint8Array): string => decoder.decode(bytes);
 
+/** The native comparison costs about 55 ns whatever the length; this many bytes are compared faster one by one. */
+const COMPARED_HERE = 24;
+
 /** Negative, zero or positive as `a` sorts before, equal to or after `b`. */
 export function compareBytes(a: Uint8Array, b: Uint8Array): number {
-  return Buffer.compare(a, b);
+  const common = Math.min(a.length, b.length);
+  const here = Math.min(common, COMPARED_HERE);
+  for (let i = 0; i < here; i++) {
+    const difference = (a[i] as number) - (b[i] as number);
+    if (difference !== 0) {
+      return difference;
+    }
+  }
+  return common > COMPARED_HERE ? Buffer.compare(a, b) : a.length - b.length;
 }
 
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && Buffer.compare(a, b) === 0;
+  return a.length === b.length && compareBytes(a, b) === 0;
 }
 
 /** A copy that owns its memory. Use it for every byte string kept longer than the call that delivered it. */

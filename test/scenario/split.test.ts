@@ -114,7 +114,7 @@ describe('split', () => {
       await cluster.settle();
       const resume = scene.pause(1, 'apply::before-split', 1);
       const split = fireSplit(scene, 1, 'k');
-      await cluster.until('the split is in the log', () => (cluster.hits.get('apply::before-split') ?? 0) > 0);
+      await cluster.until('the split is in the log', () => (cluster.hits.get('apply::before-split')?.times ?? 0) > 0);
       const last = scene.status(1, 1)?.lastIndex;
       const write = cluster.writeOnce([put('b')], 'b');
       await cluster.advance(200);
@@ -277,7 +277,7 @@ describe('split', () => {
     const { peerId } = scene.status(4, child.id) as { peerId: number };
     releaseParent();
     await scene.data(1, 4);
-    await cluster.until('the split waits', () => (cluster.hits.get('apply::before-split') ?? 0) > 3);
+    await cluster.until('the split waits', () => (cluster.hits.get('apply::before-split')?.times ?? 0) > 3);
     await scene.put('b', 'new');
     cluster.failpoints.clear();
     await cluster.until('the child has data', () => scene.status(4, child.id)?.state === 'normal');

@@ -236,9 +236,9 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       ...SCHEDULING,
       exile: 2.5,
       'crash-point': 1.5,
-      merge: 14,
-      split: 9,
-      retarget: 3,
+      merge: 20,
+      split: 18,
+      retarget: 4,
       'hold-merge': 2,
       crash: 2,
       isolate: 1.5,
@@ -248,9 +248,9 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       'pd-cut': 1,
       'old-mail': 1,
     },
-    meanActionMs: [50, 200],
-    durationMs: 8_000,
-    stores: [3, 4, 4, 5],
+    meanActionMs: [25, 150],
+    durationMs: 9_000,
+    stores: [3, 3, 4, 5],
     always: ['split', 'merge', 'retarget'],
   },
   'move-storm': {
@@ -418,10 +418,11 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
   const logGcCountLimit =
     profile === 'chaos-snapshots' ? rng.pick([10, 12]) : chaos ? 500 : rng.pick([12, 20, 40, 500]);
   const busy = profile === 'overload';
+  const storm = profile === 'merge-storm';
   return {
     world: 'lite',
     stores: rng.pick(spec.stores),
-    keys: chaos ? 40 : rng.pick([5, 6, 8, 10, 14]),
+    keys: chaos ? 40 : rng.pick(storm ? [5, 8, 10, 14, 20] : [5, 6, 8, 10, 14]),
     clients: busy ? 24 : rng.pick([3, 4, 5, 6, 8]),
     durationMs: spec.durationMs,
     thinkMs: busy ? 4 : rng.pick([15, 30, 60]),
@@ -438,10 +439,10 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     proposalBatchOpsMax: rng.pick([1, 4, 1024]),
     mailboxLimit: busy ? 40 : 20_000,
     leaderLeaseMs: rng.pick([90, 450, 800]),
-    regionsMax: chaos ? 20 : rng.pick([2, 4, 6]),
+    regionsMax: chaos ? 20 : rng.pick(storm ? [3, 5, 8] : [2, 4, 6]),
     valueBytes: rng.pick([0, 0, 0, 200]),
     oldMail: rng.pick([50, 500]),
-    splitAtStart: chaos ? 10 + rng.below(10) : rng.below(3),
+    splitAtStart: chaos ? 10 + rng.below(10) : rng.below(storm ? 5 : 3),
     liveness: rng.pick(['heal', 'heal', 'core', 'gray'] as const),
     isBiased: rng.chance(0.6),
     isOverBudget: profile === 'disaster',

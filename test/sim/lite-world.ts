@@ -219,7 +219,7 @@ export class LiteWorld {
         checks: this.invariants.counts,
         marks: this.coverage.marks,
         cells: this.coverage.cells,
-        points: Object.fromEntries(this.cluster.hits),
+        points: Object.fromEntries([...this.cluster.hits].map(([name, { times }]) => [name, times])),
       },
       traceHash: scheduler.trace.text,
       checkpoints: scheduler.trace.checkpoints,
@@ -834,6 +834,9 @@ export class LiteWorld {
       count: (action) => this.count(action),
       note: (lane, text, forMs) => this.note(lane, 'fault', text, { untilMs: cluster.scheduler.nowMs + forMs }),
       later: (forMs, what, undo) => this.#later(forMs, what, undo),
+      soon: (ms, act) => {
+        cluster.scheduler.at(ms, () => (this.#stopping ? undefined : act()), { node: 0, kind: 'nemesis:on' });
+      },
       reboot: (id) => this.#reboot(id),
     };
   }

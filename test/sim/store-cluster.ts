@@ -129,7 +129,7 @@ export class StoreCluster {
   onRegionHeartbeat: ((heartbeat: RegionHeartbeat) => void) | undefined;
   readonly failpoints: Map<string, FailpointAction> = new Map();
   /** How often the run passed each failpoint. */
-  readonly hits: Map<string, number> = new Map();
+  readonly hits: Map<string, { times: number }> = new Map();
   /** Which sites of `raftstore/bias.ts` bend choices, and how often; undefined: none. */
   bias: Bias | undefined;
   /** Processes that died at a failpoint. */
@@ -435,7 +435,12 @@ export class StoreCluster {
   #failpointsOf(store: number, isDead: () => boolean): Failpoints {
     return {
       hit: (name, key) => {
-        this.hits.set(name, (this.hits.get(name) ?? 0) + 1);
+        const passed = this.hits.get(name);
+        if (passed === undefined) {
+          this.hits.set(name, { times: 1 });
+        } else {
+          passed.times++;
+        }
         if (isDead()) {
           return undefined;
         }

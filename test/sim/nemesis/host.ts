@@ -17,6 +17,8 @@ export interface NemesisHost {
   note(lane: number, text: string, forMs: number): void;
   /** Takes a fault back after so long, or when everything heals. */
   later(forMs: number, what: string, undo: () => void): void;
+  /** Goes on with an action after a while, unless everything heals before. */
+  soon(ms: number, act: () => void): void;
   /** Requests for membership changes that are neither answered nor refused. */
   openMembershipChanges(): number;
   /** Starts a store that is down. */

@@ -19,6 +19,12 @@ interface Order {
 
 /** Orders that may be given a second time. */
 const ORDERS_KEPT = 30;
+/** Steps towards a merge after the first, and the time between two. */
+const MERGE_STEPS = 4;
+const MERGE_STEP_MS = 120;
+
+const touches = (a: Region, b: Region): boolean =>
+  isLeftNeighbour(a.range, b.range) || isLeftNeighbour(b.range, a.range);
 
 export class RegionActions {
   readonly #host: NemesisHost;
@@ -56,9 +62,11 @@ export class RegionActions {
         const pair = pick(pairs, b);
         if (pair !== undefined) {
           this.#mergeStep(pair[0], pair[1]);
-          const mirrored = c % 6 === 0;
-          if (mirrored) {
+          const isMirrored = c % 6 === 0;
+          if (isMirrored) {
             this.#mergeStep(pair[1], pair[0]);
+          } else if (c % 3 !== 0) {
+            this.#goOnMerging(pair[0].id, pair[1].id, MERGE_STEPS);
           }
         }
         return true;
@@ -251,6 +259,21 @@ export class RegionActions {
       { type: 'change-peer', changes: [{ type: 'add-voter', peer: { ...learner, role: 'voter' } }, leaving] },
       'joint',
     );
+  }
+
+  /** As the placement service does: step after step until the source is gone, the pair changed, or patience ends. */
+  #goOnMerging(source: number, target: number, steps: number): void {
+    this.#host.soon(MERGE_STEP_MS, () => {
+      const regions = this.#host.leaders();
+      const from = regions.find(({ id }) => id === source);
+      const into = regions.find(({ id }) => id === target);
+      if (from !== undefined && into !== undefined && touches(from, into)) {
+        this.#mergeStep(from, into);
+      }
+      if (steps > 1) {
+        this.#goOnMerging(source, target, steps - 1);
+      }
+    });
   }
 
   /** Proposes the merge if both regions have the same replicas, else goes one step towards that. */

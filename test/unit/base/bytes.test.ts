@@ -23,6 +23,20 @@ describe('bytes', () => {
     expect(sorted.toReversed().toSorted(compareBytes)).toEqual(sorted);
   });
 
+  test('compare like the native comparison around the length where that takes over', () => {
+    const words = Array.from({ length: 30 }, (_, length) => [
+      Buffer.alloc(length, 1),
+      Buffer.concat([Buffer.alloc(Math.max(0, length - 1), 1), Buffer.of(2)]),
+      Buffer.concat([Buffer.alloc(length, 1), Buffer.of(0)]),
+    ]).flat();
+    for (const a of words) {
+      for (const b of words) {
+        expect(Math.sign(compareBytes(a, b))).toBe(Buffer.compare(a, b));
+        expect(equalBytes(a, b)).toBe(a.equals(b));
+      }
+    }
+  });
+
   test('are equal by content only', () => {
     expect(equalBytes(utf8('ab'), Buffer.from('ab'))).toBe(true);
     expect(equalBytes(utf8('ab'), utf8('ac'))).toBe(false);

@@ -3,7 +3,7 @@
  * Commands themselves only say what they do.
  */
 import type { Command, Option } from 'commander';
-import { type CommonOptions, addCommonOptions, flag } from './common-options.ts';
+import { type CommonOptions, addCommonOptions, flag, listFlags } from './common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, EXIT_REFUSED, exitCodeOf } from './exit-code.ts';
 import { formatFailure } from './failure.ts';
 import { type CliIo, ReaderGoneError } from './io.ts';
@@ -35,6 +35,8 @@ export interface CommandSpec<Options> {
   readonly task: (args: readonly string[]) => string;
   /** The command only asks: when the cluster refuses because the object is not there, the answer is no. */
   readonly isQuestion?: boolean;
+  /** The command prints rows: it gets `--where`, `--limit` and `--fields`. A flag of its own with such a name wins. */
+  readonly isList?: boolean;
   /** The command only looks: it gets `--watch`, which looks again every second and prints what changed. */
   readonly isWatchable?: boolean;
   readonly run: (session: Session, args: readonly string[], options: Options) => Promise<ExitCode>;
@@ -55,6 +57,11 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
   }
   if (spec.isWatchable === true) {
     command.addOption(flag('-w, --watch', 'look again every second and print what changed, until Ctrl-C or --timeout'));
+  }
+  if (spec.isList === true) {
+    for (const option of listFlags().filter(({ long }) => !command.options.some((own) => own.long === long))) {
+      command.addOption(option);
+    }
   }
   addCommonOptions(command, spec.modes, spec.mode);
   command.addHelpText('after', `\nExamples:\n${spec.examples.map((example) => `  ${example}`).join('\n')}`);

@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseDurationMs, parseSizeBytes } from '../base/units.ts';
 import { closestName } from '../client/options.ts';
 import type { OutputMode } from './output/mode.ts';
+import { type Condition, parseCondition } from './output/select.ts';
 import { KEY_FORMATS, type KeyFormat, VALUE_FORMATS, type ValueFormat } from './text-form.ts';
 
 /** Where `braid dev` and `braid pd` listen unless told otherwise. */
@@ -22,6 +23,10 @@ export interface CommonOptions {
   readonly headers: boolean;
   readonly columns: readonly string[] | undefined;
   readonly sortBy: string | undefined;
+  /** Flags of lists alone; without them in every other command. */
+  readonly where?: readonly Condition[];
+  readonly limit?: number;
+  readonly fields?: readonly string[];
   readonly quiet: boolean;
   readonly debug: boolean;
 }
@@ -89,6 +94,28 @@ export const words = (text: string): readonly string[] => text.split(',').map((w
 
 export const positive: (text: string) => number = count(1, Number.MAX_SAFE_INTEGER);
 
+/** Conditions of several `--where` add up. */
+function conditions(text: string, before: readonly Condition[] | undefined): readonly Condition[] {
+  const condition = parseCondition(text);
+  if (condition === undefined) {
+    throw new InvalidArgumentError('Write a name, one of = != < <= > >= ~ and a value, for example size<1MiB.');
+  }
+  return [...(before ?? []), condition];
+}
+
+/** Flags of commands that list things: which rows, how many, what of each. */
+export const listFlags = (): Option[] => [
+  flag(
+    '--where <condition>',
+    'only rows for which it holds, for example size<1MiB; may be given several times',
+  ).argParser(conditions),
+  flag('--limit <count>', 'at most so many').argParser(positive),
+  flag(
+    '--fields <names>',
+    'only these fields of each row, separated by commas, for example id,leader.storeId',
+  ).argParser(words),
+];
+
 const GROUP = 'Common options:';
 
 /** Adds the flags for reaching a cluster and for output. */
@@ -107,7 +134,7 @@ export function addCommonOptions(command: Command, modes: readonly OutputMode[],
       .argParser(choice(VALUE_FORMATS)),
     flag('--no-headers', 'tables without heads'),
     flag('--columns <heads>', 'columns of a table, separated by commas').argParser(words),
-    flag('--sort-by <head>', 'column to sort a list by; -HEAD reverses'),
+    flag('--sort-by <head>', 'column or field to sort a list by; -HEAD reverses'),
     flag('-q, --quiet', 'no remarks on stderr').default(false),
     flag('--debug', 'print the stack of an error').default(false),
   ];

@@ -55,6 +55,9 @@ export class Session implements AsyncDisposable {
       hasHead: options.headers,
       columns: options.columns,
       sortBy: options.sortBy,
+      where: options.where ?? [],
+      limit: options.limit,
+      fields: options.fields,
       isQuiet: options.quiet,
     });
   }

@@ -372,6 +372,8 @@ export interface ClusterEvents {
   readonly events: readonly ClusterEvent[];
   /** Events before this sequence number are forgotten. */
   readonly oldestSequence: number;
+  /** The placement lead that noted them; sequence numbers begin again with every lead. */
+  readonly term: number;
 }
 
 const STORE_STATES: readonly AdminStoreState[] = ['unknown', 'up', 'disconnected', 'down', 'removing', 'removed'];
@@ -626,4 +628,5 @@ export const eventsFromWire = (reply: WireEvents): ClusterEvents => ({
     actor: event.actor,
   })),
   oldestSequence: reply.oldestSequence,
+  term: reply.term,
 });

@@ -537,12 +537,25 @@ export class AdminClient implements AsyncDisposable {
     return (await this.#change(adminMethods.pinRegion, request, options)).changed;
   }
 
-  /** What happened in the cluster, latest last. */
+  /**
+   * What happened in the cluster, latest last. `afterTerm` is the lead that `afterSequence` counts in, as an earlier
+   * answer named it: under another leader numbers begin again and every event is new.
+   */
   async events(
-    options: CallOptions & { readonly afterSequence?: number; readonly limit?: number } = {},
+    options: CallOptions & {
+      readonly afterSequence?: number;
+      readonly afterTerm?: number;
+      readonly limit?: number;
+    } = {},
   ): Promise<ClusterEvents> {
-    const request = { header: this.#header(), afterSequence: options.afterSequence ?? 0, limit: options.limit ?? 0 };
-    return eventsFromWire(await this.#read(adminMethods.listEvents, request, options, ['afterSequence', 'limit']));
+    const request = {
+      header: this.#header(),
+      afterSequence: options.afterSequence ?? 0,
+      afterTerm: options.afterTerm ?? 0,
+      limit: options.limit ?? 0,
+    };
+    const known = ['afterSequence', 'afterTerm', 'limit'];
+    return eventsFromWire(await this.#read(adminMethods.listEvents, request, options, known));
   }
 
   /** Waits up to `drainMs` (default 0) for running calls. A client made by `Braid.admin` leaves the connection open. */

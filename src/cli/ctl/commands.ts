@@ -4,7 +4,7 @@ import type { AdminClient, OperatorRequestOptions, Submission } from '../../clie
 import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type App, addCommand } from '../command.ts';
-import { choice, flag, positive } from '../common-options.ts';
+import { choice, flag } from '../common-options.ts';
 import { registerCompletion } from '../completion.ts';
 import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
@@ -15,12 +15,13 @@ import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
+import { eventsCommand } from './events.ts';
 import { explainObjectCommands } from './explain-commands.ts';
 import { memberCommands } from './member-commands.ts';
 import { watchOperator } from './operator-watch.ts';
+import { regionViewCommands } from './region-views.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
-  EVENT_SHAPE,
   consistencyShape,
   PROBLEM_SHAPE,
   STORE_SHAPE,
@@ -50,10 +51,9 @@ export function registerCtlCommands(program: Command, app: App): void {
   const store = ctl.command('store').summary('stores').description('Stores, the processes that hold replicas.');
   storeCommands(store, app);
   storeChangeCommands(store, app);
-  regionCommands(
-    ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.'),
-    app,
-  );
+  const region = ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.');
+  regionCommands(region, app);
+  regionViewCommands(region, app);
   operatorCommands(
     ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'),
     app,
@@ -166,6 +166,7 @@ function statusCommand(ctl: Command, app: App): void {
 function checkCommand(ctl: Command, app: App): void {
   addCommand<object>(ctl, app, {
     usage: 'check [what]',
+    isList: true,
     summary: 'List what keeps the cluster from being healthy, for monitors',
     details:
       'The exit code is 0 if there is nothing and 5 if there is something. "check consistency" lists when the replicas of each region were compared, and those that differ.',
@@ -215,6 +216,7 @@ async function checkConsistency(session: Session, admin: AdminClient): Promise<E
 function storeCommands(store: Command, app: App): void {
   addCommand<{ all?: true }>(store, app, {
     usage: 'list',
+    isList: true,
     summary: 'List stores',
     examples: ['braid ctl store list', 'braid ctl store list --sort-by -regions -o wide'],
     modes: LIST_MODES,
@@ -336,6 +338,7 @@ interface RegionListFlags {
 function regionCommands(region: Command, app: App): void {
   addCommand<RegionListFlags>(region, app, {
     usage: 'list [start] [end]',
+    isList: true,
     summary: 'List regions in key order',
     details: 'Gaps in the key space are reported as well.',
     arguments: { start: 'a key of the first region', end: 'key after the last region' },
@@ -351,7 +354,6 @@ function regionCommands(region: Command, app: App): void {
       flag('--prefix <prefix>', 'regions with keys that start with this'),
       flag('--store <id>', 'regions with a replica on this store'),
       flag('--filter <filter>', `only some: ${REGION_FILTERS.join(', ')}`).argParser(choice(REGION_FILTERS)),
-      flag('--limit <count>', 'at most so many').argParser(positive),
     ],
     task: () => 'list regions',
     run: async (session, [start, end], options) => {
@@ -363,7 +365,8 @@ function regionCommands(region: Command, app: App): void {
         end: range.end,
         ...(options.store === undefined ? {} : { storeId: parseId(options.store, 'store') }),
         ...(options.filter === undefined ? {} : { filter: options.filter }),
-        ...(options.limit === undefined ? {} : { limit: options.limit }),
+        // What is chosen or ordered here is chosen among all of them.
+        ...(options.limit === undefined || session.printer.isChoosy ? {} : { limit: options.limit }),
       });
       const format = session.options.keyFormat;
       await session.printer.list(regionShape(format), regions, {
@@ -540,13 +543,13 @@ function regionCommands(region: Command, app: App): void {
 interface OperatorListFlags {
   readonly ended?: true;
   readonly kind?: string;
-  readonly limit?: number;
   readonly region?: string;
 }
 
 function operatorCommands(operator: Command, app: App): void {
   addCommand<OperatorListFlags>(operator, app, {
     usage: 'list',
+    isList: true,
     summary: 'List running operators, or ended ones',
     examples: ['braid ctl operator list', 'braid ctl operator list --ended --limit 10'],
     modes: LIST_MODES,
@@ -556,7 +559,6 @@ function operatorCommands(operator: Command, app: App): void {
       flag('--ended', 'ended operators, latest first'),
       flag('--kind <kind>', 'only merge, move, split, replica, region, leader or admin operators'),
       flag('--region <id>', 'only operators of this region'),
-      flag('--limit <count>', 'at most so many').argParser(positive),
     ],
     task: () => 'list operators',
     run: async (session, _, options) => {
@@ -569,13 +571,11 @@ function operatorCommands(operator: Command, app: App): void {
               ...(regionId === undefined ? {} : { regionId }),
             })
           : await admin.operators(session.limits());
-      const shown = found
-        .filter(
-          (one) =>
-            (options.kind === undefined || one.kinds.includes(options.kind)) &&
-            (regionId === undefined || one.regionId === regionId),
-        )
-        .slice(0, options.limit);
+      const shown = found.filter(
+        (one) =>
+          (options.kind === undefined || one.kinds.includes(options.kind)) &&
+          (regionId === undefined || one.regionId === regionId),
+      );
       await session.printer.list(operatorShape(Date.now()), shown);
       if (shown.length === 0) {
         await session.printer.note(options.ended === true ? 'no ended operators' : 'no running operators');
@@ -626,32 +626,7 @@ function operatorCommands(operator: Command, app: App): void {
   });
 }
 
-// ------------------------------------------------------------------------------------------------ events, switches
-
-function eventsCommand(ctl: Command, app: App): void {
-  addCommand<{ after?: number; limit?: number }>(ctl, app, {
-    usage: 'events',
-    summary: 'List what happened: splits, merges, moves, leader and store changes',
-    examples: ['braid ctl events', 'braid ctl events --after 120 -o jsonl'],
-    modes: LIST_MODES,
-    mode: 'table',
-    options: [
-      flag('--after <sequence>', 'only events with a greater sequence number').argParser(positive),
-      flag('--limit <count>', 'only the latest so many').default(50).argParser(positive),
-    ],
-    task: () => 'list events',
-    run: async (session, _, options) => {
-      const admin = await session.admin();
-      const { events, oldestSequence } = await admin.events({
-        ...session.limits(),
-        ...(options.after === undefined ? {} : { afterSequence: options.after }),
-      });
-      const shown = options.limit === undefined ? events : events.slice(-options.limit);
-      await session.printer.list(EVENT_SHAPE, shown, { oldestSequence });
-      return EXIT_DONE;
-    },
-  });
-}
+// -------------------------------------------------------------------------------------------------------- switches
 
 function switchCommands(group: Command, app: App): void {
   const shape = {
@@ -667,6 +642,7 @@ function switchCommands(group: Command, app: App): void {
   };
   addCommand<object>(group, app, {
     usage: 'list',
+    isList: true,
     summary: 'List checkers and schedulers',
     examples: ['braid ctl switch list', 'braid ctl switch list -o json'],
     modes: LIST_MODES,
@@ -719,6 +695,7 @@ interface CheckRow {
 function explainCommands(group: Command, app: App): void {
   addCommand<{ automatic?: true }>(group, app, {
     usage: 'merge <source> <target>',
+    isList: true,
     summary: 'List every check of a merge with its outcome',
     details: 'Changes nothing. The exit code is 5 if the merge would be refused.',
     arguments: { source: 'id of the region that would end', target: 'id of the region that would grow' },
@@ -767,6 +744,7 @@ function explainCommands(group: Command, app: App): void {
   explainObjectCommands(group, app);
   addCommand<object>(group, app, {
     usage: 'code [code]',
+    isList: true,
     summary: 'Say what an error code means and what to do',
     details: 'Without a code it lists them all.',
     arguments: { code: 'the word in parentheses of an error' },

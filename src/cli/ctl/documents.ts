@@ -332,6 +332,7 @@ function diffCommand(ctl: Command, app: App): void {
 function getCommand(ctl: Command, app: App): void {
   addCommand<{ watch?: true }>(ctl, app, {
     usage: 'get [kind] [name]',
+    isList: true,
     summary: 'List Partitions and Assignments',
     details: 'With --watch every change is printed as it happens, in order; Ctrl-C or --timeout ends that.',
     arguments: { kind: KIND_WORDS, name: 'of one document' },
@@ -350,10 +351,12 @@ function getCommand(ctl: Command, app: App): void {
           ? await present(admin, session, which)
           : await admin.documents.list({ ...session.limits(), ...which });
       if (options.watch === true) {
+        requireUnordered(session);
         return watch(session, admin, documents, version, which);
       }
       const [only] = documents;
-      if (name !== undefined && documents.length === 1 && only !== undefined && isMachineMode(session.printer.mode)) {
+      const isWhole = session.options.fields === undefined && !session.printer.isChoosy;
+      if (name !== undefined && isWhole && only !== undefined && isMachineMode(session.printer.mode)) {
         await printDocument(session, only);
       } else {
         await session.printer.list(DOCUMENT_SHAPE, documents);
@@ -361,6 +364,15 @@ function getCommand(ctl: Command, app: App): void {
       return EXIT_DONE;
     },
   });
+}
+
+/** A watch prints changes as they come. @throws UsageError for flags that need a whole list */
+export function requireUnordered(session: Session): void {
+  const { sortBy, fields } = session.options;
+  const flag = sortBy === undefined ? (fields === undefined ? undefined : '--fields') : '--sort-by';
+  if (flag !== undefined) {
+    throw new UsageError(`--watch prints changes as they come, which ${flag} cannot be used with`, `leave ${flag} out`);
+  }
 }
 
 /** What is there now; a watch may wait for a document that is not. */
@@ -404,6 +416,9 @@ async function watch(
   const printed = new Map<string, string>();
   let count = 0;
   const show = async (document: DocumentInfo, isDeleted: boolean): Promise<void> => {
+    if (session.printer.chosen(DOCUMENT_SHAPE, [document], true).length === 0) {
+      return;
+    }
     const name = documentName({ kind: document.kind, name: document.metadata.name });
     const { spec, status, conditions } = document;
     const seen = JSON.stringify([isDeleted, spec, status, mode === 'wide' ? conditions : []]);

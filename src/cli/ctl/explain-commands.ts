@@ -64,6 +64,7 @@ export function explainObjectCommands(group: Command, app: App): void {
   for (const { word, argument, summary, details, examples, ask } of SUBJECTS) {
     addCommand<object>(group, app, {
       usage: `${word} <${word}>`,
+      isList: true,
       summary,
       details: `${details} Changes nothing. The exit code is 5 if something is refused.`,
       arguments: { [word]: argument },

@@ -54,6 +54,7 @@ export function memberCommands(ctl: Command, app: App): void {
     .description('Members of the placement service, of which one leads.');
   addCommand<object>(member, app, {
     usage: 'list',
+    isList: true,
     summary: 'List the members: who leads, who votes, who lags',
     examples: ['braid ctl pd member list', 'braid ctl pd member list -o json'],
     modes: LIST_MODES,

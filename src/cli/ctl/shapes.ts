@@ -39,10 +39,30 @@ export const STORE_SHAPE: ListShape<StoreInfo> = {
     { head: 'state', cell: (store) => store.state },
     { head: 'regions', cell: (store) => store.regionCount, align: 'right' },
     { head: 'leaders', cell: (store) => store.leaderCount, align: 'right' },
-    { head: 'size', cell: (store) => formatBytes(store.regionSizeBytes), align: 'right' },
-    { head: 'used', cell: (store) => formatBytes(store.usedBytes), align: 'right' },
-    { head: 'capacity', cell: (store) => formatBytes(store.capacityBytes), align: 'right' },
-    { head: 'heartbeat', cell: (store) => ageText(store.lastHeartbeatAgeMs), align: 'right' },
+    {
+      head: 'size',
+      cell: (store) => formatBytes(store.regionSizeBytes),
+      value: (store) => store.regionSizeBytes,
+      align: 'right',
+    },
+    {
+      head: 'used',
+      cell: (store) => formatBytes(store.usedBytes),
+      value: (store) => store.usedBytes,
+      align: 'right',
+    },
+    {
+      head: 'capacity',
+      cell: (store) => formatBytes(store.capacityBytes),
+      value: (store) => store.capacityBytes,
+      align: 'right',
+    },
+    {
+      head: 'heartbeat',
+      cell: (store) => ageText(store.lastHeartbeatAgeMs),
+      value: (store) => store.lastHeartbeatAgeMs,
+      align: 'right',
+    },
     { head: 'version', cell: (store) => store.version, isWide: true },
     { head: 'status-address', cell: (store) => store.statusAddress, isWide: true },
     { head: 'labels', cell: labelText, isWide: true },
@@ -218,14 +238,37 @@ export function regionShape(format: KeyFormat): ListShape<RegionDetails> {
       { head: 'start', cell: (region) => formatStart(region.range.start, format) },
       { head: 'end', cell: (region) => formatEnd(region.range.end, format) },
       { head: 'stores', cell: peersText },
-      { head: 'size', cell: (region) => formatBytes(region.sizeBytes), align: 'right' },
-      { head: 'keys', cell: (region) => formatCount(region.keys), align: 'right' },
+      {
+        head: 'size',
+        cell: (region) => formatBytes(region.sizeBytes),
+        value: (region) => region.sizeBytes,
+        align: 'right',
+      },
+      { head: 'keys', cell: (region) => formatCount(region.keys), value: (region) => region.keys, align: 'right' },
       { head: 'epoch', cell: (region) => `${region.epoch.confVer}:${region.epoch.version}` },
       { head: 'remarks', cell: remarkText },
       { head: 'term', cell: (region) => region.term, align: 'right', isWide: true },
-      { head: 'written/s', cell: (region) => formatBytes(region.bytesWrittenPerSecond), align: 'right', isWide: true },
-      { head: 'read/s', cell: (region) => formatBytes(region.bytesReadPerSecond), align: 'right', isWide: true },
-      { head: 'reported', cell: (region) => ageText(region.lastReportAgeMs), align: 'right', isWide: true },
+      {
+        head: 'written/s',
+        cell: (region) => formatBytes(region.bytesWrittenPerSecond),
+        value: (region) => region.bytesWrittenPerSecond,
+        align: 'right',
+        isWide: true,
+      },
+      {
+        head: 'read/s',
+        cell: (region) => formatBytes(region.bytesReadPerSecond),
+        value: (region) => region.bytesReadPerSecond,
+        align: 'right',
+        isWide: true,
+      },
+      {
+        head: 'reported',
+        cell: (region) => ageText(region.lastReportAgeMs),
+        value: (region) => region.lastReportAgeMs,
+        align: 'right',
+        isWide: true,
+      },
     ],
     toObject: (region) => regionObject(region, format),
     name: (region) => String(region.id),
@@ -326,8 +369,11 @@ export function currentPhase(operator: OperatorInfo): string {
   return (current ?? phases.findLast((phase) => phase.state === 'done') ?? phases[0])?.name ?? '';
 }
 
+const tookMs = (operator: OperatorInfo, nowUnixMs: number): number | undefined =>
+  spanMs(operator.startedUnixMs ?? operator.createdUnixMs, operator.finishedUnixMs ?? nowUnixMs);
+
 const tookText = (operator: OperatorInfo, nowUnixMs: number): string => {
-  const ms = spanMs(operator.startedUnixMs ?? operator.createdUnixMs, operator.finishedUnixMs ?? nowUnixMs);
+  const ms = tookMs(operator, nowUnixMs);
   return ms === undefined ? '' : formatAge(ms);
 };
 
@@ -380,7 +426,12 @@ export function operatorShape(nowUnixMs: number): ListShape<OperatorInfo> {
       { head: 'what', cell: (operator) => operator.brief },
       { head: 'status', cell: (operator) => operator.status },
       { head: 'phase', cell: currentPhase },
-      { head: 'time', cell: (operator) => tookText(operator, nowUnixMs), align: 'right' },
+      {
+        head: 'time',
+        cell: (operator) => tookText(operator, nowUnixMs),
+        value: (operator) => tookMs(operator, nowUnixMs),
+        align: 'right',
+      },
       { head: 'reason', cell: reasonText },
       { head: 'made-by', cell: (operator) => operator.desc, isWide: true },
       { head: 'priority', cell: (operator) => operator.priority, isWide: true },

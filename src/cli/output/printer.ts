@@ -7,6 +7,7 @@ import type { CliIo } from '../io.ts';
 import { UsageError } from '../failure.ts';
 import { type Document, JsonListWriter, YamlListWriter, toJson, toJsonLine, toYaml } from './document.ts';
 import type { OutputMode } from './mode.ts';
+import { type Condition, filterRows, findColumn, sortRows, withFields } from './select.ts';
 import { type Column, TableLayout, WIDTH_SAMPLE_ROWS, formatTable } from './table.ts';
 
 export interface PrinterOptions {
@@ -14,8 +15,14 @@ export interface PrinterOptions {
   readonly hasHead: boolean;
   /** Heads of the columns to show, in this order; undefined shows the usual ones. */
   readonly columns: readonly string[] | undefined;
-  /** Head of the column to sort by; a leading minus reverses. */
+  /** Column or field to sort by; a leading minus reverses. */
   readonly sortBy: string | undefined;
+  /** Only rows for which all of these hold. */
+  readonly where: readonly Condition[];
+  /** At most so many rows; undefined shows all. */
+  readonly limit: number | undefined;
+  /** Only these fields of each row; undefined shows the usual ones. */
+  readonly fields: readonly string[] | undefined;
   /** No remarks on stderr; errors are printed all the same. */
   readonly isQuiet: boolean;
 }
@@ -84,10 +91,25 @@ export class Printer {
     }
   }
 
+  /** Whether rows are chosen or ordered here, so that all of them must be known first. */
+  get isChoosy(): boolean {
+    return this.#options.where.length > 0 || this.#options.sortBy !== undefined;
+  }
+
+  /**
+   * The rows that `--where` leaves. With `isPart` they are some rows of a list that goes on: a field
+   * that they all lack may be there in later ones.
+   */
+  chosen<R>(shape: ListShape<R>, rows: readonly R[], isPart = false): readonly R[] {
+    return filterRows(shape, rows, this.#options.where, isPart);
+  }
+
   /** `tail` adds fields to the document of the whole list. */
-  async list<R>(shape: ListShape<R>, rows: readonly R[], tail: Readonly<Record<string, unknown>> = {}): Promise<void> {
-    const sorted = this.#sorted(shape.columns, rows);
-    const { mode, hasHead } = this.#options;
+  async list<R>(given: ListShape<R>, rows: readonly R[], tail: Readonly<Record<string, unknown>> = {}): Promise<void> {
+    const { mode, hasHead, sortBy, limit, fields } = this.#options;
+    const chosen = this.chosen(given, rows);
+    const sorted = (sortBy === undefined ? chosen : sortRows(given, chosen, sortBy)).slice(0, limit);
+    const shape = fields === undefined ? given : { ...given, ...withFields(given, rows, fields) };
     switch (mode) {
       case 'table':
       case 'wide':
@@ -116,6 +138,12 @@ export class Printer {
   /** Prints while the blocks still come; memory does not grow with their number. Returns how many rows there were. */
   async stream<R>(shape: ListShape<R>, blocks: AsyncIterable<readonly R[]>): Promise<number> {
     const { mode, hasHead } = this.#options;
+    if (this.#options.sortBy !== undefined) {
+      throw new UsageError(
+        'rows that are printed while they are read cannot be sorted',
+        'leave --sort-by out, or pass the output to sort',
+      );
+    }
     const json = new JsonListWriter(shape.kind);
     const yaml = new YamlListWriter(shape.kind);
     const isTable = mode === 'table' || mode === 'wide';
@@ -211,22 +239,12 @@ export class Printer {
     if (wanted === undefined) {
       return all.filter((column) => this.#options.mode === 'wide' || column.isWide !== true);
     }
-    return wanted.map((head) => findColumn(all, head, '--columns'));
-  }
-
-  #sorted<R>(all: readonly Column<R>[], rows: readonly R[]): readonly R[] {
-    const by = this.#options.sortBy;
-    if (by === undefined) {
-      return rows;
-    }
-    const column = findColumn(all, by.replace(/^-/, ''), '--sort-by');
-    const sign = by.startsWith('-') ? -1 : 1;
-    return rows.toSorted((a, b) => sign * compareCells(column.cell(a), column.cell(b)));
+    return wanted.map((head) => requireColumn(all, head, '--columns'));
   }
 }
 
-function findColumn<R>(all: readonly Column<R>[], head: string, flag: string): Column<R> {
-  const found = all.find((column) => column.head.toLowerCase() === head.toLowerCase());
+function requireColumn<R>(all: readonly Column<R>[], head: string, flag: string): Column<R> {
+  const found = findColumn(all, head);
   if (found === undefined) {
     const heads = all.map((column) => column.head);
     const closest = closestName(head, heads);
@@ -236,14 +254,4 @@ function findColumn<R>(all: readonly Column<R>[], head: string, flag: string): C
     );
   }
   return found;
-}
-
-/** Numbers by size, also when they are text; everything else by code unit. */
-function compareCells(a: string | number, b: string | number): number {
-  const [x, y] = [Number(a), Number(b)];
-  if (a !== '' && b !== '' && Number.isFinite(x) && Number.isFinite(y)) {
-    return x - y;
-  }
-  const [s, t] = [String(a), String(b)];
-  return s < t ? -1 : s > t ? 1 : 0;
 }

@@ -4,6 +4,8 @@ export interface Column<R> {
   /** Head as shown; also the name for --columns, without case. */
   readonly head: string;
   readonly cell: (row: R) => string | number;
+  /** What `--where` and `--sort-by` compare when the cell is not it: bytes, milliseconds, counts. */
+  readonly value?: (row: R) => string | number | bigint | boolean | undefined;
   readonly align?: 'left' | 'right';
   /** Left out unless the output mode is wide or the column is asked for by name. */
   readonly isWide?: boolean;

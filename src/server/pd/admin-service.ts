@@ -103,9 +103,12 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
   builder.unary(adminMethods.listEvents, (request, call) => {
     context.check(request.header, call);
     const limit = request.limit === 0 ? EVENTS_PER_ANSWER_MAX : Math.min(request.limit, EVENTS_PER_ANSWER_MAX);
+    const term = context.member.group.leadTerm ?? 0;
+    const isOtherLead = request.afterTerm !== 0 && request.afterTerm !== term;
     return {
-      events: placement.events.after(request.afterSequence, limit).map(eventToWire),
+      events: placement.events.after(isOtherLead ? 0 : request.afterSequence, limit).map(eventToWire),
       oldestSequence: placement.events.oldestSequence,
+      term,
     };
   });
 }

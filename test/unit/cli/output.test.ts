@@ -43,6 +43,9 @@ function printerOf(options: Partial<PrinterOptions> = {}): {
     hasHead: true,
     columns: undefined,
     sortBy: undefined,
+    where: [],
+    limit: undefined,
+    fields: undefined,
     isQuiet: false,
     ...options,
   });

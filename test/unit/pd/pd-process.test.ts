@@ -451,7 +451,7 @@ describe('placement process', () => {
     expect(new Set(finished.operators.map((operator) => operator.regionId))).toEqual(new Set([2, 3]));
     const missing = await admin(adminMethods.getRegion, { which: { $case: 'id', value: 3 } });
     expect(missing.refusal).toMatchObject({ code: 'RegionNotFound' });
-    const events = await admin(adminMethods.listEvents, { afterSequence: 0, limit: 0 });
+    const events = await admin(adminMethods.listEvents, { afterSequence: 0, afterTerm: 0, limit: 0 });
     expect(events.events.map((event) => event.type)).toContain('merge');
     expect((await ask(pdMethods.getOperator, { regionId: 3 })).status).toBe(0);
   });

@@ -809,7 +809,7 @@ export interface SetSwitchResponse {
 }
 
 export interface Event {
-  /** Grows by one per event while this PD process lives. */
+  /** Grows by one per event while the placement lead lasts; counts from 1 again under the next leader. */
   sequence: number;
   unixMs: number;
   /** Stable word: `split`, `merge`, `leader-changed`, `peers-changed`, `store-state`, `operator-ended`, ... */
@@ -828,12 +828,16 @@ export interface ListEventsRequest {
   /** Only events with a greater sequence number. */
   afterSequence: number;
   limit: number;
+  /** The lead that `after_sequence` counts in; under another one all events are new. 0 = whichever leads. */
+  afterTerm: number;
 }
 
 export interface ListEventsResponse {
   events: Event[];
   /** Events before this sequence number are forgotten. */
   oldestSequence: number;
+  /** The lead whose events these are; what earlier leaders noted is forgotten. */
+  term: number;
 }
 
 export interface Condition {
@@ -7905,7 +7909,7 @@ export const Event: MessageFns<Event> = {
 };
 
 function createBaseListEventsRequest(): ListEventsRequest {
-  return { header: undefined, afterSequence: 0, limit: 0 };
+  return { header: undefined, afterSequence: 0, limit: 0, afterTerm: 0 };
 }
 
 export const ListEventsRequest: MessageFns<ListEventsRequest> = {
@@ -7918,6 +7922,9 @@ export const ListEventsRequest: MessageFns<ListEventsRequest> = {
     }
     if (message.limit !== 0) {
       writer.uint32(24).uint32(message.limit);
+    }
+    if (message.afterTerm !== 0) {
+      writer.uint32(32).uint64(message.afterTerm);
     }
     return writer;
   },
@@ -7959,6 +7966,14 @@ export const ListEventsRequest: MessageFns<ListEventsRequest> = {
             message.limit = reader.uint32();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.afterTerm = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7981,12 +7996,13 @@ export const ListEventsRequest: MessageFns<ListEventsRequest> = {
       : undefined;
     message.afterSequence = object.afterSequence ?? 0;
     message.limit = object.limit ?? 0;
+    message.afterTerm = object.afterTerm ?? 0;
     return message;
   },
 };
 
 function createBaseListEventsResponse(): ListEventsResponse {
-  return { events: [], oldestSequence: 0 };
+  return { events: [], oldestSequence: 0, term: 0 };
 }
 
 export const ListEventsResponse: MessageFns<ListEventsResponse> = {
@@ -7996,6 +8012,9 @@ export const ListEventsResponse: MessageFns<ListEventsResponse> = {
     }
     if (message.oldestSequence !== 0) {
       writer.uint32(16).uint64(message.oldestSequence);
+    }
+    if (message.term !== 0) {
+      writer.uint32(24).uint64(message.term);
     }
     return writer;
   },
@@ -8029,6 +8048,14 @@ export const ListEventsResponse: MessageFns<ListEventsResponse> = {
             message.oldestSequence = longToNumber(reader.uint64());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.term = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8048,6 +8075,7 @@ export const ListEventsResponse: MessageFns<ListEventsResponse> = {
     const message = createBaseListEventsResponse();
     message.events = object.events?.map((e) => Event.fromPartial(e)) || [];
     message.oldestSequence = object.oldestSequence ?? 0;
+    message.term = object.term ?? 0;
     return message;
   },
 };

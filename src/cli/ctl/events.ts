@@ -1,0 +1,196 @@
+/**
+ * `braid ctl events`: what happened. With `--watch` every later event is printed once, in order, whoever leads the
+ * placement service: an event is known by the lead that noted it and its number there.
+ */
+import type { Command } from 'commander';
+import type { AdminClient } from '../../client/admin.ts';
+import type { ClusterEvent, ClusterEvents } from '../../client/admin-wire.ts';
+import { BraidError } from '../../client/errors.ts';
+import { type App, addCommand } from '../command.ts';
+import { duration, flag, positive } from '../common-options.ts';
+import { EXIT_DONE, EXIT_INTERRUPTED, type ExitCode } from '../exit-code.ts';
+import { UsageError } from '../failure.ts';
+import { LIST_MODES } from '../output/mode.ts';
+import type { Session } from '../session.ts';
+import { requireUnordered } from './documents.ts';
+import { EVENT_SHAPE } from './shapes.ts';
+
+const LIMIT_DEFAULT = 50;
+const POLL_MS = 500;
+/** Answers read for one list; more than the service remembers. */
+const PAGES_MAX = 64;
+/** Deadline of one look of a watch; the look is repeated. */
+const LOOK_TIMEOUT_MS = 5_000;
+/** Looks in a row that get no answer before a watch gives up. */
+const FAILURES_MAX = 120;
+
+interface EventFlags {
+  readonly after?: number;
+  readonly since?: number;
+  readonly limit: number;
+  readonly watch?: true;
+}
+
+/** `10m` ago, or a moment as ISO 8601. @returns ms since 1970 */
+function moment(text: string): number {
+  const unixMs = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Date.now() - duration(text);
+  if (Number.isNaN(unixMs)) {
+    throw new UsageError(
+      `${JSON.stringify(text)} is not a moment`,
+      'write a duration such as 10m, or a time such as 2030-01-31T12:00:00Z',
+    );
+  }
+  return unixMs;
+}
+
+export function eventsCommand(ctl: Command, app: App): void {
+  addCommand<EventFlags>(ctl, app, {
+    usage: 'events',
+    summary: 'List what happened: splits, merges, moves, leader and store changes',
+    details:
+      'The leader of the placement service keeps the latest ones; they are forgotten when another member leads. With --watch every new event is printed once, until Ctrl-C or --timeout.',
+    examples: [
+      'braid ctl events --since 10m',
+      'braid ctl events -w --where type=merge',
+      'braid ctl events --after 120 -o jsonl',
+    ],
+    modes: LIST_MODES,
+    mode: 'table',
+    isList: true,
+    options: [
+      flag('-w, --watch', 'go on with every new event'),
+      flag('--since <moment>', 'only events of the last duration such as 10m, or from a time in ISO 8601 on').argParser(
+        moment,
+      ),
+      flag('--after <sequence>', 'only events with a greater sequence number').argParser(positive),
+      flag('--limit <count>', 'only the latest so many of those that are there')
+        .default(LIMIT_DEFAULT)
+        .argParser(positive),
+    ],
+    task: () => 'list events',
+    run: async (session, _, options) => {
+      const isWatching = options.watch === true;
+      if (isWatching) {
+        requireUnordered(session);
+      }
+      const admin = await session.admin();
+      const first = await allEvents(session, admin, options.after ?? 0);
+      const since = options.since ?? 0;
+      const found = session.printer
+        .chosen(
+          EVENT_SHAPE,
+          first.events.filter((event) => event.unixMs >= since),
+          isWatching,
+        )
+        .slice(-options.limit);
+      if (!isWatching) {
+        await session.printer.list(EVENT_SHAPE, found, { oldestSequence: first.oldestSequence, term: first.term });
+        return EXIT_DONE;
+      }
+      return watch(session, admin, first, found);
+    },
+  });
+}
+
+/** One answer holds only so many events; the latest ones are in the last. */
+async function allEvents(session: Session, admin: AdminClient, after: number): Promise<ClusterEvents> {
+  let all = await admin.events({ ...session.limits(), afterSequence: after });
+  for (let pages = 1; pages < PAGES_MAX && all.events.length > 0; pages++) {
+    const afterSequence = all.events.at(-1)?.sequence ?? after;
+    const page = await admin.events({ ...session.limits(), afterSequence, afterTerm: all.term });
+    if (page.events.length === 0) {
+      break;
+    }
+    all = page.term === all.term ? { ...all, events: [...all.events, ...page.events] } : page;
+  }
+  return all;
+}
+
+/** Prints `found`, then everything behind the last event of `first`. */
+async function watch(
+  session: Session,
+  admin: AdminClient,
+  first: ClusterEvents,
+  found: readonly ClusterEvent[],
+): Promise<ExitCode> {
+  const limit = new AbortController();
+  const timer = session.isTimeoutGiven ? setTimeout(() => limit.abort(), session.leftMs) : undefined;
+  const signal = AbortSignal.any([session.signal, limit.signal]);
+  try {
+    await session.printer.stream(EVENT_SHAPE, follow(session, admin, first, found, signal));
+  } finally {
+    clearTimeout(timer);
+  }
+  return session.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
+}
+
+async function* follow(
+  session: Session,
+  admin: AdminClient,
+  first: ClusterEvents,
+  found: readonly ClusterEvent[],
+  signal: AbortSignal,
+): AsyncGenerator<readonly ClusterEvent[]> {
+  yield found;
+  let term = first.term;
+  let sequence = first.events.at(-1)?.sequence ?? Math.max(0, first.oldestSequence - 1);
+  let failures = 0;
+  for (;;) {
+    await rest(POLL_MS, signal);
+    let next: ClusterEvents;
+    try {
+      signal.throwIfAborted();
+      next = await admin.events({ timeoutMs: LOOK_TIMEOUT_MS, signal, afterSequence: sequence, afterTerm: term });
+    } catch (error) {
+      if (signal.aborted) {
+        return;
+      }
+      failures++;
+      if (!isPassing(error) || failures > FAILURES_MAX) {
+        throw error;
+      }
+      if (failures === 1) {
+        await session.printer.note('the placement service does not answer; the watch goes on when it does');
+      }
+      continue;
+    }
+    failures = 0;
+    if (next.term !== term) {
+      await session.printer.note(
+        'another lead of the placement service has begun; events of the last moments before it may be missing',
+      );
+      term = next.term;
+      sequence = 0;
+    }
+    if (next.oldestSequence > sequence + 1) {
+      await session.printer.note(
+        `${next.oldestSequence - sequence - 1} events came and were forgotten between two looks`,
+      );
+    }
+    sequence = next.events.at(-1)?.sequence ?? sequence;
+    const shown = session.printer.chosen(EVENT_SHAPE, next.events, true);
+    if (shown.length > 0) {
+      yield shown;
+    }
+  }
+}
+
+/** Whether the same question may be answered a moment later. */
+const isPassing = (error: unknown): boolean => error instanceof BraidError && error.retryable;
+
+/** Resolves early when the signal aborts. */
+function rest(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve();
+      return;
+    }
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

@@ -82,6 +82,7 @@ export class ClientDiedError extends Error {}
 export interface ClusterObserver {
   /** A store sends a message to another machine. */
   onSend(message: PeerMessage, machine: Machine): void;
+  onArrive(message: PeerMessage, machine: Machine): void;
   onStart(machine: Machine | undefined): void;
 }
 
@@ -472,6 +473,7 @@ export class FullCluster {
       target: {
         receive: (message) => {
           this.#keepMail(machine, message);
+          this.observer?.onArrive(message, machine);
           store.receive(message);
         },
         receiveSnapshot: (message) => store.receiveSnapshot(message),

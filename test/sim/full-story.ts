@@ -1,5 +1,6 @@
 /** The story of a full history for its trace page: faults, roles, messages, commands of the placement service. */
 import { escapeKey } from '../../src/base/bytes.ts';
+import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import { formatRegion } from '../../src/meta/region.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import type { FullCluster, Machine } from './full-cluster.ts';
@@ -17,6 +18,8 @@ export class Story {
   readonly #entries: TimelineEntry[] = [];
   /** A ring. */
   readonly #mail: TimelineEntry[] = [];
+  /** Messages under way, oldest first, by what can be told of them at both ends. */
+  readonly #inFlight: Map<string, TimelineEntry[]> = new Map();
   readonly #cluster: FullCluster;
   readonly #isKept: boolean;
   readonly #roles: Map<string, string> = new Map();
@@ -49,13 +52,28 @@ export class Story {
         const to = cluster.machineOfStore(message.to.storeId);
         if (!isChatter && to !== undefined) {
           const what = body.type === 'raft' ? MESSAGE_NAMES.get(body.message.type) : body.type;
-          this.#mail[this.#mailCount++ % MESSAGES_MAX] = {
+          const entry: TimelineEntry = {
             atMs: scheduler.nowMs,
             lane: machine.id,
             kind: 'message',
             text: `r${message.regionId} ${what}`,
             to: to.id,
           };
+          this.#mail[this.#mailCount++ % MESSAGES_MAX] = entry;
+          const key = identityOf(message);
+          this.#inFlight.set(key, [...(this.#inFlight.get(key) ?? []), entry]);
+        }
+      },
+      onArrive: (message) => {
+        const key = identityOf(message);
+        const [entry, ...rest] = this.#inFlight.get(key) ?? [];
+        if (entry !== undefined) {
+          entry.untilMs = scheduler.nowMs;
+          if (rest.length === 0) {
+            this.#inFlight.delete(key);
+          } else {
+            this.#inFlight.set(key, rest);
+          }
         }
       },
       onStart: (machine: Machine | undefined) =>
@@ -97,10 +115,18 @@ export class Story {
       const text = `r${s.region.id} v${version}:${confVer} [${escapeKey(start)},${escapeKey(end)}) peer ${s.peerId} ${s.role} t${s.term} ${s.state} of ${formatRegion(s.region)}`;
       if (this.#roles.get(key) !== text) {
         this.#roles.set(key, text);
-        this.#add(node, 'role', text);
+        const isMerging = s.state === 'merging';
+        this.#add(node, 'role', text, {
+          region: { id: s.region.id, version, confVer, range: s.region.range, isMerging },
+        });
       }
     }
   }
+}
+
+function identityOf({ from, to, regionId, body }: PeerMessage): string {
+  const what = body.type === 'raft' ? [body.message.type, body.message.term, body.message.index] : [body.type];
+  return [regionId, from.id, to.id, ...what].join(' ');
 }
 
 const jsonBytes = (_: string, value: unknown): unknown => (value instanceof Uint8Array ? escapeKey(value) : value);

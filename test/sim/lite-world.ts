@@ -10,6 +10,7 @@ import { compareBytes, fromUtf8, utf8 } from '../../src/base/bytes.ts';
 import { storeId } from '../../src/base/ids.ts';
 import { intersectRanges, rangeContains } from '../../src/base/key-range.ts';
 import type { WriteOp } from '../../src/codec/command.ts';
+import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import { decodeDataValue } from '../../src/codec/data-value.ts';
 import type { Rng } from '../../src/env/rng.ts';
 import { dataKey, dataRange, userKeyOf } from '../../src/engine/index.ts';
@@ -120,6 +121,7 @@ export class LiteWorld {
   #openChanges = 0;
   readonly #heal: Set<() => void> = new Set();
   readonly #lastRoles: Map<string, string> = new Map();
+  readonly #inFlight: WeakMap<PeerMessage, TimelineEntry> = new WeakMap();
   #stopping = false;
   #ok = 0;
   #failed = 0;
@@ -155,7 +157,16 @@ export class LiteWorld {
         if (this.#keepsTrace) {
           const { body } = message;
           const what = body.type === 'raft' ? messageName(body.message.type) : body.type;
-          this.note(store, 'message', `r${message.regionId} ${what}`, { to: message.to.storeId });
+          const entry = this.note(store, 'message', `r${message.regionId} ${what}`, { to: message.to.storeId });
+          if (entry !== undefined) {
+            this.#inFlight.set(message, entry);
+          }
+        }
+      },
+      onArrive: (message) => {
+        const entry = this.#inFlight.get(message);
+        if (entry !== undefined) {
+          entry.untilMs ??= cluster.scheduler.nowMs;
         }
       },
       onBoot: (id) => {
@@ -167,10 +178,18 @@ export class LiteWorld {
     this.nemesis = new Nemesis(this.#nemesisHost());
   }
 
-  note(lane: number, kind: TimelineEntry['kind'], text: string, more: Partial<TimelineEntry> = {}): void {
-    if (this.#keepsTrace && this.timeline.length < TIMELINE_MAX) {
-      this.timeline.push({ atMs: this.cluster.scheduler.nowMs, lane, kind, text, ...more });
+  note(
+    lane: number,
+    kind: TimelineEntry['kind'],
+    text: string,
+    more: Partial<TimelineEntry> = {},
+  ): TimelineEntry | undefined {
+    if (!this.#keepsTrace || this.timeline.length >= TIMELINE_MAX) {
+      return undefined;
     }
+    const entry: TimelineEntry = { atMs: this.cluster.scheduler.nowMs, lane, kind, text, ...more };
+    this.timeline.push(entry);
+    return entry;
   }
 
   #noteRoles(node: number): void {
@@ -180,7 +199,9 @@ export class LiteWorld {
       const text = `r${s.region.id} v${s.region.epoch.version}:${s.region.epoch.confVer} [${fromUtf8(s.region.range.start)},${fromUtf8(s.region.range.end)}) peer ${s.peerId} ${s.role} t${s.term} ${s.state}`;
       if (this.#lastRoles.get(key) !== text) {
         this.#lastRoles.set(key, text);
-        this.note(node, 'role', text);
+        const { id, epoch, range } = s.region;
+        const isMerging = s.state === 'merging';
+        this.note(node, 'role', text, { region: { id, ...epoch, range, isMerging } });
       }
     }
   }
@@ -832,7 +853,9 @@ export class LiteWorld {
       leaders: () => this.#leaders(),
       fire: (region, body, action) => this.#fire(region, body, action),
       count: (action) => this.count(action),
-      note: (lane, text, forMs) => this.note(lane, 'fault', text, { untilMs: cluster.scheduler.nowMs + forMs }),
+      note: (lane, text, forMs) => {
+        this.note(lane, 'fault', text, { untilMs: cluster.scheduler.nowMs + forMs });
+      },
       later: (forMs, what, undo) => this.#later(forMs, what, undo),
       soon: (ms, act) => {
         cluster.scheduler.at(ms, () => (this.#stopping ? undefined : act()), { node: 0, kind: 'nemesis:on' });

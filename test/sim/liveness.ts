@@ -7,6 +7,8 @@
  */
 import { findPeerOnStore, type Region } from '../../src/meta/region.ts';
 import type { Rng } from '../../src/env/rng.ts';
+import { EntryType } from '../../src/raft/types.ts';
+import type { RaftStore } from '../../src/raftstore/store/raft-store.ts';
 import type { LivenessMode } from './case.ts';
 import type { StoreCluster } from './store-cluster.ts';
 
@@ -21,10 +23,33 @@ const IDLE_MESSAGES_MAX = 60;
 /** A promise of liveness that does not hold. */
 export class LivenessError extends Error {}
 
+/** A region as some replica knows it. */
+interface KnownRegion {
+  readonly region: Region;
+  /** Its log holds a membership change that is not applied: it may take effect or not. */
+  readonly isChanging: boolean;
+}
+
+function knownRegions(store: RaftStore): KnownRegion[] {
+  return [...store.inspect().replicas.values()].flatMap(({ fsm }) => {
+    const { region, node, appliedIndex } = fsm.peer;
+    if (region.peers.length === 0) {
+      return [];
+    }
+    const from = Math.max(appliedIndex + 1, node.firstIndex);
+    const open = from > node.lastIndex ? [] : node.slice(from, node.lastIndex + 1, Number.MAX_SAFE_INTEGER);
+    return [{ region, isChanging: open.some(({ type }) => type !== EntryType.Normal) }];
+  });
+}
+
 /** The store outside the core; undefined if every store is needed by some region. */
-function outsider(regions: readonly Region[], stores: readonly number[], rng: Rng): number | undefined {
+function outsider(regions: readonly KnownRegion[], stores: readonly number[], rng: Rng): number | undefined {
   const isSpare = (store: number): boolean =>
-    regions.every((region) => {
+    regions.every(({ region, isChanging }) => {
+      // Whoever else leaves may leave too few without this one.
+      if (isChanging && region.peers.some((p) => p.storeId === store && p.role !== 'learner')) {
+        return false;
+      }
       const halves = [
         region.peers.filter((p) => p.role === 'voter' || p.role === 'demoting-voter'),
         region.peers.filter((p) => p.role === 'voter' || p.role === 'incoming-voter'),
@@ -59,9 +84,9 @@ export function breakForGood(
     cluster.delays.add(delayOf);
     return { what: 'slow-link', outside: undefined, heal: () => void cluster.delays.delete(delayOf) };
   }
-  // Whatever any store believes its regions to be: a change under way may take effect or not.
+  // Whatever any store believes its regions to be.
   const regions = [...cluster.machines.values()].flatMap(({ store }) =>
-    (store?.status() ?? []).map((s) => s.region).filter((r) => r.peers.length > 0),
+    store === undefined ? [] : knownRegions(store),
   );
   const store = outsider(regions, stores, rng);
   if (store === undefined) {

@@ -1,4 +1,5 @@
 /** What one simulated history came to. */
+import type { KeyRange } from '../../src/base/key-range.ts';
 import type { HistoryEvent } from '../../jepsen-lite/history.ts';
 
 /** What the cases of all worlds have in common. */
@@ -51,7 +52,18 @@ export interface TimelineEntry {
   readonly lane: number;
   readonly kind: 'fault' | 'region' | 'role' | 'message' | 'note';
   readonly text: string;
-  readonly untilMs?: number;
-  /** For messages: receiving store and arrival. */
+  /** End of a fault; arrival of a message, absent if it never arrived. */
+  untilMs?: number;
+  /** For messages: the receiving store. */
   readonly to?: number;
+  /** For roles: the descriptor that the replica has from here on. */
+  readonly region?: SeenRegion;
+}
+
+export interface SeenRegion {
+  readonly id: number;
+  readonly version: number;
+  readonly confVer: number;
+  readonly range: KeyRange;
+  readonly isMerging: boolean;
 }

@@ -104,6 +104,7 @@ export interface ClusterObserver {
   afterEvent(node: number, kind: string): void;
   /** A store lets a message leave. */
   onSend(message: PeerMessage, store: number): void;
+  onArrive?(message: PeerMessage): void;
   /** A store has read its disk after a crash and runs again. */
   onBoot(store: number): void;
 }
@@ -502,6 +503,7 @@ export class StoreCluster {
     } else if (this.oldMailMax > 0) {
       this.oldMail[this.#netRng.below(this.oldMailMax)] = { message, bytes };
     }
+    this.observer?.onArrive?.(message);
     const { clock } = machine;
     clock.deliver(() => {
       for (const decoded of decodeFrame(bytes)) {

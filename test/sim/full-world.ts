@@ -36,8 +36,8 @@ import { WorldError } from './world-error.ts';
 const CONVERGE_MS = 120_000;
 /** Time between looks at whether the cluster is at rest. */
 const LOOK_MS = 50;
-/** Virtual time after which nothing may wait any more at rest. */
-const WAITING_MAX_MS = 30_000;
+/** Virtual time after which nothing may wait any more at rest, snapshots that nobody fetched among it: like `lite`. */
+const WAITING_MAX_MS = 160_000;
 /** Time that cleaning of ranges given up may take. */
 const CLEANING_MS = 7_000;
 /** Mean pause between two questions for timestamps and ids. */

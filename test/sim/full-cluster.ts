@@ -10,8 +10,8 @@ import { connectWith } from '../../src/client/connect.ts';
 import type { Braid } from '../../src/client/kv.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import { decodeFrame, encodeFrame } from '../../src/codec/peer-wire.ts';
-import { createMemoryEngineFactory, MemoryDisk } from '../../src/engine/index.ts';
-import type { Engine } from '../../src/env/engine.ts';
+import { type CrashKind, createMemoryEngineFactory, MemoryDisk } from '../../src/engine/index.ts';
+import type { Engine, EngineFactory } from '../../src/env/engine.ts';
 import type { Env } from '../../src/env/env.ts';
 import type { FailpointAction } from '../../src/env/failpoints.ts';
 import { SILENT_LOGGER } from '../../src/env/log.ts';
@@ -46,8 +46,6 @@ export const PD_NODE = 100;
 const CLIENT_TIMEOUT_MS = 3_000;
 const GIB = 2 ** 30;
 const OLD_COMMANDS_MAX = 64;
-
-export type CrashKind = 'kill' | 'power-loss';
 
 /** One machine with a store process, which may be down. */
 export interface Machine {
@@ -104,6 +102,10 @@ export class FullCluster {
   /** Active points by `machine!name`. */
   readonly failpoints: Map<string, FailpointAction> = new Map();
   readonly clients: Set<ClientProcess> = new Set();
+  /** What the placement service and stores did so far that others or a later life can see: packets and writes. */
+  effects = 0;
+  /** Told of the k-th effect before it takes place; may crash processes. True breaks the connection of a packet. */
+  onEffect: ((number: number, host: SimHost) => boolean) | undefined;
   observer: ClusterObserver | undefined;
   readonly pdDisk: MemoryDisk;
   pdHost: SimHost | undefined;
@@ -112,6 +114,7 @@ export class FullCluster {
   pdRate = 1;
   pdMayStop = false;
   #pdIncarnation = 0;
+  #wasPdUp = false;
   /** Wall clocks survive restarts. */
   readonly #wallOffsetMs: Map<number, number> = new Map();
   readonly #raftstore: RaftstoreConfig;
@@ -137,6 +140,7 @@ export class FullCluster {
       retransmitChance: config.lossChance,
       resetChance: config.lossChance / 50,
     });
+    this.network.onSend = (host) => this.#effect(host);
     this.pdDisk = new MemoryDisk(this.rng.fork('disk-pd'), { writeDelayMs: config.pdWriteDelayMs });
     this.#raftstore = raftstoreConfig(config);
     const observed = (m: Machine): ObservedMachine => ({
@@ -215,7 +219,7 @@ export class FullCluster {
       clock: host.clock,
       rng: this.rng.fork(label),
       net: host.net,
-      engines: createMemoryEngineFactory(disk, host.clock),
+      engines: this.#countedEngines(createMemoryEngineFactory(disk, host.clock), host),
       failpoints: {
         hit: (name) => {
           if (this.failpoints.size === 0) {
@@ -247,6 +251,28 @@ export class FullCluster {
     };
   }
 
+  #effect(host: SimHost): boolean {
+    if (!host.isAlive || host.node === 0) {
+      return false;
+    }
+    this.effects++;
+    return this.onEffect?.(this.effects, host) === true;
+  }
+
+  #countedEngines(factory: EngineFactory, host: SimHost): EngineFactory {
+    return {
+      open: async (options) => {
+        const engine = await factory.open(options);
+        const write = engine.write.bind(engine);
+        engine.write = (batch) => {
+          this.#effect(host);
+          return write(batch);
+        };
+        return engine;
+      },
+    };
+  }
+
   // ------------------------------------------------------------------------------------------ placement service
 
   get isPdUp(): boolean {
@@ -273,7 +299,7 @@ export class FullCluster {
       env,
       config: {
         dataDir: 'pd',
-        createIfMissing: this.#pdIncarnation === 1,
+        createIfMissing: !this.#wasPdUp,
         listenAddress: PD_ADDRESS,
         allocation: { idWindow: 20, tsoWindowMs: 500 },
         cluster: {
@@ -298,6 +324,7 @@ export class FullCluster {
       return;
     }
     this.#pd = pd;
+    this.#wasPdUp = true;
     this.#followPd();
     this.observer?.onStart(undefined);
   }

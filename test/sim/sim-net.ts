@@ -86,6 +86,8 @@ export class SimNetwork {
   /** Returning true breaks the connection when a server answers: what was asked for has happened, nobody hears of it. */
   readonly lostReplies: Set<(from: string, to: string) => boolean> = new Set();
   delivered = 0;
+  /** Told of everything a process is about to send; it may kill the process. True: the connection breaks instead. */
+  onSend: ((host: SimHost) => boolean) | undefined;
 
   constructor(scheduler: Scheduler, rng: Rng, config: LinkConfig) {
     this.scheduler = scheduler;
@@ -268,7 +270,7 @@ class Connection {
   /** Carries `run` to the server's process. */
   up(run: (services: ServiceTable) => void): void {
     // What a dead process still does within the turn of its death leaves no trace.
-    if (this.client.isAlive && !this.#mayReset()) {
+    if (this.client.isAlive && this.#sends(this.client) && !this.#mayReset()) {
       this.#up.push(() => {
         if (this.port === undefined) {
           const port = this.findPort();
@@ -300,7 +302,7 @@ class Connection {
         return;
       }
     }
-    if (!this.#mayReset()) {
+    if (this.#sends(port.host) && !this.#mayReset()) {
       this.#down.push(() =>
         this.client.run(() => {
           if (this.isOpen) {
@@ -309,6 +311,14 @@ class Connection {
         }, 'net'),
       );
     }
+  }
+
+  #sends(host: SimHost): boolean {
+    if (this.network.onSend?.(host) === true) {
+      this.breakBoth('connection reset');
+      return false;
+    }
+    return host.isAlive;
   }
 
   #mayReset(): boolean {

@@ -155,6 +155,10 @@ export class StoreCluster {
   sent = 0;
   /** Decides the fate of the k-th message, for sweeps. */
   messageFault: ((number: number, message: PeerMessage) => MessageFault | undefined) | undefined;
+  /** What other machines or a later life of the process can see of a store: messages, writes, snapshots, calls. So far. */
+  effects = 0;
+  /** Told of the k-th effect before it takes place; true: the store has died at this point. */
+  effectFault: ((number: number, store: number) => boolean) | undefined;
   /** A received snapshot is told to its store only when this promise is fulfilled. */
   snapshotGate: ((message: PeerMessage) => Promise<void>) | undefined;
   /** What arrives in place of a chunk of a snapshot. */
@@ -280,6 +284,13 @@ export class StoreCluster {
     const factory = createMemoryEngineFactory(machine.disk, machine.clock);
     const engine = await factory.open({ path: 'db', createIfMissing: machine.incarnation === 1 });
     machine.engine = engine;
+    const write = engine.write.bind(engine);
+    engine.write = (batch) => {
+      if (!isDead) {
+        this.#effect(id);
+      }
+      return write(batch);
+    };
     if (machine.incarnation === 1) {
       await bootstrapStore(engine, { clusterId: 1n, storeId: id });
       if (firstRegion !== undefined) {
@@ -468,6 +479,14 @@ export class StoreCluster {
     };
   }
 
+  /** The code of a process that dies at this effect runs no further. */
+  #effect(store: number): void {
+    const number = ++this.effects;
+    if (this.effectFault?.(number, store) === true) {
+      throw new FailStop(`store ${store} dies at its effect ${number}`);
+    }
+  }
+
   // ------------------------------------------------------------------------------------------ network
 
   setNetwork(change: Partial<NetworkConfig>): void {
@@ -541,6 +560,7 @@ export class StoreCluster {
         if (sender?.incarnation !== incarnation || (sender.store === undefined && sender.engine === undefined)) {
           return;
         }
+        this.#effect(id);
         this.observer?.onSend(message, id);
         const number = ++this.sent;
         const fault = this.messageFault?.(number, message);
@@ -574,6 +594,7 @@ export class StoreCluster {
         }
       },
       sendSnapshot: (message, source, done) => {
+        this.#effect(id);
         this.#sendSnapshot(id, incarnation, message, source, done);
       },
       flush: () => {},
@@ -683,6 +704,9 @@ export class StoreCluster {
 
   /** One call to the placement service, there and back. A call that is lost fails after its deadline. */
   async #callPd<T>(id: number, serve: () => T): Promise<T> {
+    if (this.isUp(id)) {
+      this.#effect(id);
+    }
     await this.sleep(1);
     const lost = (): Promise<never> =>
       this.sleep(PD_TIMEOUT_MS).then(() => {
@@ -698,6 +722,7 @@ export class StoreCluster {
   #pdOf(id: number): PdClient {
     return {
       regionHeartbeat: (heartbeat: RegionHeartbeat) => {
+        this.#effect(id);
         if (this.pdDeaf.has(id)) {
           return;
         }

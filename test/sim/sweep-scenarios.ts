@@ -1,29 +1,20 @@
-/**
- * Short scripted operations for systematic sweeps: a crash after the k-th event, or the k-th message lost, duplicated
- * or late. Whatever happens, the cluster must come to rest with one owner for every key, equal replicas, every
- * acknowledged write in place, and no broken invariant on the way.
- */
+/** Short scripted operations for the systematic sweeps of `sweep-run.ts`. */
 import { assert } from '../../src/base/assert.ts';
 import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
-import type { CrashKind } from '../../src/engine/index.ts';
-import { findPeerOnStore, isInJointState, type Peer } from '../../src/meta/region.ts';
-import { Invariants } from './invariants.ts';
-import { type MessageFault, StoreCluster } from './store-cluster.ts';
+import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../src/meta/region.ts';
+import type { RegionStatus } from '../../src/raftstore/store/raft-store.ts';
+import type { StoreCluster } from './store-cluster.ts';
 
-const CONFIG = {
-  pdHeartbeatMs: 500,
-  maintenanceTickMs: 200,
-  splitCheckMs: 60_000,
-  abnormalLeaderMissingMs: 2000,
-  maxLeaderMissingMs: 4000,
-};
-const ROWS = [
+export const ROWS = [
   ['a', '1'],
   ['b', '2'],
   ['m', '3'],
   ['z', '4'],
 ] as const;
+
+/** Logs are compacted early: whoever was away needs a snapshot. */
+const EARLY_GC = { logGcThreshold: 2, logGcCountLimit: 5, mergeMaxLogGap: 4 } as const;
 
 export interface SweepScenario {
   readonly name: string;
@@ -32,9 +23,28 @@ export interface SweepScenario {
   prepare(cluster: StoreCluster): Promise<void>;
   /** Fires the operation under test without waiting for it. */
   act(cluster: StoreCluster): void;
-  /** Length of the window in which faults are tried, in virtual milliseconds. */
+  /** Length of the window in which faults are tried, in virtual milliseconds. The operation has ended by then. */
   readonly windowMs: number;
+  /** Whether the operation has reached its end on every store. */
+  isDone(cluster: StoreCluster): boolean;
+  /** What makes the cluster whole again if the operation was cut short. */
+  afterwards?(cluster: StoreCluster): Promise<void>;
+  /** Whether {@link ROWS} were written before the operation. */
+  readonly hasRows: boolean;
 }
+
+const statusOn = (cluster: StoreCluster, store: number): readonly RegionStatus[] =>
+  cluster.machines.get(storeId(store))?.store?.status() ?? [];
+
+/** Every store runs exactly so many replicas, all of them at rest. */
+const hasReplicas = (cluster: StoreCluster, ...counts: readonly number[]): boolean =>
+  counts.every((count, i) => {
+    const found = statusOn(cluster, i + 1);
+    return found.length === count && found.every(({ state }) => state === 'normal');
+  });
+
+const isJoint = (cluster: StoreCluster, store: number, { id }: Region): boolean =>
+  statusOn(cluster, store).some(({ region }) => region.id === id && isInJointState(region));
 
 const putRows = async (cluster: StoreCluster): Promise<void> => {
   for (const [key, value] of ROWS) {
@@ -54,15 +64,24 @@ const threeRegions = async (cluster: StoreCluster): Promise<void> => {
   await cluster.settle();
 };
 
-/** Asks for two merges at once, each from the region of the first key into that of the second. */
-function mergeBoth(cluster: StoreCluster, ...pairs: readonly (readonly [source: string, target: string])[]): void {
-  const wanted = pairs.map(([source, target]) => [cluster.regionOf(source), cluster.regionOf(target)] as const);
-  for (const [source, target] of wanted) {
-    if (source !== undefined && target !== undefined) {
-      void cluster.admin(source.id, { type: 'merge', target });
+/**
+ * Asks for several merges at once, each from the region of the first key into that of the second, and goes on asking for
+ * those that were refused or rolled back, as an operator does, until one region is left.
+ */
+async function mergeUntilOne(cluster: StoreCluster, pairs: readonly (readonly [string, string])[]): Promise<void> {
+  for (let i = 0; i < 500 && !hasReplicas(cluster, 1, 1, 1); i++) {
+    const wanted = pairs.map(([source, target]) => [cluster.regionOf(source), cluster.regionOf(target)] as const);
+    for (const [source, target] of wanted) {
+      if (source !== undefined && target !== undefined && source.id !== target.id) {
+        void cluster.admin(source.id, { type: 'merge', target });
+      }
     }
+    await cluster.sleep(60);
   }
 }
+
+const untilOne = (cluster: StoreCluster): Promise<void> =>
+  cluster.until('one region', () => hasReplicas(cluster, 1, 1, 1), 120_000);
 
 const learnerOn = (cluster: StoreCluster, store: number): Peer => ({
   id: peerId(cluster.nextId()),
@@ -70,9 +89,40 @@ const learnerOn = (cluster: StoreCluster, store: number): Peer => ({
   role: 'learner',
 });
 
+/** Merges on stores 1 and 2 while nobody hears of store 3, until the logs it would need are gone. */
+async function mergeWithoutStore3(cluster: StoreCluster, [from, into]: readonly [string, string]): Promise<void> {
+  const source = cluster.regionOf(from);
+  const target = cluster.regionOf(into);
+  assert(source !== undefined && target !== undefined, 'no regions');
+  cluster.isolate(3);
+  const led = (id: number): boolean => [1, 2].includes(cluster.leaderStore(id) ?? 0);
+  await cluster.until('leaders among the others', () => led(source.id) && led(target.id));
+  const holds = (store: number): boolean => statusOn(cluster, store).some(({ region }) => region.id === source.id);
+  for (let i = 0; i < 100 && (holds(1) || holds(2)); i++) {
+    const state = statusOn(cluster, cluster.leaderStore(source.id) ?? 0).find((s) => s.region.id === source.id)?.state;
+    const current = cluster.region(target.id);
+    if (state === 'normal' && current !== undefined) {
+      await cluster.run(cluster.admin(source.id, { type: 'merge', target: current }));
+    }
+    await cluster.advance(100);
+  }
+  const indexOn = (store: number, of: 'firstIndex' | 'lastIndex'): number =>
+    statusOn(cluster, store).find(({ region }) => region.id === target.id)?.[of] ?? 0;
+  for (let i = 0; i < 40; i++) {
+    await cluster.mustPut(`b${i}`, 'x');
+    if ([1, 2].every((store) => indexOn(store, 'firstIndex') > indexOn(3, 'lastIndex') + 1)) {
+      return;
+    }
+    await cluster.advance(100);
+  }
+  throw new Error('the log was not compacted');
+}
+
 export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   {
     name: 'split',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 2, 2, 2),
     stores: 3,
     windowMs: 60,
     prepare: async (cluster) => {
@@ -85,6 +135,8 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   },
   {
     name: 'merge',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 1, 1, 1),
     stores: 3,
     windowMs: 80,
     prepare: twoRegions,
@@ -98,6 +150,8 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   },
   {
     name: 'rollback of a merge whose target changed',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 3, 3, 3),
     stores: 3,
     windowMs: 400,
     prepare: async (cluster) => {
@@ -110,15 +164,18 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
       }
     },
     act: (cluster) => {
-      cluster.failpoints.delete('merge::before-commit');
       const right = cluster.regionOf('z');
       if (right !== undefined) {
         void cluster.admin(right.id, { type: 'split', keys: [utf8('p')] });
       }
+      // CommitMerge is held until the target has changed everywhere.
+      void cluster.sleep(40).then(() => cluster.failpoints.delete('merge::before-commit'));
     },
   },
   {
     name: 'a new replica restored by snapshot',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 2, 2, 2, 1),
     stores: 4,
     windowMs: 700,
     prepare: twoRegions,
@@ -134,6 +191,11 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   },
   {
     name: 'joint replacement of a voter',
+    hasRows: true,
+    isDone: (cluster) => {
+      const right = cluster.regionOf('z');
+      return right !== undefined && [1, 2, 3, 4].every((store) => isJoint(cluster, store, right));
+    },
     stores: 4,
     windowMs: 120,
     prepare: async (cluster) => {
@@ -165,6 +227,8 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   },
   {
     name: 'removal of a replica',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 2, 2, 2, 0),
     stores: 4,
     windowMs: 120,
     prepare: async (cluster) => {
@@ -188,131 +252,56 @@ export const SWEEP_SCENARIOS: readonly SweepScenario[] = [
   {
     // B is the target of one merge and the source of another at the same time.
     name: 'chained merges',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 1, 1, 1),
     stores: 3,
-    windowMs: 150,
+    windowMs: 500,
     prepare: threeRegions,
-    act: (cluster) => mergeBoth(cluster, ['a', 'm'], ['m', 'z']),
+    act: (cluster) => {
+      void mergeUntilOne(cluster, [
+        ['a', 'm'],
+        ['m', 'z'],
+      ]);
+    },
+    afterwards: untilOne,
   },
   {
     name: 'two neighbours into one',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 1, 1, 1),
     stores: 3,
-    windowMs: 150,
+    windowMs: 500,
     prepare: threeRegions,
-    act: (cluster) => mergeBoth(cluster, ['a', 'm'], ['z', 'm']),
+    act: (cluster) => {
+      void mergeUntilOne(cluster, [
+        ['a', 'm'],
+        ['z', 'm'],
+      ]);
+    },
+    afterwards: untilOne,
+  },
+  {
+    // Store 3 misses the merge and its log: the snapshot of the target covers the source, which goes with it.
+    name: 'a snapshot takes a merged source along',
+    hasRows: true,
+    isDone: (cluster) => hasReplicas(cluster, 1, 1, 1),
+    stores: 3,
+    config: EARLY_GC,
+    windowMs: 2_600,
+    prepare: async (cluster) => {
+      await twoRegions(cluster);
+      await mergeWithoutStore3(cluster, ['a', 'z']);
+    },
+    act: (cluster) => cluster.filters.clear(),
+    afterwards: untilOne,
   },
   {
     name: 'first election of a new cluster',
+    hasRows: false,
+    isDone: (cluster) => cluster.leaderStore(1) !== undefined,
     stores: 3,
     windowMs: 2_500,
     prepare: async () => {},
     act: () => {},
   },
 ];
-
-export interface SweepFault {
-  readonly type: 'crash' | MessageFault;
-  /** Event or message after the start of the operation. */
-  readonly k: number;
-  readonly victims: readonly number[];
-  readonly kind: CrashKind;
-}
-
-async function start(
-  scenario: SweepScenario,
-  seed: number,
-): Promise<{ cluster: StoreCluster; invariants: Invariants }> {
-  const cluster = await StoreCluster.start({
-    seed,
-    stores: scenario.stores,
-    config: { ...CONFIG, ...scenario.config },
-  });
-  const observed = (id: number) => {
-    const machine = cluster.machines.get(storeId(id));
-    return machine === undefined
-      ? undefined
-      : { id, store: machine.store, incarnation: machine.incarnation, database: machine.disk.database('db') };
-  };
-  const invariants = new Invariants(
-    () => [...cluster.machines.keys()].map((id) => observed(id) as NonNullable<ReturnType<typeof observed>>),
-    observed,
-  );
-  cluster.observer = invariants;
-  await scenario.prepare(cluster);
-  return { cluster, invariants };
-}
-
-/** How many events and messages the operation takes when nothing goes wrong. */
-export async function measure(
-  scenario: SweepScenario,
-  seed: number,
-): Promise<{ readonly events: number; readonly messages: number }> {
-  const { cluster } = await start(scenario, seed);
-  const { steps } = cluster.scheduler;
-  const { sent } = cluster;
-  scenario.act(cluster);
-  await cluster.advance(scenario.windowMs);
-  return { events: cluster.scheduler.steps - steps, messages: cluster.sent - sent };
-}
-
-/** Runs the scenario once with one fault. Throws when something promised does not hold. */
-export async function runWithFault(
-  scenario: SweepScenario,
-  seed: number,
-  fault: SweepFault,
-): Promise<{ readonly events: number }> {
-  const { cluster, invariants } = await start(scenario, seed);
-  const wantsRows = scenario.name !== 'first election of a new cluster';
-  const { type } = fault;
-  if (type === 'crash') {
-    const target = cluster.scheduler.steps + fault.k;
-    scenario.act(cluster);
-    await cluster.until('the chosen event', () => cluster.scheduler.steps >= target);
-    for (const victim of fault.victims) {
-      cluster.crash(victim, fault.kind);
-    }
-    await cluster.advance(700);
-    for (const victim of fault.victims) {
-      await cluster.restart(victim);
-    }
-  } else {
-    const target = cluster.sent + fault.k;
-    cluster.messageFault = (number) => (number === target ? type : undefined);
-    scenario.act(cluster);
-    await cluster.advance(scenario.windowMs + 500);
-  }
-  for (const [key, value] of wantsRows ? ROWS : []) {
-    const found = await cluster.mustGet(key);
-    assert(found === value, `key ${key} holds ${String(found)} instead of ${value}`);
-  }
-  await cluster.mustPut('after', 'x');
-  const joint = [...cluster.machines.values()]
-    .flatMap(({ store }) => store?.status() ?? [])
-    .find((s) => isInJointState(s.region));
-  if (joint !== undefined) {
-    await cluster.mustAdmin(joint.region.id, () => ({ type: 'change-peer', changes: [] })).catch(() => undefined);
-  }
-  await cluster.settle();
-  await cluster.checkConsistent();
-  invariants.checkDisks();
-  return { events: cluster.scheduler.steps };
-}
-
-/** The faults of a complete sweep, in a fixed order. */
-export async function faultsOf(scenario: SweepScenario, seed: number): Promise<SweepFault[]> {
-  const { events, messages } = await measure(scenario, seed);
-  const all = Array.from({ length: scenario.stores }, (_, i) => i + 1);
-  const faults: SweepFault[] = [];
-  for (let k = 1; k <= events; k++) {
-    for (const kind of ['kill', 'power-loss', 'lose-unsynced'] as const) {
-      for (const victims of [[1 + (k % scenario.stores)], all]) {
-        faults.push({ type: 'crash', k, victims, kind });
-      }
-    }
-  }
-  for (let k = 1; k <= messages; k++) {
-    for (const type of ['drop', 'duplicate', 'delay'] as const) {
-      faults.push({ type, k, victims: [], kind: 'kill' });
-    }
-  }
-  return faults;
-}

@@ -1,5 +1,6 @@
 /** One run of the profile `sweep`: the seed chooses scenario, fault and schedule, so that consecutive seeds cover all. */
-import { faultsOf, runWithFault, SWEEP_SCENARIOS, type SweepFault } from './sweep-scenarios.ts';
+import { faultsOf, measure, runWithFault, type SweepFault } from './sweep-run.ts';
+import { SWEEP_SCENARIOS } from './sweep-scenarios.ts';
 import { InvariantError } from './invariants.ts';
 
 const FAULTS: Map<string, SweepFault[]> = new Map();
@@ -12,7 +13,7 @@ export async function runSweep(seed: number): Promise<unknown> {
   const round = Math.floor(seed / SWEEP_SCENARIOS.length);
   const schedule = 11 + Math.floor(round / 1_000);
   const key = `${scenario.name}/${schedule}`;
-  const faults = FAULTS.get(key) ?? (await faultsOf(scenario, schedule));
+  const faults = FAULTS.get(key) ?? faultsOf(scenario, await measure(scenario, schedule));
   FAULTS.set(key, faults);
   // A stride that shares no factor with most lengths visits every fault before it repeats one.
   const fault = faults[(round * 101) % faults.length] as SweepFault;

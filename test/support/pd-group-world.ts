@@ -5,7 +5,8 @@
 import { assert } from '../../src/base/assert.ts';
 import { AppError } from '../../src/base/app-error.ts';
 import { createMemoryEngineFactory } from '../../src/engine/memory/memory-engine.ts';
-import { MemoryDisk } from '../../src/engine/memory/crash-model.ts';
+import { type CrashKind, MemoryDisk } from '../../src/engine/memory/crash-model.ts';
+import type { EngineFactory } from '../../src/env/engine.ts';
 import type { Env } from '../../src/env/env.ts';
 import { NO_FAILPOINTS } from '../../src/env/failpoints.ts';
 import { SILENT_LOGGER } from '../../src/env/log.ts';
@@ -23,6 +24,8 @@ import { consoleLogger } from '../sim/store-cluster.ts';
 import { Scheduler, SimClock } from '../sim/scheduler.ts';
 
 const ABORTED = Symbol('aborted');
+/** How late a message is that a sweep delays. */
+const LATE_MS = 2_000;
 
 export interface Machine {
   readonly name: string;
@@ -45,6 +48,13 @@ export class PdGroupWorld {
   readonly machines: Map<string, Machine> = new Map();
   readonly aborts: string[] = [];
   readonly net: NetBehavior = { delayMs: [0.2, 3], lossChance: 0, repeatChance: 0 };
+  /** What members did so far that others or a later life can see: messages and writes; and the messages among them. */
+  effects = 0;
+  sent = 0;
+  /** Told of the k-th effect before it takes place; may crash machines. */
+  onEffect: ((number: number, name: string) => void) | undefined;
+  /** Decides the fate of the k-th message, for sweeps. */
+  messageFault: ((number: number) => 'drop' | 'duplicate' | 'delay' | undefined) | undefined;
   readonly #config: GroupConfig;
   /** Cut links, as `from>to`. */
   readonly #cuts = new Set<string>();
@@ -91,16 +101,42 @@ export class PdGroupWorld {
         },
         listen: () => Promise.reject(new Error('members of this world have no other network')),
       },
-      engines: createMemoryEngineFactory(machine.disk, clock),
+      engines: this.#countedEngines(machine, createMemoryEngineFactory(machine.disk, clock)),
       failpoints: NO_FAILPOINTS,
       log:
         process.env['SIM_LOG'] === undefined
           ? SILENT_LOGGER
           : consoleLogger(() => this.scheduler.nowMs, { host: name }),
       abort: (kind, reason, cause) => {
+        if (machine.incarnation !== incarnation) {
+          // What a process does after its death, nobody sees.
+          throw ABORTED as unknown as Error;
+        }
         this.aborts.push(`${name} ${kind}: ${reason} ${cause instanceof Error ? (cause.stack ?? '') : ''}`);
         clock.kill();
         throw ABORTED as unknown as Error;
+      },
+    };
+  }
+
+  #effect(name: string): void {
+    this.effects++;
+    this.onEffect?.(this.effects, name);
+  }
+
+  #countedEngines(machine: Machine, factory: EngineFactory): EngineFactory {
+    const { incarnation } = machine;
+    return {
+      open: async (options) => {
+        const engine = await factory.open(options);
+        const write = engine.write.bind(engine);
+        engine.write = (batch) => {
+          if (machine.incarnation === incarnation) {
+            this.#effect(machine.name);
+          }
+          return write(batch);
+        };
+        return engine;
       },
     };
   }
@@ -109,18 +145,28 @@ export class PdGroupWorld {
     const { incarnation } = from;
     const isAlive = (): boolean => from.incarnation === incarnation && from.member !== undefined;
     const deliver = (to: Member, message: Message, then: (ok: boolean) => void): void => {
+      if (from.incarnation === incarnation) {
+        this.#effect(from.name);
+      }
+      if (from.incarnation !== incarnation) {
+        return;
+      }
+      this.sent++;
+      const fault = this.messageFault?.(this.sent);
       const target = this.machines.get(to.name);
       const sender = { id: message.from, name: from.name, address: from.name };
       const { delayMs, lossChance, repeatChance } = this.net;
-      if (target === undefined || this.#cuts.has(`${from.name}>${to.name}`) || this.rng.chance(lossChance)) {
+      const isCut = fault === 'drop' || this.#cuts.has(`${from.name}>${to.name}`);
+      if (target === undefined || isCut || this.rng.chance(lossChance)) {
         this.scheduler.at(5, () => isAlive() && then(false));
         return;
       }
-      const copies = this.rng.chance(repeatChance) ? 2 : 1;
+      const copies = fault === 'duplicate' || this.rng.chance(repeatChance) ? 2 : 1;
+      const lateMs = fault === 'delay' ? LATE_MS : 0;
       for (let i = 0; i < copies; i++) {
         const copy = copyMessage(message);
         const life = target.incarnation;
-        this.scheduler.at(delayMs[0] + this.rng.float() * (delayMs[1] - delayMs[0]), () => {
+        this.scheduler.at(lateMs + delayMs[0] + this.rng.float() * (delayMs[1] - delayMs[0]), () => {
           if (target.incarnation === life && target.member?.id === message.to) {
             target.clock.deliver(() => target.member?.group.receive(copy, sender), 'message');
           }
@@ -179,7 +225,7 @@ export class PdGroupWorld {
   }
 
   /** The process is gone; what was not synced may be. */
-  crash(name: string, kind: 'kill' | 'power-loss' = 'power-loss'): void {
+  crash(name: string, kind: CrashKind = 'power-loss'): void {
     const machine = this.machine(name);
     machine.clock.kill();
     machine.member = undefined;

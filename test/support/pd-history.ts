@@ -44,15 +44,21 @@ export class PdHistory {
   ask(): void {
     const { world } = this;
     const askedMs = world.nowMs;
-    for (const { member, clock } of world.machines.values()) {
+    for (const machine of world.machines.values()) {
+      const { member, clock, incarnation } = machine;
       const node = member?.node;
       if (node === undefined) {
         continue;
       }
+      // Nobody hears what a process says after its death.
+      const isHeard = (): boolean => machine.incarnation === incarnation;
       clock.deliver(() => {
         const count = 1 + this.rng.below(50);
         node.timestamps(count).then(
           (ts) => {
+            if (!isHeard()) {
+              return;
+            }
             const last = composeTimestamp(ts);
             this.timestamps.push({ askedMs, gotMs: world.nowMs, first: last - BigInt(count - 1), last });
           },
@@ -61,7 +67,7 @@ export class PdHistory {
         const ids = 1 + this.rng.below(12);
         node.allocIds(ids).then(
           (result) => {
-            if (result.type === 'ok') {
+            if (result.type === 'ok' && isHeard()) {
               const first = BigInt(result.value);
               this.ids.push({ askedMs, gotMs: world.nowMs, first, last: first + BigInt(ids - 1) });
             }
@@ -77,9 +83,13 @@ export class PdHistory {
     const [leader] = this.world.serving();
     if (leader !== undefined) {
       const value = ++this.asked;
+      const machine = this.world.machine(leader.name);
+      const { incarnation } = machine;
       leader.node.setMaxReplicas(value).then(
         () => {
-          this.confirmed = Math.max(this.confirmed, value);
+          if (machine.incarnation === incarnation) {
+            this.confirmed = Math.max(this.confirmed, value);
+          }
         },
         () => undefined,
       );

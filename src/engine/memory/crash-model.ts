@@ -22,9 +22,9 @@ import type { EngineWriteBatch } from '../write-batch.ts';
 
 /**
  * `kill`: the process dies, the page cache survives. `power-loss`: whatever was not synced may be gone, or a part of it.
- * `lose-unsynced`: all of it is gone.
+ * `lose-unsynced`: all of it is gone. `keep-all`: nothing is, a write that was in flight included.
  */
-export type CrashKind = 'kill' | 'power-loss' | 'lose-unsynced';
+export type CrashKind = 'kill' | 'power-loss' | 'lose-unsynced' | 'keep-all';
 
 /**
  * What happens to the next write. `write-error` and `no-space`: rejected and not in the log. `sync-error`: rejected,
@@ -205,7 +205,11 @@ export class MemoryDatabase {
     for (const segment of this.#segments) {
       const { records } = segment;
       let kept = records.length;
-      if (kind !== 'kill') {
+      if (kind === 'keep-all') {
+        for (const record of records) {
+          record.isWritten = true;
+        }
+      } else if (kind !== 'kill') {
         const synced = records.findLastIndex((record) => record.isSynced) + 1;
         kept =
           kind === 'lose-unsynced'

@@ -63,7 +63,7 @@ function liveOf(command: Command, argument: string | undefined): Live | undefine
     return group === 'store' || group === 'region' || group === 'operator' ? group : undefined;
   }
   if (argument === 'name' || argument === 'scheduler') {
-    return SWITCH_COMMANDS.includes(command.name()) ? 'switch' : undefined;
+    return SWITCH_COMMANDS.includes(command.name()) || group === 'scheduler' ? 'switch' : undefined;
   }
   return argument === undefined ? undefined : ARGUMENTS[argument];
 }

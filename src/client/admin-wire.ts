@@ -21,6 +21,7 @@ export type WireRefusal = NonNullable<WireSubmission['refusal']>;
 type WireExplanation = ReplyOf<Admin['explainMerge']>;
 type WireFinding = ReplyOf<Admin['explain']>['findings'][number];
 type WireSwitch = ReplyOf<Admin['listSwitches']>['switches'][number];
+type WirePauseAnswer = ReplyOf<Admin['pauseRegion']>;
 type WireEvents = ReplyOf<Admin['listEvents']>;
 
 export interface WireHeader {
@@ -202,6 +203,26 @@ export interface RegionDetails {
   readonly consistency: ConsistencyCheck | undefined;
   /** Peers whose data differ from the others'; they serve nothing. */
   readonly damagedPeerIds: readonly number[];
+  /** Undefined unless it is paused: then the placement service does nothing with it. */
+  readonly pause: RegionPause | undefined;
+}
+
+export interface RegionPause {
+  readonly reason: string;
+  readonly actor: string;
+  readonly sinceUnixMs: number;
+  /** Undefined = until it is resumed. */
+  readonly untilUnixMs: number | undefined;
+  /** The region that was named; another one after a split or a merge. */
+  readonly regionId: number;
+}
+
+/** What became of a request to pause or resume a region. */
+export interface PauseAnswer {
+  readonly changed: boolean;
+  readonly stoppedOperatorIds: readonly number[];
+  /** Merges that the stores finish or roll back by themselves. */
+  readonly goingOperatorIds: readonly number[];
 }
 
 export interface ConsistencyCheck {
@@ -237,6 +258,7 @@ const FILTERS = [
   'joint-state',
   'learner',
   'with-operator',
+  'paused',
 ] as const;
 export type RegionFilter = (typeof FILTERS)[number];
 export const REGION_FILTERS: readonly RegionFilter[] = FILTERS;
@@ -355,6 +377,8 @@ export interface SwitchInfo {
   readonly description: string;
   /** Why it does nothing now although it is on; empty when it works or is off. */
   readonly idleReason: string;
+  /** When one that is off goes on again by itself; undefined = when it is switched on. */
+  readonly offUntilUnixMs: number | undefined;
 }
 
 export interface ClusterEvent {
@@ -396,8 +420,8 @@ const ROLES: readonly PeerRole[] = ['voter', 'learner', 'incoming-voter', 'demot
 export const isEnded = (status: OperatorStatus): boolean =>
   status !== 'created' && status !== 'running' && status !== 'unknown';
 
-export const filterToWire = (filter: RegionFilter): 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 =>
-  FILTERS.indexOf(filter) as 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
+export const filterToWire = (filter: RegionFilter): 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 =>
+  FILTERS.indexOf(filter) as 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9;
 
 export const targetToWire = (target: StoreTarget): 0 | 1 | 2 | 3 => STORE_TARGETS.indexOf(target) as 0 | 1 | 2 | 3;
 
@@ -542,6 +566,7 @@ export const regionDetailsFromWire = (region: WireRegion): RegionDetails => ({
   partition: region.partition === '' ? undefined : region.partition,
   consistency: region.consistency,
   damagedPeerIds: region.damagedPeerIds,
+  pause: region.pause === undefined ? undefined : { ...region.pause, untilUnixMs: given(region.pause.untilUnixMs) },
 });
 
 export const regionListFromWire = (list: WireRegionList): RegionList => ({
@@ -609,11 +634,22 @@ export const explanationFromWire = (explanation: WireExplanation): MergeExplanat
   lastRefusal: explanation.lastRefusal,
 });
 
-export const switchFromWire = ({ name, enabled, description, idleReason }: WireSwitch): SwitchInfo => ({
+export const switchFromWire = ({ name, enabled, description, idleReason, offUntilUnixMs }: WireSwitch): SwitchInfo => ({
   name,
   enabled,
   description,
   idleReason,
+  offUntilUnixMs: given(offUntilUnixMs),
+});
+
+export const pauseAnswerFromWire = ({
+  changed,
+  stoppedOperatorIds,
+  goingOperatorIds,
+}: WirePauseAnswer): PauseAnswer => ({
+  changed,
+  stoppedOperatorIds,
+  goingOperatorIds,
 });
 
 export const eventsFromWire = (reply: WireEvents): ClusterEvents => ({

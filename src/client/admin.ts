@@ -10,6 +10,7 @@ import {
   type ClusterStatus,
   type MergeExplanation,
   type OperatorInfo,
+  type PauseAnswer,
   type PlacementMember,
   type RegionDetails,
   type RegionFilter,
@@ -30,6 +31,7 @@ import {
   findingFromWire,
   isEnded,
   memberFromWire,
+  pauseAnswerFromWire,
   operatorFromWire,
   regionDetailsFromWire,
   regionListFromWire,
@@ -526,8 +528,14 @@ export class AdminClient implements AsyncDisposable {
     );
   }
 
-  async setSwitch(name: string, enabled: boolean, options?: CallOptions): Promise<SwitchInfo> {
-    const reply = await this.#change(adminMethods.setSwitch, { header: this.#header(), name, enabled }, options);
+  /** @param options `offMs`: how long one that is switched off stays so; without it until it is switched on */
+  async setSwitch(
+    name: string,
+    enabled: boolean,
+    options: CallOptions & { readonly offMs?: number } = {},
+  ): Promise<SwitchInfo> {
+    const request = { header: this.#header(), name, enabled, offMs: options.offMs ?? 0 };
+    const reply = await this.#change(adminMethods.setSwitch, request, options, ['offMs']);
     return switchFromWire(present(reply.switch, 'switch'));
   }
 
@@ -535,6 +543,24 @@ export class AdminClient implements AsyncDisposable {
   async pinRegion(regionId: number, pinned: boolean, options?: CallOptions): Promise<boolean> {
     const request = { header: this.#header(), regionId, pinned };
     return (await this.#change(adminMethods.pinRegion, request, options)).changed;
+  }
+
+  /**
+   * Stops everything that the placement service does with a region, requests of administrators included. Its data is
+   * served as before. The pause belongs to the region's keys and survives restarts.
+   */
+  async pauseRegion(
+    regionId: number,
+    options: CallOptions & { readonly reason?: string; readonly forMs?: number } = {},
+  ): Promise<PauseAnswer> {
+    const request = { header: this.#header(), regionId, reason: options.reason ?? '', forMs: options.forMs ?? 0 };
+    return pauseAnswerFromWire(await this.#change(adminMethods.pauseRegion, request, options, ['reason', 'forMs']));
+  }
+
+  /** Takes all of the region's keys out of their pauses. */
+  async resumeRegion(regionId: number, options?: CallOptions): Promise<PauseAnswer> {
+    const request = { header: this.#header(), regionId };
+    return pauseAnswerFromWire(await this.#change(adminMethods.resumeRegion, request, options));
   }
 
   /**

@@ -17,12 +17,13 @@ import type { StoreRecord } from './cluster/store-info.ts';
 import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
+import { PauseKeeper } from './pause-keeper.ts';
 import { Placement, type StoreTarget } from './placement.ts';
 import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
 import type { DocumentPlan } from './resource/resources.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import type { SwitchName } from './schedule/switches.ts';
-import { isSwitchName } from './schedule/switches.ts';
+import { SWITCH_OFF_MAX_MS, isSwitchName } from './schedule/switches.ts';
 import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
 import type { PdCommand, PdResult, PdState, ServiceSafePoint } from './state/pd-state.ts';
 import type { RegionLog } from './state/state-log.ts';
@@ -82,6 +83,7 @@ export class PdNode {
   readonly #config: PdNodeConfig;
   readonly #log: RegionLog;
   readonly #leadership: Leadership;
+  readonly pauses: PauseKeeper;
   readonly #ids: IdAllocator;
   #extendingIds: Promise<void> | undefined;
   readonly #oracle: TimestampOracle;
@@ -116,6 +118,11 @@ export class PdNode {
       takeId: () => this.#takeId(),
       onOperatorEnd: (operator) => this.#wakeWaiters(operator),
     });
+    this.pauses = new PauseKeeper({
+      clock: env.clock,
+      log,
+      act: (change) => this.act(change),
+    });
   }
 
   /**
@@ -140,14 +147,15 @@ export class PdNode {
     const { placement } = this;
     assert(state.meta !== undefined, 'the cluster record exists once the node was identified');
     placement.cluster.setMaxReplicas(state.meta.maxReplicas);
-    for (const [name, enabled] of state.switches) {
+    for (const [name, setting] of state.switches) {
       if (isSwitchName(name)) {
-        placement.switches.set(name, enabled);
+        placement.switches.set(name, setting.enabled, setting.untilWallMs);
       }
     }
     placement.load([...state.stores.values()], regions, state.meta.bootstrapped);
     placement.resources.store.load(state.resources.values(), state.resourceVersion);
     placement.resources.setPins(new Set(state.pins));
+    placement.resources.pauses.set(state.pauses);
     this.#pump();
     await this.#extendIds(1);
     const planned = this.#oracle.plan(this.#env.clock.wallMs());
@@ -161,6 +169,12 @@ export class PdNode {
     this.#every(schedule.schedulerIntervalMs, 'pd-assigner', () => this.#assign());
     this.#every(schedule.reconcileIntervalMs, 'pd-documents', () => this.#reconcile());
     this.#every(schedule.storeCheckMs, 'pd-stores', () => this.#removeEmptyStores());
+    this.#every(schedule.storeCheckMs, 'pd-pauses', () => {
+      const work = this.pauses.forgetOver();
+      if (work !== undefined) {
+        this.#background(work);
+      }
+    });
   }
 
   get isClosed(): boolean {
@@ -475,7 +489,13 @@ export class PdNode {
     }
     const running = this.placement.controller.runningOn(region.id);
     // Only splits that somebody asked for divide a pinned region; the size of a region is no reason.
-    const pinned = this.placement.resources.pinnedReason(known) ?? this.placement.resources.lockedReason(known);
+    const { resources } = this.placement;
+    const paused = resources.pausedReason(known);
+    if (paused !== undefined) {
+      this.#noteSplitRefused(region.id, paused);
+      return paused;
+    }
+    const pinned = resources.pinnedReason(known) ?? resources.lockedReason(known);
     if (pinned !== undefined && running?.steps.some((step) => step.type === 'split-region') !== true) {
       this.#noteSplitRefused(region.id, pinned);
       return pinned;
@@ -578,10 +598,21 @@ export class PdNode {
 
   // ------------------------------------------------------------------------------------- switches and settings
 
-  async setSwitch(name: SwitchName, enabled: boolean, actor: string): Promise<void> {
-    await this.#propose({ type: 'set-switch', name, enabled });
-    this.placement.switches.set(name, enabled);
-    this.placement.event({ type: 'switch', message: `${name} was switched ${enabled ? 'on' : 'off'}`, actor });
+  /** @param offMs how long it is to be off; 0 = until it is switched on. Nothing to one that is switched on. */
+  async setSwitch(name: SwitchName, enabled: boolean, actor: string, offMs = 0): Promise<Refusal | undefined> {
+    if (!Number.isSafeInteger(offMs) || offMs < 0 || offMs > SWITCH_OFF_MAX_MS || (enabled && offMs > 0)) {
+      return refuse(
+        'InvalidArgument',
+        `${name} cannot be ${enabled ? 'on' : 'off'} for ${offMs} ms`,
+        `a switch goes off for at most ${SWITCH_OFF_MAX_MS / 86_400_000} days`,
+      );
+    }
+    const untilWallMs = Math.floor(this.#env.clock.wallMs()) + offMs;
+    await this.#propose({ type: 'set-switch', name, enabled, ...(offMs === 0 ? {} : { untilWallMs }) });
+    this.placement.switches.set(name, enabled, offMs === 0 ? undefined : untilWallMs);
+    const until = offMs === 0 ? '' : ` for ${Math.ceil(offMs / 1_000)} s`;
+    this.placement.event({ type: 'switch', message: `${name} was switched ${enabled ? 'on' : 'off'}${until}`, actor });
+    return undefined;
   }
 
   async setMaxReplicas(maxReplicas: number): Promise<Refusal | undefined> {

@@ -9,6 +9,7 @@ import type { Rng } from '../env/rng.ts';
 import type { RegionHeartbeat, StoreHeartbeat } from '../meta/heartbeat.ts';
 import { type Region, type RegionEpoch, type Store, epochsEqual, formatEpoch } from '../meta/region.ts';
 import { Cluster, type ReportVerdict } from './cluster/cluster.ts';
+import { PAUSE_MAX_MS, PAUSE_REASON_MAX, type RegionPause } from './cluster/pauses.ts';
 import { type EventInput, EventList, eventsOfReport } from './cluster/events.ts';
 import type { RegionInfo } from './cluster/region-info.ts';
 import {
@@ -87,7 +88,7 @@ export class Placement {
   readonly cluster: Cluster;
   readonly controller: OperatorController;
   readonly coordinator: Coordinator;
-  readonly switches: Switches = new Switches();
+  readonly switches: Switches;
   readonly events: EventList;
   readonly resources: Resources;
   readonly redirects: ClusterRedirects;
@@ -100,6 +101,7 @@ export class Placement {
   constructor(options: PlacementOptions) {
     const { clock } = options;
     this.#clock = clock;
+    this.switches = new Switches(clock);
     this.cluster = new Cluster(options.config);
     this.events = new EventList(options.config.eventHistoryMax);
     this.controller = new OperatorController({
@@ -649,6 +651,60 @@ export class Placement {
         });
   }
 
+  /**
+   * The pause to write for a region.
+   * @param forMs how long; 0 = until it is resumed
+   */
+  planPause(id: RegionId, reason: string, forMs: number, actor: string): Result<RegionPause> {
+    const info = this.cluster.tree.get(id);
+    if (info === undefined) {
+      return refused(regionNotFound(id));
+    }
+    if (reason.length > PAUSE_REASON_MAX) {
+      return refused(
+        refuse('InvalidArgument', `a reason of ${reason.length} characters`, `give at most ${PAUSE_REASON_MAX}`),
+      );
+    }
+    if (!Number.isSafeInteger(forMs) || forMs < 0 || forMs > PAUSE_MAX_MS) {
+      return refused(
+        refuse(
+          'InvalidArgument',
+          `${forMs} ms is no length of a pause`,
+          `give at most ${PAUSE_MAX_MS / 86_400_000} days`,
+        ),
+      );
+    }
+    const sinceWallMs = Math.max(0, Math.floor(this.#clock.wallMs()));
+    const untilWallMs = forMs === 0 ? undefined : sinceWallMs + forMs;
+    return ok({ range: info.region.range, regionId: id, reason, actor, sinceWallMs, untilWallMs });
+  }
+
+  /**
+   * A pause is durable: what runs on the regions of its range is stopped, except merges that the stores finish by
+   * themselves. Answers the operators that were stopped and those that go on.
+   */
+  onPaused({ range, actor }: RegionPause): { readonly stopped: Operator[]; readonly going: Operator[] } {
+    const out: { readonly stopped: Operator[]; readonly going: Operator[] } = { stopped: [], going: [] };
+    for (const { region } of this.cluster.tree.scan(range, Number.POSITIVE_INFINITY)) {
+      const running = this.controller.runningOn(region.id);
+      if (running === undefined || running.maker === 'joint-state-checker') {
+        continue;
+      }
+      if (running.isCancelable) {
+        const text = `region ${region.id} was paused by ${actor}`;
+        this.controller.cancel(running, {
+          code: 'AdminStop',
+          text,
+          hint: `resume it with "ctl region resume ${region.id}"`,
+        });
+        out.stopped.push(running);
+      } else {
+        out.going.push(running);
+      }
+    }
+    return out;
+  }
+
   /** Checks a switch name from outside. */
   switchName(name: string): Result<SwitchName> {
     return isSwitchName(name)
@@ -678,6 +734,10 @@ export class Placement {
         refuse('MergeInProgress', `region ${id} is being merged`, 'wait until the merge ended', { region_id: id }),
       );
     }
+    const paused = this.resources.pausedReason(info);
+    if (paused !== undefined) {
+      return refused(paused);
+    }
     const made = make(info);
     if (made.type === 'refused') {
       return made;
@@ -688,7 +748,8 @@ export class Placement {
   #submit(group: OperatorGroup, options: RequestOptions): Result<Submitted> {
     const [operator] = group;
     if (options.dryRun === true) {
-      return ok({ operator });
+      const problem = this.controller.refusalOf(group);
+      return problem === undefined ? ok({ operator }) : refused(problem);
     }
     const refusal = this.controller.submit(group);
     if (refusal !== undefined) {

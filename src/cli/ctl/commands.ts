@@ -19,12 +19,14 @@ import { eventsCommand } from './events.ts';
 import { explainObjectCommands } from './explain-commands.ts';
 import { memberCommands } from './member-commands.ts';
 import { watchOperator } from './operator-watch.ts';
+import { regionPauseCommands, schedulerCommands } from './pause-commands.ts';
 import { regionViewCommands } from './region-views.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
   consistencyShape,
   PROBLEM_SHAPE,
   STORE_SHAPE,
+  SWITCH_SHAPE,
   operatorObject,
   operatorShape,
   operatorSingle,
@@ -54,6 +56,7 @@ export function registerCtlCommands(program: Command, app: App): void {
   const region = ctl.command('region').summary('regions').description('Regions, the ranges that data is divided into.');
   regionCommands(region, app);
   regionViewCommands(region, app);
+  regionPauseCommands(region, app);
   operatorCommands(
     ctl.command('operator').summary('operators').description('Operators, the changes under way and ended.'),
     app,
@@ -66,6 +69,13 @@ export function registerCtlCommands(program: Command, app: App): void {
       .command('switch')
       .summary('checkers and schedulers')
       .description('Checkers and schedulers, which can be switched off.'),
+    app,
+  );
+  schedulerCommands(
+    ctl
+      .command('scheduler')
+      .summary('checkers and schedulers, paused and resumed')
+      .description('What the placement service does by itself, each part of which can be paused.'),
     app,
   );
   explainCommands(
@@ -629,17 +639,6 @@ function operatorCommands(operator: Command, app: App): void {
 // -------------------------------------------------------------------------------------------------------- switches
 
 function switchCommands(group: Command, app: App): void {
-  const shape = {
-    kind: 'SwitchList',
-    columns: [
-      { head: 'name', cell: (one: SwitchRow) => one.name },
-      { head: 'state', cell: (one: SwitchRow) => (one.enabled ? 'on' : 'off') },
-      { head: 'idle because', cell: (one: SwitchRow) => one.idleReason },
-      { head: 'what', cell: (one: SwitchRow) => one.description },
-    ],
-    toObject: (one: SwitchRow) => ({ ...one }),
-    name: (one: SwitchRow) => one.name,
-  };
   addCommand<object>(group, app, {
     usage: 'list',
     isList: true,
@@ -651,7 +650,7 @@ function switchCommands(group: Command, app: App): void {
     task: () => 'list switches',
     run: async (session) => {
       const admin = await session.admin();
-      await session.printer.list(shape, await admin.switches(session.limits()));
+      await session.printer.list(SWITCH_SHAPE, await admin.switches(session.limits()));
       return EXIT_DONE;
     },
   });
@@ -670,18 +669,11 @@ function switchCommands(group: Command, app: App): void {
       task: ([name]) => `switch ${name} ${word}`,
       run: async (session, [name]) => {
         const admin = await session.admin();
-        await session.printer.list(shape, [await admin.setSwitch(name as string, enabled, session.limits())]);
+        await session.printer.list(SWITCH_SHAPE, [await admin.setSwitch(name as string, enabled, session.limits())]);
         return EXIT_DONE;
       },
     });
   }
-}
-
-interface SwitchRow {
-  readonly name: string;
-  readonly enabled: boolean;
-  readonly description: string;
-  readonly idleReason: string;
 }
 
 // --------------------------------------------------------------------------------------------------------- explain

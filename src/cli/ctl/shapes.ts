@@ -10,6 +10,7 @@ import type {
   RegionDetails,
   StepRefusal,
   StoreInfo,
+  SwitchInfo,
 } from '../../client/admin-wire.ts';
 import { type Column, formatTable } from '../output/table.ts';
 import type { ListShape, Section, Single } from '../output/printer.ts';
@@ -129,6 +130,22 @@ export const PROBLEM_SHAPE: ListShape<Problem> = {
   toObject: (problem) => ({ ...problem }),
 };
 
+export const SWITCH_SHAPE: ListShape<SwitchInfo> = {
+  kind: 'SwitchList',
+  columns: [
+    { head: 'name', cell: (one) => one.name },
+    {
+      head: 'state',
+      cell: ({ enabled, offUntilUnixMs }) =>
+        enabled ? 'on' : `off${offUntilUnixMs === undefined ? '' : ` until ${timeText(offUntilUnixMs) ?? ''}`}`,
+    },
+    { head: 'idle because', cell: (one) => one.idleReason },
+    { head: 'what', cell: (one) => one.description },
+  ],
+  toObject: ({ offUntilUnixMs, ...rest }) => ({ ...rest, offUntil: timeText(offUntilUnixMs) }),
+  name: (one) => one.name,
+};
+
 export const problemSection = (title: string, problems: readonly Problem[]): Section =>
   section(title, PROBLEM_COLUMNS, problems);
 
@@ -158,6 +175,9 @@ function remarkText(region: RegionDetails): string {
   } else if (region.pinned) {
     remarks.push('pinned');
   }
+  if (region.pause !== undefined) {
+    remarks.push('paused');
+  }
   if (region.downPeers.length > 0) {
     remarks.push(`${region.downPeers.length} down`);
   }
@@ -186,7 +206,7 @@ export const rangeText = (range: KeyRange, format: KeyFormat): string =>
   `[${formatStart(range.start, format)}, ${formatEnd(range.end, format)})`;
 
 export function regionObject(region: RegionDetails, format: KeyFormat): Record<string, unknown> {
-  const { id, range, leader, consistency, ...rest } = region;
+  const { id, range, leader, consistency, pause, ...rest } = region;
   return {
     id,
     ...rangeObject(range, format),
@@ -196,7 +216,26 @@ export function regionObject(region: RegionDetails, format: KeyFormat): Record<s
       consistency === undefined
         ? null
         : { index: consistency.index, result: consistency.result, at: timeText(consistency.unixMs) },
+    pause:
+      pause === undefined
+        ? null
+        : {
+            reason: pause.reason,
+            by: pause.actor,
+            since: timeText(pause.sinceUnixMs),
+            until: timeText(pause.untilUnixMs),
+            regionId: pause.regionId,
+          },
   };
+}
+
+/** Who paused a region, until when and why. */
+function pauseText({ pause }: RegionDetails): string {
+  if (pause === undefined) {
+    return 'no';
+  }
+  const until = pause.untilUnixMs === undefined ? 'until it is resumed' : `until ${timeText(pause.untilUnixMs) ?? ''}`;
+  return `by ${pause.actor} ${until}${pause.reason === '' ? '' : `: ${pause.reason}`}`;
 }
 
 /** When the replicas were compared, and with what result. */
@@ -348,6 +387,7 @@ export function regionSingle({ region, previous, next }: RegionView, format: Key
         name: 'pinned',
         value: region.partition === undefined ? (region.pinned ? 'yes' : 'no') : `by Partition ${region.partition}`,
       },
+      { name: 'paused', value: pauseText(region) },
       { name: 'consistency', value: consistencyText(region) },
       { name: 'reported', value: ageText(region.lastReportAgeMs) },
       { name: 'left of it', value: neighbour(previous) },

@@ -47,11 +47,20 @@ export interface RegionClaims {
   pinnedReason(info: RegionInfo): Refusal | undefined;
   /** Whether a replica on a living store must stay as it is. */
   protects(info: RegionInfo, store: StoreId): boolean;
+  /** Why nothing at all may be done with a region but to bring it out of a joint state; undefined if it is not paused. */
+  pausedReason(info: RegionInfo): Refusal | undefined;
+  /** Why nobody but a document may split or merge a region, naming the document; undefined if none holds it. */
+  heldReason(info: RegionInfo): Refusal | undefined;
 }
 
 export class Cluster {
   /** Set once by the owner of the documents. */
-  claims: RegionClaims = { pinnedReason: () => undefined, protects: () => false };
+  claims: RegionClaims = {
+    pinnedReason: () => undefined,
+    protects: () => false,
+    pausedReason: () => undefined,
+    heldReason: () => undefined,
+  };
   readonly tree: RegionTree = new RegionTree();
   #config: PlacementConfig;
   readonly #stores = new Map<StoreId, StoreInfo>();

@@ -20,6 +20,7 @@ export type EventType =
   | 'replica-damaged'
   | 'switch'
   | 'region-pinned'
+  | 'region-paused'
   | 'document';
 
 export interface ClusterEvent {

@@ -34,12 +34,13 @@ export type RegionFilter =
   | 'over-replicated'
   | 'joint-state'
   | 'learner'
-  | 'with-operator';
+  | 'with-operator'
+  | 'paused';
 
-/** Whether a region belongs into a filtered list; `with-operator` is answered by the caller. */
+/** Whether a region belongs into a filtered list; `with-operator` and `paused` are answered by the caller. */
 export function matchesFilter(
   info: RegionInfo,
-  filter: Exclude<RegionFilter, 'with-operator'>,
+  filter: Exclude<RegionFilter, 'with-operator' | 'paused'>,
   maxReplicas: number,
 ): boolean {
   switch (filter) {

@@ -7,6 +7,7 @@ import { rangesEqual, rangesOverlap } from '../../base/key-range.ts';
 import type { Clock } from '../../env/clock.ts';
 import type { Rng } from '../../env/rng.ts';
 import type { Cluster, RegionClaims } from '../cluster/cluster.ts';
+import { Pauses } from '../cluster/pauses.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
@@ -55,6 +56,7 @@ export interface ResourcesOptions {
 
 export class Resources implements RegionClaims {
   readonly store: ResourceStore = new ResourceStore();
+  readonly pauses: Pauses;
   readonly #cluster: Cluster;
   readonly #controller: OperatorController;
   readonly #clock: ResourcesOptions['clock'];
@@ -67,6 +69,7 @@ export class Resources implements RegionClaims {
     this.#controller = options.controller;
     this.#clock = options.clock;
     this.#rng = options.rng;
+    this.pauses = new Pauses(options.clock);
   }
 
   facts(): ClusterFacts {
@@ -244,10 +247,14 @@ export class Resources implements RegionClaims {
 
   /** Why an operator of somebody else may not run on a region; the controller asks before it admits one. */
   guard(operator: Operator, info: RegionInfo): Refusal | undefined {
-    if (
-      DOCUMENT_MAKERS.some((prefix) => operator.maker.startsWith(prefix)) ||
-      operator.maker === 'joint-state-checker'
-    ) {
+    if (operator.maker === 'joint-state-checker') {
+      return undefined;
+    }
+    const paused = this.pausedReason(info);
+    if (paused !== undefined) {
+      return paused;
+    }
+    if (DOCUMENT_MAKERS.some((prefix) => operator.maker.startsWith(prefix))) {
       return undefined;
     }
     const lock = this.lockOn(info);
@@ -281,6 +288,15 @@ export class Resources implements RegionClaims {
           `wait until it is completed, or delete Assignment ${lock.meta.name}`,
           { region_id: info.region.id, assignment: lock.meta.name },
         );
+  }
+
+  pausedReason(info: RegionInfo): Refusal | undefined {
+    return this.pauses.refusalFor(info);
+  }
+
+  heldReason(info: RegionInfo): Refusal | undefined {
+    const isFree = this.store.version === 0 || this.partitionsOn(info).length === 0;
+    return this.lockedReason(info) ?? (isFree ? undefined : this.pinnedReason(info));
   }
 
   #movesPrimary(info: RegionInfo, toStore: StoreId): boolean {

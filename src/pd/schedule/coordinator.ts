@@ -3,6 +3,7 @@
  * region, the rounds of the schedulers. Schedulers propose; the operator controller disposes.
  */
 import type { RegionId } from '../../base/ids.ts';
+import { isInJointState } from '../../meta/region.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import { CHECKERS, type Checker, type CheckerContext } from './checker/checkers.ts';
@@ -158,7 +159,13 @@ export class Coordinator {
     for (const info of batch) {
       const isBusy =
         info.leader === undefined || info.merging || this.#controller.runningOn(info.region.id) !== undefined;
-      if (!isBusy && context.nowMs >= (this.#blocked.get(info.region.id)?.retryAtMs ?? 0)) {
+      if (isBusy) {
+        continue;
+      }
+      const paused = this.#cluster.claims.pausedReason(info);
+      if (paused !== undefined && !isInJointState(info.region)) {
+        this.#remember(info.region.id, { refusal: paused, retryAtMs: context.nowMs });
+      } else if (context.nowMs >= (this.#blocked.get(info.region.id)?.retryAtMs ?? 0)) {
         this.#checkRegion(info, active, context);
       }
     }

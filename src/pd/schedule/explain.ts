@@ -59,7 +59,11 @@ export function explainRegion(context: ExplainContext, info: RegionInfo): Findin
   const { id } = info.region;
   const details = { region_id: id };
   const running = controller.runningOn(id);
+  const paused = cluster.claims.pausedReason(info);
   const findings: Finding[] = [
+    paused === undefined
+      ? fine('not-paused', 'operators may run')
+      : { name: 'not-paused', detail: '', refusal: paused },
     info.leader === undefined
       ? {
           name: 'leader',
@@ -101,6 +105,10 @@ export function explainRegion(context: ExplainContext, info: RegionInfo): Findin
     const state = switchFinding(context, one.name);
     if (state.refusal !== undefined) {
       findings.push({ ...state, name: one.name });
+      continue;
+    }
+    if (paused !== undefined && one.name !== 'joint-state-checker') {
+      findings.push({ name: one.name, detail: '', refusal: paused });
       continue;
     }
     const verdict = one.check(info, checker);

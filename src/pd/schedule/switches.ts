@@ -1,4 +1,5 @@
 /** What can be switched on and off at run time. Changed switches are persisted; the others keep these defaults. */
+import type { Clock } from '../../env/clock.ts';
 
 export type SwitchName =
   | 'scheduling'
@@ -62,14 +63,40 @@ export const SWITCHES: readonly SwitchInfo[] = [
 
 export const isSwitchName = (name: string): name is SwitchName => SWITCHES.some((info) => info.name === name);
 
-export class Switches {
-  readonly #values = new Map<SwitchName, boolean>(SWITCHES.map((info) => [info.name, info.enabledByDefault]));
+/** How a switch was set. */
+export interface SwitchSetting {
+  readonly enabled: boolean;
+  /** Of one that is off: when it goes on again by itself, wall clock of the leader; absent = when somebody says so. */
+  readonly untilWallMs?: number;
+}
 
-  isOn(name: SwitchName): boolean {
-    return this.#values.get(name) ?? false;
+/** Longest time for which a switch goes off and on again by itself. */
+export const SWITCH_OFF_MAX_MS: number = 366 * 24 * 60 * 60 * 1_000;
+
+export class Switches {
+  readonly #clock: Pick<Clock, 'wallMs'>;
+  readonly #settings = new Map<SwitchName, SwitchSetting>(
+    SWITCHES.map((info) => [info.name, { enabled: info.enabledByDefault }]),
+  );
+
+  constructor(clock: Pick<Clock, 'wallMs'>) {
+    this.#clock = clock;
   }
 
-  set(name: SwitchName, enabled: boolean): void {
-    this.#values.set(name, enabled);
+  isOn(name: SwitchName): boolean {
+    const setting = this.#settings.get(name);
+    return (
+      setting !== undefined &&
+      (setting.enabled || (setting.untilWallMs !== undefined && setting.untilWallMs <= this.#clock.wallMs()))
+    );
+  }
+
+  /** When a switch that is off goes on again by itself; undefined if it is on or stays off. */
+  offUntilWallMs(name: SwitchName): number | undefined {
+    return this.isOn(name) ? undefined : this.#settings.get(name)?.untilWallMs;
+  }
+
+  set(name: SwitchName, enabled: boolean, untilWallMs?: number): void {
+    this.#settings.set(name, untilWallMs === undefined ? { enabled } : { enabled, untilWallMs });
   }
 }

@@ -74,6 +74,8 @@ export const REFUSAL_CODES = [
   'TooManyResources',
   'RegionPinned',
   'RegionLocked',
+  'RegionPaused',
+  'TooManyPauses',
   'DuplicatePod',
   'NotStalled',
   // The members of the service.

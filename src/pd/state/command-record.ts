@@ -5,7 +5,7 @@ import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldI
 import { regionId } from '../../base/ids.ts';
 import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
 import type { PdCommand } from './pd-state.ts';
-import { decodeResource, decodeStore, encodeResource, encodeStore } from './record.ts';
+import { decodePause, decodeResource, decodeStore, encodePause, encodeResource, encodeStore } from './record.ts';
 
 const VERSION = 1;
 
@@ -23,6 +23,9 @@ const KIND = {
   'drop-service-safe-point': 10,
   'change-resources': 11,
   'pin-region': 12,
+  'pause-range': 13,
+  'resume-range': 14,
+  'forget-pauses': 15,
 } as const satisfies Record<PdCommand['type'], number>;
 
 function fieldsOf(command: PdCommand): unknown[] {
@@ -40,7 +43,7 @@ function fieldsOf(command: PdCommand): unknown[] {
     case 'extend-tso':
       return [command.savedMs];
     case 'set-switch':
-      return [command.name, command.enabled];
+      return [command.name, command.enabled, ...(command.untilWallMs === undefined ? [] : [command.untilWallMs])];
     case 'advance-gc-safe-point':
       return [command.safePoint];
     case 'put-service-safe-point':
@@ -53,6 +56,12 @@ function fieldsOf(command: PdCommand): unknown[] {
     }
     case 'pin-region':
       return [command.id, command.pinned];
+    case 'pause-range':
+      return [encodePause(command.pause)];
+    case 'resume-range':
+      return [command.range.start, command.range.end];
+    case 'forget-pauses':
+      return [command.wallMs];
     default:
       return unreachable(command);
   }
@@ -112,7 +121,12 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
     case KIND['extend-tso']:
       return { type: 'extend-tso', savedMs: int(f[1]) };
     case KIND['set-switch']:
-      return { type: 'set-switch', name: text(f[1]), enabled: f[2] === true };
+      return {
+        type: 'set-switch',
+        name: text(f[1]),
+        enabled: f[2] === true,
+        ...(f[3] === undefined ? {} : { untilWallMs: int(f[3]) }),
+      };
     case KIND['advance-gc-safe-point']:
       return { type: 'advance-gc-safe-point', safePoint: big(f[1]) };
     case KIND['put-service-safe-point']:
@@ -134,6 +148,12 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
       };
     case KIND['pin-region']:
       return { type: 'pin-region', id: regionId(int(f[1])), pinned: f[2] === true };
+    case KIND['pause-range']:
+      return { type: 'pause-range', pause: decodePause(bytesOf(f[1])) };
+    case KIND['resume-range']:
+      return { type: 'resume-range', range: { start: bytesOf(f[1]), end: bytesOf(f[2]) } };
+    case KIND['forget-pauses']:
+      return { type: 'forget-pauses', wallMs: int(f[1]) };
     default:
       throw new RecordError(`the log holds a command of the unknown kind ${String(f[0])}`);
   }

@@ -5,11 +5,13 @@
  */
 import { unreachable } from '../../base/assert.ts';
 import type { RegionId, StoreId } from '../../base/ids.ts';
-import { FULL_RANGE, rangesEqual } from '../../base/key-range.ts';
+import { FULL_RANGE, type KeyRange, rangesEqual } from '../../base/key-range.ts';
 import type { Region } from '../../meta/region.ts';
+import { PAUSES_MAX, type RegionPause, isPauseOver, withPause, withoutRange } from '../cluster/pauses.ts';
 import type { StoreRecord } from '../cluster/store-info.ts';
 import { type Resource, type ResourceKind, resourceKey } from '../resource/resource.ts';
 import type { ResourceChange } from '../resource/resource-store.ts';
+import type { SwitchSetting } from '../schedule/switches.ts';
 
 export interface ClusterMeta {
   readonly clusterId: bigint;
@@ -42,7 +44,7 @@ export type PdCommand =
   | { readonly type: 'extend-ids'; readonly expected: number; readonly limit: number }
   /** Refused unless it grows. */
   | { readonly type: 'extend-tso'; readonly savedMs: number }
-  | { readonly type: 'set-switch'; readonly name: string; readonly enabled: boolean }
+  | ({ readonly type: 'set-switch'; readonly name: string } & SwitchSetting)
   /** Answers the effective value: safe points only grow. */
   | { readonly type: 'advance-gc-safe-point'; readonly safePoint: bigint }
   | { readonly type: 'put-service-safe-point'; readonly point: ServiceSafePoint }
@@ -50,11 +52,20 @@ export type PdCommand =
   /** Partition and Assignment documents. Refused unless nothing changed since it was planned. */
   | { readonly type: 'change-resources'; readonly change: ResourceChange }
   /** A pinned region is neither split nor merged automatically. */
-  | { readonly type: 'pin-region'; readonly id: RegionId; readonly pinned: boolean };
+  | { readonly type: 'pin-region'; readonly id: RegionId; readonly pinned: boolean }
+  /** Replaces pauses that overlap it, and forgets those that are over. Refused when there are too many. */
+  | { readonly type: 'pause-range'; readonly pause: RegionPause }
+  /** Nothing in the range is paused any more. */
+  | { readonly type: 'resume-range'; readonly range: KeyRange }
+  /** Pauses that are over at `wallMs` are forgotten. */
+  | { readonly type: 'forget-pauses'; readonly wallMs: number };
 
 export type PdResult =
   | { readonly type: 'done' }
-  | { readonly type: 'refused'; readonly reason: 'exists' | 'not-current' | 'not-bootstrapped' | 'invalid' };
+  | {
+      readonly type: 'refused';
+      readonly reason: 'exists' | 'not-current' | 'not-bootstrapped' | 'invalid' | 'too-many';
+    };
 
 /** Which record a command changed; the log writes exactly these. */
 export type PdRecordKey =
@@ -67,7 +78,12 @@ export type PdRecordKey =
   | { readonly type: 'gc' }
   | { readonly type: 'resource'; readonly kind: ResourceKind; readonly name: string }
   | { readonly type: 'resource-version' }
-  | { readonly type: 'pins' };
+  | { readonly type: 'pins' }
+  | { readonly type: 'pauses' };
+
+/** The members of a setting alone. */
+const settingOf = ({ enabled, untilWallMs }: SwitchSetting): SwitchSetting =>
+  untilWallMs === undefined ? { enabled } : { enabled, untilWallMs };
 
 const DONE: PdResult = { type: 'done' };
 
@@ -76,12 +92,13 @@ export class PdState {
   readonly #stores = new Map<StoreId, StoreRecord>();
   #idLimit = 0;
   #tsoSavedMs = 0;
-  readonly #switches = new Map<string, boolean>();
+  readonly #switches = new Map<string, SwitchSetting>();
   #gcSafePoint = 0n;
   readonly #serviceSafePoints = new Map<string, ServiceSafePoint>();
   readonly #resources = new Map<string, Resource>();
   #resourceVersion = 0;
   readonly #pins = new Set<RegionId>();
+  #pauses: readonly RegionPause[] = [];
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -99,7 +116,7 @@ export class PdState {
     return this.#tsoSavedMs;
   }
 
-  get switches(): ReadonlyMap<string, boolean> {
+  get switches(): ReadonlyMap<string, SwitchSetting> {
     return this.#switches;
   }
 
@@ -123,6 +140,11 @@ export class PdState {
 
   get pins(): ReadonlySet<RegionId> {
     return this.#pins;
+  }
+
+  /** In key order, without overlaps. */
+  get pauses(): readonly RegionPause[] {
+    return this.#pauses;
   }
 
   /** Applies one command; `touched` collects the records that changed. */
@@ -153,7 +175,7 @@ export class PdState {
         touched.push({ type: 'tso' });
         return DONE;
       case 'set-switch':
-        this.#switches.set(command.name, command.enabled);
+        this.#switches.set(command.name, settingOf(command));
         touched.push({ type: 'switches' });
         return DONE;
       case 'advance-gc-safe-point':
@@ -180,9 +202,29 @@ export class PdState {
         }
         touched.push({ type: 'pins' });
         return DONE;
+      case 'pause-range': {
+        const pauses = withPause(this.#pauses, command.pause);
+        if (pauses.length > PAUSES_MAX) {
+          return { type: 'refused', reason: 'too-many' };
+        }
+        return this.#setPauses(pauses, touched);
+      }
+      case 'resume-range':
+        return this.#setPauses(withoutRange(this.#pauses, command.range), touched);
+      case 'forget-pauses':
+        return this.#setPauses(
+          this.#pauses.filter((pause) => !isPauseOver(pause, command.wallMs)),
+          touched,
+        );
       default:
         return unreachable(command);
     }
+  }
+
+  #setPauses(pauses: readonly RegionPause[], touched: PdRecordKey[]): PdResult {
+    this.#pauses = pauses;
+    touched.push({ type: 'pauses' });
+    return DONE;
   }
 
   #initCluster(clusterId: bigint, maxReplicas: number, touched: PdRecordKey[]): PdResult {
@@ -253,8 +295,8 @@ export class PdState {
     }
     this.#idLimit = saved.idLimit;
     this.#tsoSavedMs = saved.tsoSavedMs;
-    for (const [name, enabled] of saved.switches) {
-      this.#switches.set(name, enabled);
+    for (const [name, setting] of saved.switches) {
+      this.#switches.set(name, setting);
     }
     this.#gcSafePoint = saved.gcSafePoint;
     for (const point of saved.serviceSafePoints) {
@@ -267,6 +309,7 @@ export class PdState {
     for (const id of saved.pins) {
       this.#pins.add(id);
     }
+    this.#pauses = saved.pauses;
   }
 }
 
@@ -275,10 +318,11 @@ export interface SavedState {
   readonly stores: readonly StoreRecord[];
   readonly idLimit: number;
   readonly tsoSavedMs: number;
-  readonly switches: readonly (readonly [string, boolean])[];
+  readonly switches: readonly (readonly [string, SwitchSetting])[];
   readonly gcSafePoint: bigint;
   readonly serviceSafePoints: readonly ServiceSafePoint[];
   readonly resources: readonly Resource[];
   readonly resourceVersion: number;
   readonly pins: readonly RegionId[];
+  readonly pauses: readonly RegionPause[];
 }

@@ -8,8 +8,10 @@ import type { KeyRange } from '../../base/key-range.ts';
 import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
 import type { StoreLabel, StoreState } from '../../meta/region.ts';
+import type { RegionPause } from '../cluster/pauses.ts';
 import type { StoreRecord, StoreSettings } from '../cluster/store-info.ts';
 import { RESOURCE_KINDS, type Resource, type ResourceKind, fromJson, toJson } from '../resource/resource.ts';
+import type { SwitchSetting } from '../schedule/switches.ts';
 import type { ClusterMeta, ServiceSafePoint } from './pd-state.ts';
 
 const VERSION = 1;
@@ -26,6 +28,7 @@ export const SWITCHES_KEY: Uint8Array = utf8('pd/switches');
 export const GC_KEY: Uint8Array = utf8('pd/gc');
 export const RESOURCE_VERSION_KEY: Uint8Array = utf8('pd/documents');
 export const PINS_KEY: Uint8Array = utf8('pd/pins');
+export const PAUSES_KEY: Uint8Array = utf8('pd/pauses');
 
 /** Eight bytes, big endian, so that keys sort by id. */
 function idBytes(id: number): Uint8Array {
@@ -176,14 +179,20 @@ export const encodeLimit = (limit: number): Uint8Array => encodeRecord(VERSION, 
 export const decodeLimit = (bytes: Uint8Array, what: string): number =>
   fieldInt(decodeRecord(bytes, what, VERSION, 1).fields[0], what);
 
-export const encodeSwitches = (switches: ReadonlyMap<string, boolean>): Uint8Array =>
-  encodeRecord(VERSION, [[...switches].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, enabled]) => [name, enabled])]);
+export const encodeSwitches = (switches: ReadonlyMap<string, SwitchSetting>): Uint8Array =>
+  encodeRecord(VERSION, [
+    [...switches]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, { enabled, untilWallMs }]) => [name, enabled, ...(untilWallMs === undefined ? [] : [untilWallMs])]),
+  ]);
 
-export function decodeSwitches(bytes: Uint8Array): (readonly [string, boolean])[] {
+export function decodeSwitches(bytes: Uint8Array): (readonly [string, SwitchSetting])[] {
   const { fields } = decodeRecord(bytes, 'switches', VERSION, 1);
   return fieldArray(fields[0], 'switches').map((item) => {
     const pair = fieldArray(item, 'switch');
-    return [fieldText(pair[0], 'switch name'), fieldBool(pair[1], 'switch value')] as const;
+    const enabled = fieldBool(pair[1], 'switch value');
+    const until = pair[2] === undefined ? {} : { untilWallMs: fieldInt(pair[2], 'end of a switch being off') };
+    return [fieldText(pair[0], 'switch name'), { enabled, ...until }] as const;
   });
 }
 
@@ -260,3 +269,36 @@ export const decodePins = (bytes: Uint8Array): RegionId[] =>
   fieldArray(decodeRecord(bytes, 'pinned regions', VERSION, 1).fields[0], 'pinned regions').map((id) =>
     regionId(fieldInt(id, 'pinned region')),
   );
+
+const packPause = ({
+  range,
+  regionId: id,
+  reason,
+  actor,
+  sinceWallMs,
+  untilWallMs,
+}: RegionPause): readonly unknown[] => [range.start, range.end, id, reason, actor, sinceWallMs, untilWallMs ?? null];
+
+function unpackPause(value: unknown): RegionPause {
+  const f = fieldArray(value, 'pause');
+  return {
+    range: { start: fieldBytes(f[0], 'start of a pause'), end: fieldBytes(f[1], 'end of a pause') },
+    regionId: regionId(fieldInt(f[2], 'paused region')),
+    reason: fieldText(f[3], 'reason of a pause'),
+    actor: fieldText(f[4], 'who paused'),
+    sinceWallMs: fieldInt(f[5], 'begin of a pause'),
+    untilWallMs: f[6] === null ? undefined : fieldInt(f[6], 'end of a pause'),
+  };
+}
+
+/** One pause, as a command carries it. */
+export const encodePause = (pause: RegionPause): Uint8Array => encodeRecord(VERSION, packPause(pause));
+
+export const decodePause = (bytes: Uint8Array): RegionPause =>
+  unpackPause(decodeRecord(bytes, 'pause', VERSION, 7).fields);
+
+export const encodePauses = (pauses: readonly RegionPause[]): Uint8Array =>
+  encodeRecord(VERSION, [pauses.map(packPause)]);
+
+export const decodePauses = (bytes: Uint8Array): RegionPause[] =>
+  fieldArray(decodeRecord(bytes, 'paused regions', VERSION, 1).fields[0], 'paused regions').map(unpackPause);

@@ -16,6 +16,7 @@ import {
   GC_KEY,
   IDS_KEY,
   META_KEY,
+  PAUSES_KEY,
   PINS_KEY,
   REGION_KEYS,
   RESOURCE_KEYS,
@@ -26,6 +27,7 @@ import {
   decodeGc,
   decodeLimit,
   decodeMeta,
+  decodePauses,
   decodePins,
   decodeResource,
   decodeStore,
@@ -34,6 +36,7 @@ import {
   encodeGc,
   encodeLimit,
   encodeMeta,
+  encodePauses,
   encodePins,
   encodeResource,
   encodeStore,
@@ -107,6 +110,9 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       return;
     case 'pins':
       batch.put(PINS_KEY, encodePins(state.pins));
+      return;
+    case 'pauses':
+      batch.put(PAUSES_KEY, encodePauses(state.pauses));
   }
 }
 
@@ -135,13 +141,14 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       );
     }
   }
-  const [ids, tso, switches, gc, documents, pins] = await engine.getMany([
+  const [ids, tso, switches, gc, documents, pins, pauses] = await engine.getMany([
     IDS_KEY,
     TSO_KEY,
     SWITCHES_KEY,
     GC_KEY,
     RESOURCE_VERSION_KEY,
     PINS_KEY,
+    PAUSES_KEY,
   ]);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
@@ -156,6 +163,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     resources: (await readAll(engine, RESOURCE_KEYS)).map(decodeResource),
     resourceVersion: documents === undefined ? 0 : decodeLimit(documents, 'document version'),
     pins: pins === undefined ? [] : decodePins(pins),
+    pauses: pauses === undefined ? [] : decodePauses(pauses),
   });
   return { state, regions: await loadRegions(engine) };
 }

@@ -202,6 +202,7 @@ const FILTERS: ReadonlyMap<WireFilter, RegionFilter> = new Map([
   [WireFilter.REGION_FILTER_JOINT_STATE, 'joint-state'],
   [WireFilter.REGION_FILTER_LEARNER, 'learner'],
   [WireFilter.REGION_FILTER_WITH_OPERATOR, 'with-operator'],
+  [WireFilter.REGION_FILTER_PAUSED, 'paused'],
 ]);
 
 function addRegionCalls(builder: ServiceBuilder, context: ServiceContext): void {
@@ -265,7 +266,9 @@ function listRegions(context: ServiceContext, request: ListRegionsRequest): List
     (request.storeId === 0 || info.region.peers.some((peer) => peer.storeId === request.storeId)) &&
     (filter === 'with-operator'
       ? placement.controller.runningOn(info.region.id) !== undefined
-      : matchesFilter(info, filter, config.maxReplicas));
+      : filter === 'paused'
+        ? placement.resources.pauses.on(info) !== undefined
+        : matchesFilter(info, filter, config.maxReplicas));
   const found: RegionInfo[] = [];
   let next: RegionInfo | undefined;
   for (const info of tree.scan({ start: request.start, end: request.end }, Number.POSITIVE_INFINITY)) {
@@ -528,6 +531,7 @@ function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void
       enabled,
       description: info.description,
       idleReason: enabled ? (placement.coordinator.idleReason(info.name) ?? '') : '',
+      offUntilUnixMs: placement.switches.offUntilWallMs(info.name) ?? 0,
     };
   };
   builder
@@ -541,7 +545,10 @@ function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void
       if (name.type === 'refused') {
         return { refusal: refusalToWire(name.refusal), switch: undefined };
       }
-      await node.setSwitch(name.value, request.enabled, actorOf(request.header));
+      const refusal = await node.setSwitch(name.value, request.enabled, actorOf(request.header), request.offMs);
+      if (refusal !== undefined) {
+        return { refusal: refusalToWire(refusal), switch: undefined };
+      }
       const info = SWITCHES.find((candidate) => candidate.name === name.value);
       return { refusal: undefined, switch: info === undefined ? undefined : toWire(info) };
     });

@@ -21,6 +21,7 @@ import {
 } from '../../gen/braid/admin/v1/admin.ts';
 import type { Peer, PeerRole } from '../../meta/region.ts';
 import type { ClusterEvent } from '../../pd/cluster/events.ts';
+import type { RegionPause } from '../../pd/cluster/pauses.ts';
 import type { RegionInfo } from '../../pd/cluster/region-info.ts';
 import type { Problem } from '../../pd/cluster/statistics.ts';
 import { type StoreInfo, livenessOf, settingsOf } from '../../pd/cluster/store-info.ts';
@@ -110,8 +111,20 @@ export function regionToWire(info: RegionInfo, placement: Placement, nowMs: numb
     damagedPeerIds: region.peers
       .filter((peer) => placement.cluster.damageOf(region.id, peer) !== undefined)
       .map((peer) => peer.id),
+    pause: pauseToWire(placement.resources.pauses.on(info)),
   };
 }
+
+const pauseToWire = (pause: RegionPause | undefined): WireRegion['pause'] =>
+  pause === undefined
+    ? undefined
+    : {
+        reason: pause.reason,
+        actor: pause.actor,
+        sinceUnixMs: pause.sinceWallMs,
+        untilUnixMs: pause.untilWallMs ?? 0,
+        regionId: pause.regionId,
+      };
 
 function storeState(info: StoreInfo, config: PlacementConfig, nowMs: number): StoreState {
   switch (info.record.store.state) {

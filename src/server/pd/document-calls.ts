@@ -1,4 +1,4 @@
-/** Calls of braid.admin.v1.Admin about Partition and Assignment documents, and about pinned regions. */
+/** Calls of braid.admin.v1.Admin about Partition and Assignment documents, and about pinned and paused regions. */
 import { isSafeId, regionId } from '../../base/ids.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
 import type {
@@ -7,11 +7,12 @@ import type {
   DocumentResult as WireResult,
   RequestHeader,
 } from '../../gen/braid/admin/v1/admin.ts';
+import type { PauseOutcome } from '../../pd/pause-keeper.ts';
 import type { Placement } from '../../pd/placement.ts';
 import { type Resource, isActive, isServed } from '../../pd/resource/resource.ts';
 import type { DocumentPlan, DocumentResult } from '../../pd/resource/resources.ts';
 import { specShown, statusShown } from '../../pd/resource/render.ts';
-import { refuse, regionNotFound } from '../../pd/schedule/verdict.ts';
+import { refuse, refused, regionNotFound } from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { adminMethods } from '../../rpc/services.ts';
 import { refusalToWire, regionToWire } from './admin-wire.ts';
@@ -121,6 +122,33 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       }
       const changed = await node.pinRegion(regionId(request.regionId), request.pinned, actorOf(request.header));
       return { refusal: undefined, changed };
+    })
+    .unary(adminMethods.pauseRegion, async (request, call) => {
+      context.check(request.header, call);
+      const actor = actorOf(request.header);
+      const paused = isSafeId(request.regionId)
+        ? await node.pauses.pause(regionId(request.regionId), { reason: request.reason, forMs: request.forMs, actor })
+        : refused<PauseOutcome>(regionNotFound(request.regionId));
+      return paused.type === 'refused'
+        ? { refusal: refusalToWire(paused.refusal), changed: false, stoppedOperatorIds: [], goingOperatorIds: [] }
+        : {
+            refusal: undefined,
+            changed: true,
+            stoppedOperatorIds: paused.value.stopped.map(({ id }) => id),
+            goingOperatorIds: paused.value.going.map(({ id }) => id),
+          };
+    })
+    .unary(adminMethods.resumeRegion, async (request, call) => {
+      context.check(request.header, call);
+      const resumed = isSafeId(request.regionId)
+        ? await node.pauses.resume(regionId(request.regionId), actorOf(request.header))
+        : refused<boolean>(regionNotFound(request.regionId));
+      return {
+        refusal: resumed.type === 'refused' ? refusalToWire(resumed.refusal) : undefined,
+        changed: resumed.type === 'ok' && resumed.value,
+        stoppedOperatorIds: [],
+        goingOperatorIds: [],
+      };
     });
 }
 

@@ -31,6 +31,11 @@ const READS: readonly (readonly string[])[] = [
   ['ctl', 'operator', 'show', '95'],
   ['ctl', 'events'],
   ['ctl', 'switch', 'list'],
+  ['ctl', 'scheduler', 'list'],
+  ['ctl', 'scheduler', 'pause', 'merge-checker', '--for', '10m'],
+  ['ctl', 'scheduler', 'resume', 'merge-checker'],
+  ['ctl', 'region', 'pause', '2', '--for', '10m', '--reason', 'disk check'],
+  ['ctl', 'region', 'resume', '2'],
   ['ctl', 'explain', 'code'],
   ['ctl', 'explain', 'region', '2'],
   ['ctl', 'explain', 'scheduler', 'balance-leader'],
@@ -95,6 +100,11 @@ describe('completion', () => {
       ['2', '4'],
     ],
     [['ctl', 'switch', 'on', 'mer'], ['merge-checker']],
+    [['ctl', 'scheduler', 'pause', 'mer'], ['merge-checker']],
+    [
+      ['ctl', 'region', 'pause', ''],
+      ['2', '4'],
+    ],
     [['ctl', 'store', 'list', '--no-h'], ['--no-headers']],
     [
       ['ctl', 'store', 'list', '-o', 'js'],

@@ -202,6 +202,9 @@ export class FakeAdmin {
   /** Called before events are read. */
   onEvents: (() => void) | undefined;
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
+  /** What was asked to be paused and resumed, and the pause of every region. */
+  readonly pauses: unknown[] = [];
+  pause: NonNullable<ReplyOf<typeof adminMethods.getRegion>['region']>['pause'];
 
   constructor() {
     const pd = {
@@ -245,7 +248,9 @@ export class FakeAdmin {
       .unary(adminMethods.listRegions, () => ({ regions, more: false, nextStart: new Uint8Array(0), holes: [] }))
       .unary(adminMethods.getRegion, ({ which }) => {
         const found = which?.$case === 'id' ? regions.find(({ id }) => id === which.value) : regions[1];
-        return found === undefined ? { refusal: refusal('RegionNotFound') } : { region: found, previous: regions[0] };
+        return found === undefined
+          ? { refusal: refusal('RegionNotFound') }
+          : { region: { ...found, pause: this.pause }, previous: regions[0] };
       })
       .unary(adminMethods.moveRegion, submit)
       .unary(adminMethods.mergeRegion, submit)
@@ -293,11 +298,36 @@ export class FakeAdmin {
         steps: [],
       }))
       .unary(adminMethods.listSwitches, () => ({
-        switches: [{ name: 'merge-checker', enabled: true, description: 'Merges small regions.', idleReason: '' }],
+        switches: [
+          { name: 'merge-checker', enabled: true, description: 'Merges.', idleReason: '', offUntilUnixMs: 0 },
+          { name: 'hot-region', enabled: false, description: 'Cools.', idleReason: '', offUntilUnixMs: T0 + 60_000 },
+        ],
       }))
-      .unary(adminMethods.setSwitch, ({ name, enabled }) => ({
-        switch: { name, enabled, description: '', idleReason: '' },
-      }))
+      .unary(adminMethods.setSwitch, (request) => {
+        this.pauses.push(request);
+        const { name, enabled, offMs } = request;
+        const offUntilUnixMs = offMs === 0 ? 0 : T0 + offMs;
+        return this.refuse === undefined
+          ? { switch: { name, enabled, description: '', idleReason: '', offUntilUnixMs } }
+          : { refusal: refusal(this.refuse) };
+      })
+      .unary(adminMethods.pauseRegion, (request) => {
+        this.pauses.push(request);
+        const { reason, forMs, regionId } = request;
+        const untilUnixMs = forMs === 0 ? 0 : T0 + forMs;
+        this.pause = { reason, actor: 'cli', sinceUnixMs: T0, untilUnixMs, regionId };
+        return this.refuse === undefined
+          ? { changed: true, stoppedOperatorIds: [95], goingOperatorIds: [97] }
+          : { refusal: refusal(this.refuse), changed: false, stoppedOperatorIds: [], goingOperatorIds: [] };
+      })
+      .unary(adminMethods.resumeRegion, (request) => {
+        this.pauses.push(request);
+        const changed = this.pause !== undefined;
+        this.pause = undefined;
+        return this.refuse === undefined
+          ? { changed, stoppedOperatorIds: [], goingOperatorIds: [] }
+          : { refusal: refusal(this.refuse), changed: false, stoppedOperatorIds: [], goingOperatorIds: [] };
+      })
       .unary(adminMethods.listEvents, (request) => {
         this.onEvents?.();
         const isOther = request.afterTerm !== 0 && request.afterTerm !== this.term;

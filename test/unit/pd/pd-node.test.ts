@@ -3,6 +3,7 @@ import { createMemoryEngineFactory } from '../../../src/engine/memory/memory-eng
 import { MemoryDisk } from '../../../src/engine/memory/crash-model.ts';
 import type { Env } from '../../../src/env/env.ts';
 import { EngineOpenError } from '../../../src/env/engine.ts';
+import { sleep } from '../../../src/env/clock.ts';
 import { NO_FAILPOINTS } from '../../../src/env/failpoints.ts';
 import { SILENT_LOGGER } from '../../../src/env/log.ts';
 import type { Net } from '../../../src/env/net.ts';
@@ -501,6 +502,88 @@ describe('documents', () => {
     expect(noted).toHaveLength(1);
     expect(node.act((placement) => placement.splitRegion(R(2), [key('m')])).type).toBe('ok');
     expect((await machine.settle(node.askBatchSplit(region, 1))).type).toBe('ok');
+    await machine.close();
+  });
+});
+
+describe('pauses', () => {
+  const reportOf = (node: PdNode): Region => {
+    const region = makeRegion({ id: 2, on: ['1'] });
+    node.onRegionHeartbeat(report(region));
+    return region;
+  };
+  const refusalOfSplit = (node: PdNode): string => {
+    const result = node.act((placement) => placement.splitRegion(R(2), [key('m')], { dryRun: true }));
+    return result.type === 'refused' ? result.refusal.code : 'ok';
+  };
+
+  test('of regions and switches survive a crash, with their ends; ids for splits are refused meanwhile', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const region = reportOf(node);
+    const options = { reason: 'disk check', forMs: 60_000, actor: 'me' };
+    expect((await machine.settle(node.pauses.pause(R(2), options))).type).toBe('ok');
+    expect(await machine.settle(node.setSwitch('balance-leader', false, 'me', 60_000))).toBeUndefined();
+    expect(await machine.settle(node.setSwitch('balance-region', false, 'me'))).toBeUndefined();
+    expect(refusalOfSplit(node)).toBe('RegionPaused');
+    expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPaused' } });
+    const wallMs = machine.clock.wallMs();
+    machine.crash();
+    const again = await machine.start();
+    reportOf(again);
+    expect(refusalOfSplit(again)).toBe('RegionPaused');
+    const info = again.placement.cluster.tree.get(R(2));
+    expect(info === undefined ? undefined : again.placement.resources.pauses.on(info)).toMatchObject({
+      reason: 'disk check',
+      actor: 'me',
+      regionId: 2,
+    });
+    const { switches } = again.placement;
+    expect([switches.isOn('balance-leader'), switches.isOn('balance-region')]).toEqual([false, false]);
+    expect(switches.offUntilWallMs('balance-leader')).toBeGreaterThanOrEqual(wallMs);
+    await machine.settle(sleep(machine.clock, 59_000, 'test'));
+    expect(refusalOfSplit(again)).toBe('RegionPaused');
+    await machine.settle(sleep(machine.clock, 2_000, 'test'));
+    expect(refusalOfSplit(again)).toBe('ok');
+    expect([switches.isOn('balance-leader'), switches.isOn('balance-region')]).toEqual([true, false]);
+    // What is over is forgotten for good.
+    await machine.settle(sleep(machine.clock, 2 * DEFAULT_PLACEMENT_CONFIG.storeCheckMs, 'test'));
+    const messages = again.placement.events.after(0, 100).map(({ message }) => message);
+    expect(messages).toContain('the pause of region 2 is over');
+    machine.crash();
+    const third = await machine.start();
+    expect(third.placement.resources.pauses.over()).toEqual([]);
+    await machine.close();
+  });
+
+  test('end when somebody says so, and are refused for unknown regions', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    reportOf(node);
+    const options = { reason: '', forMs: 0, actor: 'me' };
+    expect(await machine.settle(node.pauses.pause(R(9), options))).toMatchObject({
+      refusal: { code: 'RegionNotFound' },
+    });
+    expect(await machine.settle(node.pauses.resume(R(9), 'me'))).toMatchObject({ refusal: { code: 'RegionNotFound' } });
+    expect(await machine.settle(node.pauses.resume(R(2), 'me'))).toEqual({ type: 'ok', value: false });
+    await machine.settle(node.pauses.pause(R(2), options));
+    expect(await machine.settle(node.pauses.resume(R(2), 'me'))).toEqual({ type: 'ok', value: true });
+    expect(refusalOfSplit(node)).toBe('ok');
+    machine.crash();
+    const again = await machine.start();
+    reportOf(again);
+    expect(refusalOfSplit(again)).toBe('ok');
+    await machine.close();
+  });
+
+  test('of switches have a length only when they go off', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const set = (enabled: boolean, offMs: number): Promise<{ readonly code: string } | undefined> =>
+      machine.settle(node.setSwitch('balance-leader', enabled, 'me', offMs));
+    expect((await set(true, 5))?.code).toBe('InvalidArgument');
+    expect((await set(false, -1))?.code).toBe('InvalidArgument');
+    expect(node.placement.switches.isOn('balance-leader')).toBe(true);
     await machine.close();
   });
 });

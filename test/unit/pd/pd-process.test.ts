@@ -556,9 +556,11 @@ describe('placement process', () => {
       dryRun: false,
     });
     expect(tooFew.refusal?.code).toBe('TooFewStores');
-    const switched = await admin(adminMethods.setSwitch, { name: 'merge-checker', enabled: true });
+    const switched = await admin(adminMethods.setSwitch, { name: 'merge-checker', enabled: true, offMs: 0 });
     expect(switched.switch?.enabled).toBe(true);
-    expect((await admin(adminMethods.setSwitch, { name: 'x', enabled: true })).refusal?.code).toBe('UnknownSwitch');
+    expect((await admin(adminMethods.setSwitch, { name: 'x', enabled: true, offMs: 0 })).refusal?.code).toBe(
+      'UnknownSwitch',
+    );
     const all = await admin(adminMethods.listSwitches, {});
     expect(all.switches.find((info) => info.name === 'merge-checker')?.enabled).toBe(true);
   });

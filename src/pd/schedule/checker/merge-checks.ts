@@ -52,6 +52,8 @@ export function mergeChecks(
     ['target', target],
   ] as const) {
     checks.push(
+      { name: `${side}-not-paused`, refusal: context.cluster.claims.pausedReason(info) },
+      { name: `${side}-not-held`, refusal: automatic ? undefined : context.cluster.claims.heldReason(info) },
       { name: `${side}-has-leader`, refusal: checkLeader(info) },
       { name: `${side}-not-joint`, refusal: checkJoint(info) },
       { name: `${side}-no-down-peer`, refusal: checkDown(info) },

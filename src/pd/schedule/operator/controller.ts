@@ -157,9 +157,14 @@ export class OperatorController {
     return [source, target];
   }
 
+  /** Why `submit` would refuse the group now; changes nothing. */
+  refusalOf(group: OperatorGroup): Refusal | undefined {
+    return this.#admit(group) ?? this.#admitTotal(group.length);
+  }
+
   /** Starts operators at once, as administrators ask. Either all of the group run afterwards or nothing changed. */
   submit(group: OperatorGroup): Refusal | undefined {
-    const refusal = this.#admit(group) ?? this.#admitTotal(group.length);
+    const refusal = this.refusalOf(group);
     if (refusal === undefined) {
       this.#install(group);
     }

@@ -85,6 +85,7 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
     info.merging ||
     controller.runningOn(info.region.id) !== undefined ||
     cluster.claims.protects(info, source.storeId) ||
+    cluster.claims.pausedReason(info) !== undefined ||
     peerOn(info, target.storeId) !== undefined ||
     votersOf(info.region).length !== cluster.config.maxReplicas ||
     learnersOf(info.region).length > 0

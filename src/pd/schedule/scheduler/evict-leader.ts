@@ -28,6 +28,9 @@ export function scheduleLeaderEviction(context: SchedulerContext): OperatorGroup
       if (region === undefined || region.merging || controller.runningOn(id) !== undefined) {
         continue;
       }
+      if (cluster.claims.pausedReason(region) !== undefined) {
+        continue;
+      }
       const to = successor(context, region);
       const made =
         to === undefined

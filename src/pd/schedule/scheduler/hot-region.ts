@@ -56,7 +56,7 @@ export function scheduleHotRegion(
     if (!isHealthy(info) || info.merging || isResting(info) || controller.runningOn(info.region.id) !== undefined) {
       continue;
     }
-    if (cluster.claims.pinnedReason(info) !== undefined) {
+    if (cluster.claims.pinnedReason(info) !== undefined || cluster.claims.pausedReason(info) !== undefined) {
       continue;
     }
     for (const target of [...loads].reverse()) {

@@ -87,6 +87,7 @@ export const RegionFilter = {
   REGION_FILTER_JOINT_STATE: 6,
   REGION_FILTER_LEARNER: 7,
   REGION_FILTER_WITH_OPERATOR: 8,
+  REGION_FILTER_PAUSED: 9,
 } as const;
 
 export type RegionFilter = typeof RegionFilter[keyof typeof RegionFilter];
@@ -101,6 +102,7 @@ export namespace RegionFilter {
   export type REGION_FILTER_JOINT_STATE = typeof RegionFilter.REGION_FILTER_JOINT_STATE;
   export type REGION_FILTER_LEARNER = typeof RegionFilter.REGION_FILTER_LEARNER;
   export type REGION_FILTER_WITH_OPERATOR = typeof RegionFilter.REGION_FILTER_WITH_OPERATOR;
+  export type REGION_FILTER_PAUSED = typeof RegionFilter.REGION_FILTER_PAUSED;
 }
 
 export const SplitPolicy = {
@@ -458,6 +460,18 @@ export interface Region {
     | undefined;
   /** Ids of peers whose data differ from the others'; they serve nothing. */
   damagedPeerIds: number[];
+  /** Absent unless it is paused. */
+  pause?: RegionPause | undefined;
+}
+
+export interface RegionPause {
+  reason: string;
+  actor: string;
+  sinceUnixMs: number;
+  /** 0 = until it is resumed. */
+  untilUnixMs: number;
+  /** The region that was named; another one after a split or a merge. */
+  regionId: number;
 }
 
 export interface ConsistencyCheck {
@@ -787,6 +801,8 @@ export interface Switch {
   description: string;
   /** Why it does nothing now, e.g. warm-up; empty when it works or is off. */
   idleReason: string;
+  /** When one that is off goes on again by itself; 0 = when it is switched on. */
+  offUntilUnixMs: number;
 }
 
 export interface ListSwitchesRequest {
@@ -801,6 +817,8 @@ export interface SetSwitchRequest {
   header?: RequestHeader | undefined;
   name: string;
   enabled: boolean;
+  /** How long it is to be off; 0 = until it is switched on. */
+  offMs: number;
 }
 
 export interface SetSwitchResponse {
@@ -961,6 +979,28 @@ export interface PinRegionRequest {
 export interface PinRegionResponse {
   refusal?: Refusal | undefined;
   changed: boolean;
+}
+
+export interface PauseRegionRequest {
+  header?: RequestHeader | undefined;
+  regionId: number;
+  reason: string;
+  /** 0 = until it is resumed. */
+  forMs: number;
+}
+
+export interface ResumeRegionRequest {
+  header?: RequestHeader | undefined;
+  regionId: number;
+}
+
+export interface PauseRegionResponse {
+  refusal?: Refusal | undefined;
+  changed: boolean;
+  /** Operators that were stopped by the pause. */
+  stoppedOperatorIds: number[];
+  /** Merges that the stores finish or roll back by themselves. */
+  goingOperatorIds: number[];
 }
 
 function createBaseRefusal(): Refusal {
@@ -3744,6 +3784,7 @@ function createBaseRegion(): Region {
     partition: "",
     consistency: undefined,
     damagedPeerIds: [],
+    pause: undefined,
   };
 }
 
@@ -3815,6 +3856,9 @@ export const Region: MessageFns<Region> = {
         writer.uint64(v);
       }
       writer.join();
+    }
+    if (message.pause !== undefined) {
+      RegionPause.encode(message.pause, writer.uint32(178).fork()).join();
     }
     return writer;
   },
@@ -4010,6 +4054,14 @@ export const Region: MessageFns<Region> = {
 
             break;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.pause = RegionPause.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4054,6 +4106,112 @@ export const Region: MessageFns<Region> = {
       ? ConsistencyCheck.fromPartial(object.consistency)
       : undefined;
     message.damagedPeerIds = object.damagedPeerIds?.map((e) => e) || [];
+    message.pause = (object.pause !== undefined && object.pause !== null)
+      ? RegionPause.fromPartial(object.pause)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRegionPause(): RegionPause {
+  return { reason: "", actor: "", sinceUnixMs: 0, untilUnixMs: 0, regionId: 0 };
+}
+
+export const RegionPause: MessageFns<RegionPause> = {
+  encode(message: RegionPause, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reason !== "") {
+      writer.uint32(10).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(18).string(message.actor);
+    }
+    if (message.sinceUnixMs !== 0) {
+      writer.uint32(24).uint64(message.sinceUnixMs);
+    }
+    if (message.untilUnixMs !== 0) {
+      writer.uint32(32).uint64(message.untilUnixMs);
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(40).uint64(message.regionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RegionPause {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRegionPause();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sinceUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.untilUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RegionPause>): RegionPause {
+    return RegionPause.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RegionPause>): RegionPause {
+    const message = createBaseRegionPause();
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    message.sinceUnixMs = object.sinceUnixMs ?? 0;
+    message.untilUnixMs = object.untilUnixMs ?? 0;
+    message.regionId = object.regionId ?? 0;
     return message;
   },
 };
@@ -7415,7 +7573,7 @@ export const Check: MessageFns<Check> = {
 };
 
 function createBaseSwitch(): Switch {
-  return { name: "", enabled: false, description: "", idleReason: "" };
+  return { name: "", enabled: false, description: "", idleReason: "", offUntilUnixMs: 0 };
 }
 
 export const Switch: MessageFns<Switch> = {
@@ -7431,6 +7589,9 @@ export const Switch: MessageFns<Switch> = {
     }
     if (message.idleReason !== "") {
       writer.uint32(34).string(message.idleReason);
+    }
+    if (message.offUntilUnixMs !== 0) {
+      writer.uint32(40).uint64(message.offUntilUnixMs);
     }
     return writer;
   },
@@ -7480,6 +7641,14 @@ export const Switch: MessageFns<Switch> = {
             message.idleReason = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.offUntilUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7501,6 +7670,7 @@ export const Switch: MessageFns<Switch> = {
     message.enabled = object.enabled ?? false;
     message.description = object.description ?? "";
     message.idleReason = object.idleReason ?? "";
+    message.offUntilUnixMs = object.offUntilUnixMs ?? 0;
     return message;
   },
 };
@@ -7618,7 +7788,7 @@ export const ListSwitchesResponse: MessageFns<ListSwitchesResponse> = {
 };
 
 function createBaseSetSwitchRequest(): SetSwitchRequest {
-  return { header: undefined, name: "", enabled: false };
+  return { header: undefined, name: "", enabled: false, offMs: 0 };
 }
 
 export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
@@ -7631,6 +7801,9 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
     }
     if (message.enabled !== false) {
       writer.uint32(24).bool(message.enabled);
+    }
+    if (message.offMs !== 0) {
+      writer.uint32(32).uint64(message.offMs);
     }
     return writer;
   },
@@ -7672,6 +7845,14 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
             message.enabled = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.offMs = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7694,6 +7875,7 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
       : undefined;
     message.name = object.name ?? "";
     message.enabled = object.enabled ?? false;
+    message.offMs = object.offMs ?? 0;
     return message;
   },
 };
@@ -9448,6 +9630,289 @@ export const PinRegionResponse: MessageFns<PinRegionResponse> = {
   },
 };
 
+function createBasePauseRegionRequest(): PauseRegionRequest {
+  return { header: undefined, regionId: 0, reason: "", forMs: 0 };
+}
+
+export const PauseRegionRequest: MessageFns<PauseRegionRequest> = {
+  encode(message: PauseRegionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(16).uint64(message.regionId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.forMs !== 0) {
+      writer.uint32(32).uint64(message.forMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseRegionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseRegionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.forMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PauseRegionRequest>): PauseRegionRequest {
+    return PauseRegionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PauseRegionRequest>): PauseRegionRequest {
+    const message = createBasePauseRegionRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.regionId = object.regionId ?? 0;
+    message.reason = object.reason ?? "";
+    message.forMs = object.forMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseResumeRegionRequest(): ResumeRegionRequest {
+  return { header: undefined, regionId: 0 };
+}
+
+export const ResumeRegionRequest: MessageFns<ResumeRegionRequest> = {
+  encode(message: ResumeRegionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(16).uint64(message.regionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeRegionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeRegionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResumeRegionRequest>): ResumeRegionRequest {
+    return ResumeRegionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResumeRegionRequest>): ResumeRegionRequest {
+    const message = createBaseResumeRegionRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.regionId = object.regionId ?? 0;
+    return message;
+  },
+};
+
+function createBasePauseRegionResponse(): PauseRegionResponse {
+  return { refusal: undefined, changed: false, stoppedOperatorIds: [], goingOperatorIds: [] };
+}
+
+export const PauseRegionResponse: MessageFns<PauseRegionResponse> = {
+  encode(message: PauseRegionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    if (message.changed !== false) {
+      writer.uint32(16).bool(message.changed);
+    }
+    if (message.stoppedOperatorIds.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.stoppedOperatorIds) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    if (message.goingOperatorIds.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.goingOperatorIds) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseRegionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseRegionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.changed = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.stoppedOperatorIds.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.stoppedOperatorIds.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.goingOperatorIds.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.goingOperatorIds.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PauseRegionResponse>): PauseRegionResponse {
+    return PauseRegionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PauseRegionResponse>): PauseRegionResponse {
+    const message = createBasePauseRegionResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.changed = object.changed ?? false;
+    message.stoppedOperatorIds = object.stoppedOperatorIds?.map((e) => e) || [];
+    message.goingOperatorIds = object.goingOperatorIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
 export type AdminDefinition = typeof AdminDefinition;
 export const AdminDefinition = {
   name: "Admin",
@@ -9722,6 +10187,23 @@ export const AdminDefinition = {
       requestType: PinRegionRequest as typeof PinRegionRequest,
       requestStream: false,
       responseType: PinRegionResponse as typeof PinRegionResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Nothing is done with a paused region but bringing it out of a joint state. Survives restarts; belongs to its keys. */
+    pauseRegion: {
+      name: "PauseRegion",
+      requestType: PauseRegionRequest as typeof PauseRegionRequest,
+      requestStream: false,
+      responseType: PauseRegionResponse as typeof PauseRegionResponse,
+      responseStream: false,
+      options: {},
+    },
+    resumeRegion: {
+      name: "ResumeRegion",
+      requestType: ResumeRegionRequest as typeof ResumeRegionRequest,
+      requestStream: false,
+      responseType: PauseRegionResponse as typeof PauseRegionResponse,
       responseStream: false,
       options: {},
     },

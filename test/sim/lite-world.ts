@@ -606,12 +606,13 @@ export class LiteWorld {
     const bytes = utf8(key);
     const found: { store: number; region: Region; peer: Peer; isLeader: boolean }[] = [];
     for (const { id, store } of this.cluster.machines.values()) {
-      for (const s of store?.status() ?? []) {
-        const isLeader = s.role === 'leader';
-        if (s.region.peers.length > 0 && (isLeader || !needsLeader) && rangeContains(s.region.range, bytes)) {
-          const peer = findPeerOnStore(s.region, storeId(id));
+      for (const { fsm } of store?.inspect().replicas.values() ?? []) {
+        const { region, role } = fsm.peer;
+        const isLeader = role === 'leader';
+        if (region.peers.length > 0 && (isLeader || !needsLeader) && rangeContains(region.range, bytes)) {
+          const peer = findPeerOnStore(region, storeId(id));
           if (peer !== undefined) {
-            found.push({ store: id, region: s.region, peer, isLeader });
+            found.push({ store: id, region, peer, isLeader });
           }
         }
       }

@@ -46,8 +46,8 @@ function knownRegions(store: RaftStore): KnownRegion[] {
 function outsider(regions: readonly KnownRegion[], stores: readonly number[], rng: Rng): number | undefined {
   const isSpare = (store: number): boolean =>
     regions.every(({ region, isChanging }) => {
-      // Whoever else leaves may leave too few without this one.
-      if (isChanging && region.peers.some((p) => p.storeId === store && p.role !== 'learner')) {
+      // Whoever else leaves may leave too few without this one, a learner that is promoted for it included.
+      if (isChanging && region.peers.some((p) => p.storeId === store)) {
         return false;
       }
       const halves = [

@@ -823,9 +823,9 @@ export class StoreCluster {
   leaderStore(region: number): number | undefined {
     let best: { store: number; term: number } | undefined;
     for (const { id, store } of this.machines.values()) {
-      const status = store?.status().find((s) => s.region.id === region && s.role === 'leader');
-      if (status !== undefined && (best === undefined || status.term > best.term)) {
-        best = { store: id, term: status.term };
+      const peer = store?.inspect().replicas.get(regionId(region))?.fsm.peer;
+      if (peer?.role === 'leader' && (best === undefined || peer.node.term > best.term)) {
+        best = { store: id, term: peer.node.term };
       }
     }
     return best?.store;
@@ -840,7 +840,7 @@ export class StoreCluster {
   region(id: number): Region | undefined {
     let best: Region | undefined;
     for (const { store } of this.machines.values()) {
-      const found = store?.status().find((s) => s.region.id === id)?.region;
+      const found = store?.inspect().replicas.get(regionId(id))?.fsm.peer.region;
       if (
         found !== undefined &&
         (best === undefined || found.epoch.version > best.epoch.version || found.epoch.confVer > best.epoch.confVer)

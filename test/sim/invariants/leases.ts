@@ -4,6 +4,7 @@
  * the replicas, so that no client has to ask at the wrong moment.
  */
 import { rangesOverlap } from '../../../src/base/key-range.ts';
+import type { Region } from '../../../src/meta/region.ts';
 import type { RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
 import { type ObservedMachine, type Tally, violated } from './observed.ts';
 
@@ -11,6 +12,11 @@ interface Leader {
   readonly store: number;
   readonly incarnation: number;
   readonly peer: RaftPeer;
+  /** The descriptor it had when it was looked at last. */
+  region: Region;
+  /** Leaders of the same region or of overlapping ranges, as of a generation. */
+  rivals: readonly Leader[];
+  generation: number;
 }
 
 /** Whether a read that arrived now would be answered without asking anybody. */
@@ -29,6 +35,8 @@ export class LeaseChecks {
   readonly #machine: (store: number) => ObservedMachine | undefined;
   readonly #acknowledged: (region: number) => number;
   readonly #tally: Tally;
+  /** Grows when a leader, or the range of one, comes or goes. */
+  #generation = 1;
 
   /** @param acknowledged highest index of the region whose outcome a client was told */
   constructor(
@@ -47,11 +55,35 @@ export class LeaseChecks {
       leaders = new Map();
       this.#leaders.set(machine.id, leaders);
     }
+    const known = leaders.get(peer.regionId);
+    const { region } = peer;
     if (!peer.isLeader) {
-      leaders.delete(peer.regionId);
-    } else if (leaders.get(peer.regionId)?.peer !== peer) {
-      leaders.set(peer.regionId, { store: machine.id, incarnation: machine.incarnation, peer });
+      if (leaders.delete(peer.regionId)) {
+        this.#generation++;
+      }
+    } else if (known?.peer !== peer) {
+      const { id: store, incarnation } = machine;
+      leaders.set(peer.regionId, { store, incarnation, peer, region, rivals: [], generation: 0 });
+      this.#generation++;
+    } else if (known.region !== region) {
+      known.region = region;
+      this.#generation++;
     }
+  }
+
+  /** Ranges and leaders change rarely, and this is asked after every event. */
+  #rivalsOf(leader: Leader): readonly Leader[] {
+    if (leader.generation !== this.#generation) {
+      leader.generation = this.#generation;
+      leader.rivals = [...this.#leaders.values()]
+        .flatMap((others) => [...others.values()])
+        .filter(
+          (other) =>
+            other !== leader &&
+            (other.peer.regionId === leader.peer.regionId || rangesOverlap(leader.region.range, other.region.range)),
+        );
+    }
+    return leader.rivals;
   }
 
   /** After a round of this store: only its own replicas can have come into conflict with others. */
@@ -68,12 +100,8 @@ export class LeaseChecks {
           );
         }
       }
-      for (const others of this.#leaders.values()) {
-        for (const other of others.values()) {
-          if (other !== leader) {
-            this.#checkPair(leader, answers, other);
-          }
-        }
+      for (const other of this.#rivalsOf(leader)) {
+        this.#checkPair(leader, answers, other);
       }
     }
   }
@@ -84,13 +112,7 @@ export class LeaseChecks {
     if (isSame && (older === leader ? answers : wouldAnswer(older.peer)) && this.#isAlive(leader, other)) {
       violated('L1', `${nameOf(older)} would answer a read although ${nameOf(newer)} leads`);
     }
-    if (
-      answers &&
-      !isSame &&
-      rangesOverlap(leader.peer.region.range, other.peer.region.range) &&
-      wouldAnswer(other.peer) &&
-      this.#isAlive(leader, other)
-    ) {
+    if (answers && !isSame && wouldAnswer(other.peer) && this.#isAlive(leader, other)) {
       violated('L1', `both would answer a read at once: ${nameOf(leader)} and ${nameOf(other)}`);
     }
   }
@@ -102,6 +124,7 @@ export class LeaseChecks {
       const alive = machine?.store !== undefined && machine.incarnation === leader.incarnation;
       if (!alive) {
         this.#leaders.get(leader.store)?.delete(leader.peer.regionId);
+        this.#generation++;
       }
       return alive;
     });

@@ -23,8 +23,10 @@ interface Seen {
   applied: number;
   version: number;
   confVer: number;
+  first: number;
   last: number;
   isLeader: boolean;
+  needsApply: boolean;
   region: Region | undefined;
   confState: ConfState;
   /** The configuration before the last change, for commits decided just before it. */
@@ -51,12 +53,32 @@ export interface ReplicaOptions {
   readonly tally: Tally;
 }
 
+const STORES_MAX = 64;
+const seenKey = (store: number, region: number): number => region * STORES_MAX + store;
+
+const needsApply = (peer: RaftPeer): boolean => peer.isInitialized && peer.isActive && peer.installing.type === 'none';
+
+/** Most replicas are as they were after the round before: nothing of them can have become wrong. */
+const isUnchanged = (seen: Seen, machine: ObservedMachine, peer: RaftPeer): boolean =>
+  seen.peer === peer &&
+  seen.incarnation === machine.incarnation &&
+  seen.last === peer.node.lastIndex &&
+  seen.first === peer.node.firstIndex &&
+  seen.commit === peer.node.committed &&
+  seen.applied === peer.appliedIndex &&
+  seen.term === peer.node.term &&
+  seen.isLeader === peer.isLeader &&
+  seen.region === peer.region &&
+  seen.confState === peer.node.confState &&
+  seen.needsApply === needsApply(peer) &&
+  peer.fence === undefined;
+
 const isSameSet = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((id) => b.includes(id));
 
 export class ReplicaChecks {
   readonly #options: ReplicaOptions;
-  readonly #seen: Map<string, Seen> = new Map();
+  readonly #seen: Map<number, Seen> = new Map();
   readonly #leaders: Map<string, number> = new Map();
   /** False once something was missed: a cluster that was watched from the middle on. */
   #hasModel = true;
@@ -153,7 +175,7 @@ export class ReplicaChecks {
       );
     };
     const quorumOf = ({ voters, votersOutgoing }: ConfState): boolean => hasQuorum(voters, votersOutgoing, holds);
-    const before = this.#seen.get(`${peer.ctx.storeId}/${regionId}`)?.confState;
+    const before = this.#seen.get(seenKey(peer.ctx.storeId, regionId))?.confState;
     if (!quorumOf(node.confState) && (before === undefined || before === node.confState || !quorumOf(before))) {
       const { voters, votersOutgoing } = node.confState;
       const all = [...new Set([...voters, ...votersOutgoing])];
@@ -171,15 +193,19 @@ export class ReplicaChecks {
   #checkPeer(machine: ObservedMachine, store: RaftStore, peer: RaftPeer): boolean {
     const { leases } = this.#options;
     const { node, region, regionId } = peer;
-    const key = `${machine.id}/${regionId}`;
+    const key = seenKey(machine.id, regionId);
     const peerId = peer.peer.id;
     leases.observe(machine, peer);
+    const known = this.#seen.get(key);
+    if (known !== undefined && isUnchanged(known, machine, peer) && (!known.needsApply || store.hasApply(regionId))) {
+      return false;
+    }
     const where = `peer ${peerId} of region ${regionId} on store ${machine.id}`;
     if (peer.fence !== undefined) {
       violated('I11', `the data of ${where} differ from the others' (${peer.fence.reason})`);
     }
     this.#checkPositions(peer, where);
-    let seen = this.#seen.get(key);
+    let seen = known;
     const isNew = seen === undefined || seen.peer !== peer || seen.incarnation !== machine.incarnation;
     if (isNew) {
       this.#checkNewLife(machine, peer, seen, where);
@@ -205,7 +231,8 @@ export class ReplicaChecks {
     if (node.committed > seen.commit) {
       this.#checkCommittedTerm(peer, where);
     }
-    if (peer.isInitialized && peer.isActive && peer.installing.type === 'none' && !store.hasApply(regionId)) {
+    seen.needsApply = needsApply(peer);
+    if (seen.needsApply && !store.hasApply(regionId)) {
       violated('I3', `${where} is live and has nobody to apply its log`);
     }
     seen.isLeader = peer.isLeader;
@@ -215,6 +242,7 @@ export class ReplicaChecks {
     seen.version = region.epoch.version;
     seen.confVer = region.epoch.confVer;
     seen.last = node.lastIndex;
+    seen.first = node.firstIndex;
     seen.region = region;
     return regionChanged;
   }
@@ -379,8 +407,10 @@ function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
     applied: 0,
     version: region.epoch.version,
     confVer: region.epoch.confVer,
+    first: 0,
     last: 0,
     isLeader: false,
+    needsApply: false,
     region: undefined,
     confState: node.confState,
     confBefore: node.confState,

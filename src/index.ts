@@ -66,6 +66,14 @@ export {
   DocumentsRefusedError,
 } from './client/documents.ts';
 export {
+  type RuleChange,
+  type RuleChangeOptions,
+  type RuleConstraint,
+  type RuleInfo,
+  Rules,
+  type RuleSettings,
+} from './client/rules.ts';
+export {
   AdminClient,
   type ListRegionsOptions,
   type OperatorRequestOptions,

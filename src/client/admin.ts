@@ -41,7 +41,8 @@ import {
   targetToWire,
 } from './admin-wire.ts';
 import type { ClientCore } from './core.ts';
-import { Documents } from './documents.ts';
+import { type DocumentCalls, Documents } from './documents.ts';
+import { Rules } from './rules.ts';
 import { OPERATOR_WAIT_MS_MAX, ADMIN_TRY_TIMEOUT_MS, PD_TRY_TIMEOUT_MS } from './defaults.ts';
 import { DeadlineExceededError, OperatorFailedError, RefusedError, ServerRefusedError } from './errors.ts';
 import { type CallOptions, requireKnownOptions, requireTimeoutMs } from './options.ts';
@@ -162,17 +163,21 @@ export class AdminClient implements AsyncDisposable {
   readonly #ownsCore: boolean;
   /** Partition and Assignment documents. */
   readonly documents: Documents;
+  /** Placement rules. */
+  readonly rules: Rules;
 
   /** `owns` decides whether `close` closes the connection, too. */
   constructor(core: ClientCore, options: { readonly owns: boolean; readonly actor?: string }) {
     this.#core = core;
     this.#ownsCore = options.owns;
     this.#actor = options.actor ?? core.options.name;
-    this.documents = new Documents({
+    const calls: DocumentCalls = {
       core,
       header: () => this.#header(),
       call: (method, request, callOptions, how) => this.#call(method, request, callOptions, how),
-    });
+    };
+    this.documents = new Documents(calls);
+    this.rules = new Rules(calls);
   }
 
   /** `host:port` of the placement leader, as far as known. */

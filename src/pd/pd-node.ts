@@ -22,6 +22,8 @@ import { Placement, type StoreTarget } from './placement.ts';
 import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
 import type { DocumentPlan } from './resource/resources.ts';
 import type { Operator } from './schedule/operator/operator.ts';
+import { ruleName } from './schedule/placement/rule.ts';
+import type { RulePlan } from './schedule/placement/rule-plan.ts';
 import type { SwitchName } from './schedule/switches.ts';
 import { SWITCH_OFF_MAX_MS, isSwitchName } from './schedule/switches.ts';
 import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
@@ -147,6 +149,7 @@ export class PdNode {
     const { placement } = this;
     assert(state.meta !== undefined, 'the cluster record exists once the node was identified');
     placement.cluster.setMaxReplicas(state.meta.maxReplicas);
+    placement.cluster.setRules([...state.rules.values()]);
     for (const [name, setting] of state.switches) {
       if (isSwitchName(name)) {
         placement.switches.set(name, setting.enabled, setting.untilWallMs);
@@ -622,6 +625,32 @@ export class PdNode {
     }
     this.placement.cluster.setMaxReplicas(maxReplicas);
     return undefined;
+  }
+
+  /**
+   * Plans a change of the placement rules on what all earlier ones left, writes it, then lets it take effect. Changes of
+   * rules and of documents go one after the other: either may forbid the other one.
+   */
+  changeRules(
+    plan: (placement: Placement, version: number) => Result<RulePlan>,
+    options: { readonly dryRun: boolean; readonly actor: string; readonly note: string },
+  ): Promise<Result<RulePlan>> {
+    return this.#afterDocumentChanges(async () => {
+      const planned = plan(this.placement, this.#log.state.ruleVersion);
+      if (planned.type === 'refused' || planned.value.change === undefined || options.dryRun) {
+        return planned;
+      }
+      const { change, outcome, rule } = planned.value;
+      const result = await this.#propose({ type: 'change-rules', change });
+      assert(result.type === 'done', 'another member changed the placement rules', { base: change.baseVersion });
+      this.placement.cluster.setRules([...this.#log.state.rules.values()]);
+      this.placement.event({
+        type: 'rule-changed',
+        message: `placement rule ${ruleName(rule)} was ${outcome}${options.note === '' ? '' : `: ${options.note}`}`,
+        actor: options.actor,
+      });
+      return planned;
+    });
   }
 
   // ------------------------------------------------------------------------------------------------- documents

@@ -4,6 +4,7 @@
  * call and carries them out.
  */
 import type { RegionId, StoreId } from '../base/ids.ts';
+import { compareBytes, keyAfter } from '../base/bytes.ts';
 import type { Clock } from '../env/clock.ts';
 import type { Rng } from '../env/rng.ts';
 import type { RegionHeartbeat, StoreHeartbeat } from '../meta/heartbeat.ts';
@@ -45,6 +46,8 @@ import { OperatorController, type OutgoingCommand } from './schedule/operator/co
 import { type Made, type Maker, OperatorFactory } from './schedule/operator/create.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import type { OperatorGroup } from './schedule/operator/waiting-queue.ts';
+import type { PlacementRule } from './schedule/placement/rule.ts';
+import { type RulePlan, type RulePlanView, planDeleteRule, planSetRule } from './schedule/placement/rule-plan.ts';
 import { type SwitchName, Switches, isSwitchName } from './schedule/switches.ts';
 import { type Refusal, type Result, ok, refuse, refused, regionNotFound, storeNotFound } from './schedule/verdict.ts';
 
@@ -521,6 +524,26 @@ export class Placement {
       .map(({ record }) => ({ ...record, store: { ...record.store, state: 'tombstone' } }));
   }
 
+  /** What a changed or new placement rule means. */
+  planSetRule(version: number, rule: PlacementRule, expectVersion: number | undefined): Result<RulePlan> {
+    return planSetRule(this.#ruleView(version), rule, expectVersion);
+  }
+
+  planDeleteRule(version: number, group: string, id: string, expectVersion: number | undefined): Result<RulePlan> {
+    return planDeleteRule(this.#ruleView(version), group, id, expectVersion);
+  }
+
+  #ruleView(version: number): RulePlanView {
+    return {
+      cluster: this.cluster,
+      version,
+      partitionAround: (key) =>
+        this.resources.store
+          .servingIn({ start: key, end: keyAfter(key) })
+          .find(({ spec }) => compareBytes(spec.range.start, key) < 0)?.meta.name,
+    };
+  }
+
   /** What keeps a removing store from being removed, most common causes first. */
   removalBlockers(id: StoreId): Refusal[] {
     const info = this.cluster.store(id);
@@ -776,7 +799,11 @@ export class Placement {
         .stores()
         .map(({ record }) => record.store.id)
         .filter((id) => !wanted.has(id) && (id === peer.storeId || !info.region.peers.some((p) => p.storeId === id)))
-        .filter((id) => id === peer.storeId || this.cluster.isUsable(id, nowMs))
+        .filter(
+          (id) =>
+            id === peer.storeId ||
+            (this.cluster.isUsable(id, nowMs) && this.cluster.rulesLetMove(info, peer.storeId, id)),
+        )
         .sort((a, b) => peersOn(a) - peersOn(b) || Number(b === peer.storeId) - Number(a === peer.storeId) || a - b);
       wanted.set(candidates[0] ?? peer.storeId, peer.role === 'learner' ? 'learner' : 'voter');
     }

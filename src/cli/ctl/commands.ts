@@ -18,6 +18,7 @@ import { ERROR_CODES } from './error-catalogue.ts';
 import { eventsCommand } from './events.ts';
 import { explainObjectCommands } from './explain-commands.ts';
 import { memberCommands } from './member-commands.ts';
+import { ruleCommands } from './rule-commands.ts';
 import { watchOperator } from './operator-watch.ts';
 import { regionPauseCommands, schedulerCommands } from './pause-commands.ts';
 import { regionViewCommands } from './region-views.ts';
@@ -62,6 +63,13 @@ export function registerCtlCommands(program: Command, app: App): void {
     app,
   );
   registerDocumentCommands(ctl, app);
+  ruleCommands(
+    ctl
+      .command('rule')
+      .summary('placement rules')
+      .description('Placement rules: how many replicas a key range has, and on which stores.'),
+    app,
+  );
   memberCommands(ctl, app);
   eventsCommand(ctl, app);
   switchCommands(

@@ -8,8 +8,19 @@ import { isEmptyRange } from '../../base/key-range.ts';
 import type { DamagedPeer, RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
 import { type Peer, type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
+import {
+  type Fit,
+  type FitView,
+  fitRegion,
+  isMet,
+  mayLeadBy,
+  targetOf,
+  wantsLeadOn,
+} from '../schedule/placement/fit.ts';
+import type { PlacementRule } from '../schedule/placement/rule.ts';
+import { RuleSet, type RuleSegment, wantedVoters } from '../schedule/placement/rule-set.ts';
 import type { Refusal } from '../schedule/verdict.ts';
-import { type RegionInfo, regionInfoFromHeartbeat, unreportedRegion } from './region-info.ts';
+import { type RegionInfo, learnersOf, regionInfoFromHeartbeat, unreportedRegion, votersOf } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
 import {
   type StoreInfo,
@@ -63,6 +74,7 @@ export class Cluster {
   };
   readonly tree: RegionTree = new RegionTree();
   #config: PlacementConfig;
+  #rules: RuleSet;
   readonly #stores = new Map<StoreId, StoreInfo>();
   #bootstrapped = false;
   /** Undefined until asked for, and after stores changed. */
@@ -70,6 +82,7 @@ export class Cluster {
 
   constructor(config: PlacementConfig) {
     this.#config = config;
+    this.#rules = new RuleSet([], config.maxReplicas);
   }
 
   get config(): PlacementConfig {
@@ -80,6 +93,68 @@ export class Cluster {
   setMaxReplicas(maxReplicas: number): void {
     assert(Number.isSafeInteger(maxReplicas) && maxReplicas >= 1, 'max replicas must be a positive integer');
     this.#config = { ...this.#config, maxReplicas };
+    this.#rules = new RuleSet(this.#rules.rules, maxReplicas);
+  }
+
+  get rules(): RuleSet {
+    return this.#rules;
+  }
+
+  /** Takes over the placement rules that administrators have set. */
+  setRules(rules: readonly PlacementRule[]): void {
+    this.#rules = new RuleSet(rules, this.config.maxReplicas);
+  }
+
+  /** The rules of a region; of its first key while it lies across a border of rules. */
+  rulesOf(info: RegionInfo): RuleSegment {
+    return this.#rules.at(info.region.range.start);
+  }
+
+  /** How the region's peers meet its rules. */
+  fit(info: RegionInfo): Fit {
+    return fitRegion(info, this.rulesOf(info), this.fitView());
+  }
+
+  fitView(): FitView {
+    return { store: (id) => this.#stores.get(id)?.record.store, locationLabels: this.config.locationLabels };
+  }
+
+  /** Voters that the rules of the region ask for. */
+  wantedVotersOf(info: RegionInfo): number {
+    return wantedVoters(this.rulesOf(info));
+  }
+
+  /** Exactly the replicas that the rules ask for. */
+  isFullyReplicated(info: RegionInfo, rules: RuleSet = this.#rules): boolean {
+    const segment = rules.at(info.region.range.start);
+    return segment.isDefault
+      ? votersOf(info.region).length === this.config.maxReplicas && learnersOf(info.region).length === 0
+      : isMet(fitRegion(info, segment, this.fitView()));
+  }
+
+  /** Whether the rules let a replica of the region on this store lead. */
+  rulesLetLead(info: RegionInfo, id: StoreId): boolean {
+    const segment = this.rulesOf(info);
+    const store = this.#stores.get(id)?.record.store;
+    return segment.isDefault || (store !== undefined && mayLeadBy(segment, store));
+  }
+
+  /** Whether balancing may move the lead of the region to this store. */
+  rulesWantLeadOn(info: RegionInfo, id: StoreId): boolean {
+    const segment = this.rulesOf(info);
+    const store = this.#stores.get(id)?.record.store;
+    return segment.isDefault || (store !== undefined && wantsLeadOn(segment, store));
+  }
+
+  /** Whether the rules let the replica on `from` be on `to` instead. */
+  rulesLetMove(info: RegionInfo, from: StoreId, to: StoreId): boolean {
+    if (this.rulesOf(info).isDefault) {
+      return true;
+    }
+    const fit = this.fit(info);
+    const slot = fit.slots.find(({ peer }) => peer?.storeId === from);
+    const store = this.#stores.get(to)?.record.store;
+    return slot !== undefined && store !== undefined && targetOf(fit, slot, this.fitView()).accepts(store);
   }
 
   get bootstrapped(): boolean {

@@ -21,6 +21,7 @@ export type EventType =
   | 'switch'
   | 'region-pinned'
   | 'region-paused'
+  | 'rule-changed'
   | 'document';
 
 export interface ClusterEvent {

@@ -41,7 +41,7 @@ export type RegionFilter =
 export function matchesFilter(
   info: RegionInfo,
   filter: Exclude<RegionFilter, 'with-operator' | 'paused'>,
-  maxReplicas: number,
+  cluster: Cluster,
 ): boolean {
   switch (filter) {
     case 'all':
@@ -53,9 +53,9 @@ export function matchesFilter(
     case 'pending-peer':
       return info.pendingPeers.length > 0;
     case 'under-replicated':
-      return votersOf(info.region).length < maxReplicas;
+      return votersOf(info.region).length < cluster.wantedVotersOf(info);
     case 'over-replicated':
-      return votersOf(info.region).length > maxReplicas;
+      return votersOf(info.region).length > cluster.wantedVotersOf(info);
     case 'joint-state':
       return isInJointState(info.region);
     case 'learner':
@@ -89,16 +89,15 @@ export function regionTotals(cluster: Cluster): RegionTotals {
     sizeBytes: 0,
     keys: 0,
   };
-  const { maxReplicas } = cluster.config;
   for (const info of cluster.tree.values()) {
     totals.total++;
-    totals.withoutLeader += Number(matchesFilter(info, 'without-leader', maxReplicas));
-    totals.withDownPeers += Number(matchesFilter(info, 'down-peer', maxReplicas));
-    totals.withPendingPeers += Number(matchesFilter(info, 'pending-peer', maxReplicas));
-    totals.underReplicated += Number(matchesFilter(info, 'under-replicated', maxReplicas));
-    totals.overReplicated += Number(matchesFilter(info, 'over-replicated', maxReplicas));
-    totals.inJointState += Number(matchesFilter(info, 'joint-state', maxReplicas));
-    totals.withLearners += Number(matchesFilter(info, 'learner', maxReplicas));
+    totals.withoutLeader += Number(matchesFilter(info, 'without-leader', cluster));
+    totals.withDownPeers += Number(matchesFilter(info, 'down-peer', cluster));
+    totals.withPendingPeers += Number(matchesFilter(info, 'pending-peer', cluster));
+    totals.underReplicated += Number(matchesFilter(info, 'under-replicated', cluster));
+    totals.overReplicated += Number(matchesFilter(info, 'over-replicated', cluster));
+    totals.inJointState += Number(matchesFilter(info, 'joint-state', cluster));
+    totals.withLearners += Number(matchesFilter(info, 'learner', cluster));
     totals.sizeBytes += info.sizeBytes;
     totals.keys += info.keys;
   }
@@ -128,8 +127,8 @@ export function findProblems(cluster: Cluster, nowMs: number): Problem[] {
 function regionProblems(cluster: Cluster): Problem[] {
   const found: Problem[] = [];
   const count = { leader: 0, down: 0, under: 0, damaged: 0 };
-  const { maxReplicas } = cluster.config;
   for (const info of cluster.tree.values()) {
+    const wanted = cluster.wantedVotersOf(info);
     const regionId = info.region.id;
     if (info.leader === undefined) {
       count.leader++;
@@ -170,10 +169,10 @@ function regionProblems(cluster: Cluster): Problem[] {
         });
       }
     }
-    if (votersOf(info.region).length < maxReplicas && ++count.under <= PROBLEMS_PER_KIND_MAX) {
+    if (votersOf(info.region).length < wanted && ++count.under <= PROBLEMS_PER_KIND_MAX) {
       found.push({
         code: 'RegionUnderReplicated',
-        message: `region ${regionId} has ${votersOf(info.region).length} of ${maxReplicas} voters`,
+        message: `region ${regionId} has ${votersOf(info.region).length} of ${wanted} voters`,
         hint: 'it is repaired automatically when enough stores are up',
         regionId,
       });

@@ -64,7 +64,7 @@ export function livenessOf(info: StoreInfo, config: PlacementConfig, nowMs: numb
 export const isUp = (info: StoreInfo): boolean => info.record.store.state === 'up';
 
 /** Value of a label; keys are compared without case. */
-function labelOf(labels: readonly StoreLabel[], key: string): string | undefined {
+export function labelOf(labels: readonly StoreLabel[], key: string): string | undefined {
   const wanted = key.toLowerCase();
   return labels.find((label) => label.key.toLowerCase() === wanted)?.value;
 }

@@ -3,7 +3,7 @@
  * that it means. Works on a draft, so that the documents of one file may build on each other; refusing one leaves no trace.
  */
 import { formatRange, intersectRanges, isEmptyRange, rangesEqual } from '../../base/key-range.ts';
-import { compareBytes } from '../../base/bytes.ts';
+import { compareBytes, escapeKey } from '../../base/bytes.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
 import type { PlacementConfig } from '../defaults.ts';
@@ -34,6 +34,8 @@ export interface AdmissionFacts {
   /** Names of all pods, sorted. */
   readonly pods: readonly string[];
   readonly sizeOf: (range: KeyRange) => number;
+  /** Keys strictly inside a range at which placement rules change. */
+  readonly ruleBordersIn: (range: KeyRange) => readonly Uint8Array[];
   readonly newUid: () => string;
 }
 
@@ -126,7 +128,9 @@ function planPartition(
   const spec = document.spec as PartitionSpec;
   const refusal =
     checkPods(spec, before, facts) ??
-    (before === undefined ? checkOverlap(view, document.name, spec.range) : checkChange(view, before, spec));
+    (before === undefined
+      ? (checkOverlap(view, document.name, spec.range) ?? checkRuleBorders('spec.range', spec.range, facts))
+      : checkChange(view, before, spec));
   if (refusal !== undefined) {
     return refusal;
   }
@@ -193,6 +197,19 @@ function checkOverlap(view: ResourceView, name: string, range: KeyRange): Refusa
     }
   }
   return undefined;
+}
+
+/** A Partition is one region, and a region has one list of placement rules. */
+function checkRuleBorders(path: string, range: KeyRange, facts: AdmissionFacts): Refusal | undefined {
+  const [border] = facts.ruleBordersIn(range);
+  return border === undefined
+    ? undefined
+    : refuse(
+        'RuleBorder',
+        `${path}: placement rules change at ${escapeKey(border)}, inside ${formatRange(range)}`,
+        'choose a range on one side of it, or change the rules: braid ctl rule list',
+        { path },
+      );
 }
 
 function checkChange(view: ResourceView, before: Partition, spec: PartitionSpec): Refusal | undefined {
@@ -381,7 +398,9 @@ function checkMerge(view: ResourceView, name: string, spec: MergeSpec, facts: Ad
     );
   }
   return (
-    checkGaps(view, spec, parts) ?? checkSize(spec, { start: first.spec.range.start, end: last.spec.range.end }, facts)
+    checkGaps(view, spec, parts) ??
+    checkRuleBorders(path, { start: first.spec.range.start, end: last.spec.range.end }, facts) ??
+    checkSize(spec, { start: first.spec.range.start, end: last.spec.range.end }, facts)
   );
 }
 

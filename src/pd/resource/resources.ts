@@ -102,6 +102,7 @@ export class Resources implements RegionClaims {
       wallMs: facts.wallMs,
       pods: facts.pods,
       sizeOf: (range: Parameters<ClusterFacts['sizeOf']>[0]) => facts.sizeOf(range),
+      ruleBordersIn: (range: Parameters<ClusterFacts['sizeOf']>[0]) => this.#cluster.rules.bordersIn(range),
       newUid: () => this.newUid(),
     };
     const results = documents.map((document): DocumentResult => {

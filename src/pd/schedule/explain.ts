@@ -1,5 +1,6 @@
 /** Why the service does, or does not do, something with a region, a store or a scheduler. Changes nothing. */
 import type { StoreId } from '../../base/ids.ts';
+import { escapeKey } from '../../base/bytes.ts';
 import { formatBytes } from '../../base/units.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import { type RegionInfo, isHealthy, votersOf } from '../cluster/region-info.ts';
@@ -10,6 +11,8 @@ import type { Coordinator } from './coordinator.ts';
 import { checkLeaderTarget, checkPeerTarget, checkRoom } from './filter/store-filter.ts';
 import type { OperatorController } from './operator/controller.ts';
 import type { OperatorFactory } from './operator/create.ts';
+import { hasRole } from './placement/fit.ts';
+import { formatConstraint, ruleName } from './placement/rule.ts';
 import { ledTraffic } from './scheduler/hot-region.ts';
 import { leaderScore, projectedLoads, regionScore } from './scheduler/load.ts';
 import { SWITCHES, type SwitchName, type Switches } from './switches.ts';
@@ -74,7 +77,7 @@ export function explainRegion(context: ExplainContext, info: RegionInfo): Findin
     isHealthy(info)
       ? fine(
           'healthy',
-          `${votersOf(info.region).length} of ${cluster.config.maxReplicas} voters, none down or catching up`,
+          `${votersOf(info.region).length} of ${cluster.wantedVotersOf(info)} voters, none down or catching up`,
         )
       : {
           name: 'healthy',
@@ -99,6 +102,7 @@ export function explainRegion(context: ExplainContext, info: RegionInfo): Findin
           ),
         },
   ];
+  findings.push(...ruleFindings(cluster, info));
   const merge = coordinator.mergeContext();
   const checker: CheckerContext = { cluster, factory: context.factory, nowMs: context.nowMs, merge };
   for (const one of CHECKERS) {
@@ -132,6 +136,41 @@ export function explainRegion(context: ExplainContext, info: RegionInfo): Findin
           : { name: `merge-into-${other.region.id}`, detail: '', refusal },
       );
     }
+  }
+  return findings;
+}
+
+/** Which rules hold for a region, and what each has. */
+function ruleFindings(cluster: Cluster, info: RegionInfo): Finding[] {
+  const [border] = cluster.rules.bordersIn(info.region.range);
+  const { rules } = cluster.rulesOf(info);
+  const fit = cluster.fit(info);
+  const details = { region_id: info.region.id };
+  const findings = rules.map((rule): Finding => {
+    const slots = fit.slots.filter((slot) => slot.rule === rule);
+    const held = slots.filter(({ peer }) => peer !== undefined && hasRole(peer, rule));
+    const name = `rule ${ruleName(rule)}`;
+    const where = rule.constraints.length === 0 ? '' : ` where ${rule.constraints.map(formatConstraint).join(' and ')}`;
+    const text = `${held.length} of ${rule.count} ${rule.role}${rule.count === 1 ? '' : 's'}${where}, on stores ${held.map(({ peer }) => peer?.storeId).join(', ') || 'none'}`;
+    return held.length === rule.count
+      ? fine(name, text)
+      : {
+          name,
+          detail: '',
+          refusal: refuse('NotFullyReplicated', text, 'the replica-checker says what it would do', details),
+        };
+  });
+  if (border !== undefined) {
+    findings.push({
+      name: 'rule-border',
+      detail: '',
+      refusal: refuse(
+        'RuleBorder',
+        `placement rules change at ${escapeKey(border)}`,
+        'the split-checker splits it there',
+        details,
+      ),
+    });
   }
   return findings;
 }

@@ -4,6 +4,7 @@ import type { Clock } from '../../env/clock.ts';
 export type SwitchName =
   | 'scheduling'
   | 'joint-state-checker'
+  | 'split-checker'
   | 'learner-checker'
   | 'replica-checker'
   | 'merge-checker'
@@ -29,6 +30,11 @@ export const SWITCHES: readonly SwitchInfo[] = [
     name: 'joint-state-checker',
     enabledByDefault: true,
     description: 'Brings regions out of a joint state that was left behind.',
+  },
+  {
+    name: 'split-checker',
+    enabledByDefault: true,
+    description: 'Splits regions at the borders of placement rules.',
   },
   {
     name: 'learner-checker',

@@ -78,6 +78,13 @@ export const REFUSAL_CODES = [
   'TooManyPauses',
   'DuplicatePod',
   'NotStalled',
+  // Placement rules.
+  'InvalidRule',
+  'NoVoterRule',
+  'RuleNotFound',
+  'TooManyRules',
+  'RuleBorder',
+  'RuleBroken',
   // The members of the service.
   'MemberExists',
   'MemberNotFound',

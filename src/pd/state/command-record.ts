@@ -5,6 +5,7 @@ import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldI
 import { regionId } from '../../base/ids.ts';
 import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
 import type { PdCommand } from './pd-state.ts';
+import { ruleFields, ruleOfFields } from './rule-record.ts';
 import { decodePause, decodeResource, decodeStore, encodePause, encodeResource, encodeStore } from './record.ts';
 
 const VERSION = 1;
@@ -26,6 +27,7 @@ const KIND = {
   'pause-range': 13,
   'resume-range': 14,
   'forget-pauses': 15,
+  'change-rules': 16,
 } as const satisfies Record<PdCommand['type'], number>;
 
 function fieldsOf(command: PdCommand): unknown[] {
@@ -62,6 +64,10 @@ function fieldsOf(command: PdCommand): unknown[] {
       return [command.range.start, command.range.end];
     case 'forget-pauses':
       return [command.wallMs];
+    case 'change-rules': {
+      const { baseVersion, version, puts, deletes } = command.change;
+      return [baseVersion, version, puts.map(ruleFields), deletes.map(({ group, id }) => [group, id])];
+    }
     default:
       return unreachable(command);
   }
@@ -154,6 +160,19 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
       return { type: 'resume-range', range: { start: bytesOf(f[1]), end: bytesOf(f[2]) } };
     case KIND['forget-pauses']:
       return { type: 'forget-pauses', wallMs: int(f[1]) };
+    case KIND['change-rules']:
+      return {
+        type: 'change-rules',
+        change: {
+          baseVersion: int(f[1]),
+          version: int(f[2]),
+          puts: fieldArray(f[3], 'placement rules').map(ruleOfFields),
+          deletes: fieldArray(f[4], 'deleted placement rules').map((name) => {
+            const [group, id] = fieldArray(name, 'deleted placement rule');
+            return { group: text(group), id: text(id) };
+          }),
+        },
+      };
     default:
       throw new RecordError(`the log holds a command of the unknown kind ${String(f[0])}`);
   }

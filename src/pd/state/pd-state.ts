@@ -10,6 +10,8 @@ import type { Region } from '../../meta/region.ts';
 import { PAUSES_MAX, type RegionPause, isPauseOver, withPause, withoutRange } from '../cluster/pauses.ts';
 import type { StoreRecord } from '../cluster/store-info.ts';
 import { type Resource, type ResourceKind, resourceKey } from '../resource/resource.ts';
+import { type PlacementRule, ruleName } from '../schedule/placement/rule.ts';
+import type { RuleChange } from '../schedule/placement/rule-plan.ts';
 import type { ResourceChange } from '../resource/resource-store.ts';
 import type { SwitchSetting } from '../schedule/switches.ts';
 
@@ -58,7 +60,9 @@ export type PdCommand =
   /** Nothing in the range is paused any more. */
   | { readonly type: 'resume-range'; readonly range: KeyRange }
   /** Pauses that are over at `wallMs` are forgotten. */
-  | { readonly type: 'forget-pauses'; readonly wallMs: number };
+  | { readonly type: 'forget-pauses'; readonly wallMs: number }
+  /** Placement rules. Refused unless nothing changed since it was planned. */
+  | { readonly type: 'change-rules'; readonly change: RuleChange };
 
 export type PdResult =
   | { readonly type: 'done' }
@@ -79,7 +83,8 @@ export type PdRecordKey =
   | { readonly type: 'resource'; readonly kind: ResourceKind; readonly name: string }
   | { readonly type: 'resource-version' }
   | { readonly type: 'pins' }
-  | { readonly type: 'pauses' };
+  | { readonly type: 'pauses' }
+  | { readonly type: 'rules' };
 
 /** The members of a setting alone. */
 const settingOf = ({ enabled, untilWallMs }: SwitchSetting): SwitchSetting =>
@@ -99,6 +104,8 @@ export class PdState {
   #resourceVersion = 0;
   readonly #pins = new Set<RegionId>();
   #pauses: readonly RegionPause[] = [];
+  readonly #rules = new Map<string, PlacementRule>();
+  #ruleVersion = 0;
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -145,6 +152,16 @@ export class PdState {
   /** In key order, without overlaps. */
   get pauses(): readonly RegionPause[] {
     return this.#pauses;
+  }
+
+  /** Placement rules by name. */
+  get rules(): ReadonlyMap<string, PlacementRule> {
+    return this.#rules;
+  }
+
+  /** The largest version given to a rule so far. */
+  get ruleVersion(): number {
+    return this.#ruleVersion;
   }
 
   /** Applies one command; `touched` collects the records that changed. */
@@ -216,6 +233,8 @@ export class PdState {
           this.#pauses.filter((pause) => !isPauseOver(pause, command.wallMs)),
           touched,
         );
+      case 'change-rules':
+        return this.#changeRules(command.change, touched);
       default:
         return unreachable(command);
     }
@@ -287,6 +306,21 @@ export class PdState {
     return DONE;
   }
 
+  #changeRules(change: RuleChange, touched: PdRecordKey[]): PdResult {
+    if (change.baseVersion !== this.#ruleVersion || change.version <= change.baseVersion) {
+      return { type: 'refused', reason: 'not-current' };
+    }
+    for (const name of change.deletes) {
+      this.#rules.delete(ruleName(name));
+    }
+    for (const rule of change.puts) {
+      this.#rules.set(ruleName(rule), rule);
+    }
+    this.#ruleVersion = change.version;
+    touched.push({ type: 'rules' });
+    return DONE;
+  }
+
   /** Takes over what an earlier process wrote; only for loading. */
   restore(saved: SavedState): void {
     this.#meta = saved.meta;
@@ -310,6 +344,10 @@ export class PdState {
       this.#pins.add(id);
     }
     this.#pauses = saved.pauses;
+    for (const rule of saved.rules.rules) {
+      this.#rules.set(ruleName(rule), rule);
+    }
+    this.#ruleVersion = saved.rules.version;
   }
 }
 
@@ -325,4 +363,10 @@ export interface SavedState {
   readonly resourceVersion: number;
   readonly pins: readonly RegionId[];
   readonly pauses: readonly RegionPause[];
+  readonly rules: SavedRules;
+}
+
+export interface SavedRules {
+  readonly version: number;
+  readonly rules: readonly PlacementRule[];
 }

@@ -44,6 +44,7 @@ import {
   regionKey,
   storeKey,
 } from './record.ts';
+import { RULES_KEY, decodeRules, encodeRules } from './rule-record.ts';
 
 export interface StateLog {
   /**
@@ -113,6 +114,9 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       return;
     case 'pauses':
       batch.put(PAUSES_KEY, encodePauses(state.pauses));
+      return;
+    case 'rules':
+      batch.put(RULES_KEY, encodeRules({ version: state.ruleVersion, rules: [...state.rules.values()] }));
   }
 }
 
@@ -141,7 +145,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       );
     }
   }
-  const [ids, tso, switches, gc, documents, pins, pauses] = await engine.getMany([
+  const [ids, tso, switches, gc, documents, pins, pauses, rules] = await engine.getMany([
     IDS_KEY,
     TSO_KEY,
     SWITCHES_KEY,
@@ -149,6 +153,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     RESOURCE_VERSION_KEY,
     PINS_KEY,
     PAUSES_KEY,
+    RULES_KEY,
   ]);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
@@ -164,6 +169,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     resourceVersion: documents === undefined ? 0 : decodeLimit(documents, 'document version'),
     pins: pins === undefined ? [] : decodePins(pins),
     pauses: pauses === undefined ? [] : decodePauses(pauses),
+    rules: rules === undefined ? { version: 0, rules: [] } : decodeRules(rules),
   });
   return { state, regions: await loadRegions(engine) };
 }

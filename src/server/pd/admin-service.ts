@@ -259,7 +259,7 @@ const regionMissing = (which: Which): Refusal =>
 
 function listRegions(context: ServiceContext, request: ListRegionsRequest): ListRegionsResponse {
   const { placement } = context.node;
-  const { tree, config } = placement.cluster;
+  const { tree } = placement.cluster;
   const limit = request.limit === 0 ? REGIONS_PER_ANSWER_MAX : Math.min(request.limit, REGIONS_PER_ANSWER_MAX);
   const filter = FILTERS.get(request.filter) ?? 'all';
   const matches = (info: RegionInfo): boolean =>
@@ -268,7 +268,7 @@ function listRegions(context: ServiceContext, request: ListRegionsRequest): List
       ? placement.controller.runningOn(info.region.id) !== undefined
       : filter === 'paused'
         ? placement.resources.pauses.on(info) !== undefined
-        : matchesFilter(info, filter, config.maxReplicas));
+        : matchesFilter(info, filter, placement.cluster));
   const found: RegionInfo[] = [];
   let next: RegionInfo | undefined;
   for (const info of tree.scan({ start: request.start, end: request.end }, Number.POSITIVE_INFINITY)) {

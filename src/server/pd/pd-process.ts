@@ -16,6 +16,7 @@ import { addAdminService } from './admin-service.ts';
 import { type PdConfig, type PdConfigInput, PdConfigError, parseInitialCluster, pdConfig } from './config.ts';
 import { ServiceContext } from './context.ts';
 import { addDocumentCalls } from './document-calls.ts';
+import { addRuleCalls } from './rule-calls.ts';
 import { addDiscovery, type MembersView } from './discovery-service.ts';
 import { Front } from './front.ts';
 import type { GroupIdentity } from './group-identity.ts';
@@ -304,6 +305,7 @@ class StartingPd {
     addHeartbeatStreams(builder, context);
     addAdminService(builder, context);
     addDocumentCalls(builder, context);
+    addRuleCalls(builder, context);
     addMemberCalls(builder, context);
     addMetaStorageService(builder, context);
     this.#front.serve(builder.build());

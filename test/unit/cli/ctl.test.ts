@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
+import { utf8 } from '../../../src/base/bytes.ts';
 import { SILENT_LOGGER } from '../../../src/env/log.ts';
 import { realClock } from '../../../src/env/real/index.ts';
 import { createRng } from '../../../src/env/rng.ts';
@@ -30,6 +31,10 @@ const READS: readonly (readonly string[])[] = [
   ['ctl', 'operator', 'list', '--ended'],
   ['ctl', 'operator', 'show', '95'],
   ['ctl', 'events'],
+  ['ctl', 'rule', 'list'],
+  ['ctl', 'rule', 'get', 'default/ssd'],
+  ['ctl', 'rule', 'set', 'ssd', '--role', 'voter', '--count', '3', '--where', 'disk = ssd', '--dry-run'],
+  ['ctl', 'rule', 'delete', 'ssd', '--yes'],
   ['ctl', 'switch', 'list'],
   ['ctl', 'scheduler', 'list'],
   ['ctl', 'scheduler', 'pause', 'merge-checker', '--for', '10m'],
@@ -70,6 +75,106 @@ describe('every reading command', () => {
     for (const line of lines.stdout.split('\n').filter((text) => text !== '')) {
       expect(JSON.parse(line)).toBeTypeOf('object');
     }
+  });
+});
+
+describe('ctl rule', () => {
+  test('set sends every field, and says what will follow', async () => {
+    const admin = new FakeAdmin();
+    const args = [
+      'ctl',
+      'rule',
+      'set',
+      'tenants/a',
+      '--start',
+      'a',
+      '--end',
+      'f',
+      '--role',
+      'follower',
+      '--count',
+      '2',
+    ];
+    const more = [
+      '--where',
+      'zone in x,y',
+      '--where',
+      'disk not-in hdd',
+      '--where',
+      'ssd exists',
+      '--isolation',
+      'zone',
+    ];
+    const last = [
+      '--location-labels',
+      'zone,host',
+      '--index',
+      '3',
+      '--override',
+      '--expect-version',
+      '0',
+      '--reason',
+      'r',
+    ];
+    const { code, stderr } = await admin.run([...args, ...more, ...last]);
+    expect(code).toBe(0);
+    expect(stderr).toContain('placement rule tenants/a was created: 1 regions are split, replicas of 2 regions change');
+    expect(admin.changes).toMatchObject([
+      {
+        dryRun: false,
+        expectVersion: 0,
+        reason: 'r',
+        rule: {
+          group: 'tenants',
+          id: 'a',
+          start: utf8('a'),
+          end: utf8('f'),
+          role: 'follower',
+          count: 2,
+          constraints: [
+            { key: 'zone', op: 'in', values: ['x', 'y'] },
+            { key: 'disk', op: 'not-in', values: ['hdd'] },
+            { key: 'ssd', op: 'exists', values: [] },
+          ],
+          isolationLevel: 'zone',
+          locationLabels: ['zone', 'host'],
+          index: 3,
+          override: true,
+        },
+      },
+    ]);
+  });
+
+  test.each([
+    [['set', 'a/b/c', '--role', 'voter', '--count', '1'], 'is not the name of a rule'],
+    [['set', 'a', '--count', '1'], 'the role of the rule is missing'],
+    [['set', 'a', '--role', 'voter'], 'the count of the rule is missing'],
+    [['set', 'a', '--role', 'voter', '--count', '1', '--where', 'zone'], 'is not a condition on labels'],
+    [['set', 'a', '--role', 'voter', '--count', '1', '--where', 'zone exists x'], 'is not a condition on labels'],
+    [['set', 'a', '--role', 'chief', '--count', '1'], 'Allowed words are leader, voter, follower, learner'],
+  ])('rule %j is a mistake of the caller', async (args, message) => {
+    const admin = new FakeAdmin();
+    const { code, stderr } = await admin.run(['ctl', 'rule', ...args]);
+    expect([code, admin.changes]).toEqual([1, []]);
+    expect(stderr).toContain(message);
+  });
+
+  test('a refusal has three lines and its exit code; a rule that is not there is the answer no', async () => {
+    const admin = new FakeAdmin();
+    admin.refuse = 'NoVoterRule';
+    const { code, stderr } = await admin.run(['ctl', 'rule', 'set', 'a', '--role', 'learner', '--count', '1']);
+    expect(code).toBe(3);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(3);
+    expect((await admin.run(['ctl', 'rule', 'get', 'none'])).code).toBe(5);
+  });
+
+  test('delete asks first, and a dry run changes nothing', async () => {
+    const admin = new FakeAdmin();
+    expect((await admin.run(['ctl', 'rule', 'delete', 'default/ssd'])).code).toBe(1);
+    expect((await admin.run(['ctl', 'rule', 'delete', 'default/ssd', '--dry-run'])).code).toBe(0);
+    expect(admin.changes).toMatchObject([{ dryRun: true }, { dryRun: true }]);
+    expect((await admin.run(['ctl', 'rule', 'delete', 'default/ssd', '--yes'])).code).toBe(0);
+    expect(admin.changes.at(-1)).toMatchObject({ dryRun: false, group: 'default', id: 'ssd' });
   });
 });
 

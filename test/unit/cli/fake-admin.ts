@@ -48,6 +48,21 @@ const region = (id: number, start: string, end: string) => ({
   damagedPeerIds: [],
 });
 
+const RULE = {
+  group: 'default',
+  id: 'ssd',
+  index: 1,
+  override: true,
+  start: utf8('a'),
+  end: utf8('f'),
+  role: 'voter',
+  count: 3,
+  constraints: [{ key: 'disk', op: 'in', values: ['ssd'] }],
+  locationLabels: [],
+  isolationLevel: '',
+  version: 4,
+};
+
 export const store = (id: number): WireStore => ({
   id,
   address: `127.0.0.1:${20160 + id}`,
@@ -297,6 +312,19 @@ export class FakeAdmin {
         ],
         steps: [],
       }))
+      .unary(adminMethods.listRules, (request) =>
+        request.id === 'none' ? { refusal: refusal('RuleNotFound'), rules: [] } : { rules: [RULE] },
+      )
+      .unary(adminMethods.setRule, (request) => {
+        this.changes.push(request);
+        return this.refuse === undefined
+          ? { outcome: 'created', rule: request.rule, regionsToSplit: 1, regionsToChange: 2 }
+          : { refusal: refusal(this.refuse), outcome: '', regionsToSplit: 0, regionsToChange: 0 };
+      })
+      .unary(adminMethods.deleteRule, (request) => {
+        this.changes.push(request);
+        return { outcome: 'deleted', rule: RULE, regionsToSplit: 0, regionsToChange: 2 };
+      })
       .unary(adminMethods.listSwitches, () => ({
         switches: [
           { name: 'merge-checker', enabled: true, description: 'Merges.', idleReason: '', offUntilUnixMs: 0 },

@@ -10,15 +10,17 @@ import type { Net } from '../../../src/env/net.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { RegionHeartbeat } from '../../../src/meta/heartbeat.ts';
 import type { Peer, Region, Store } from '../../../src/meta/region.ts';
+import { utf8 } from '../../../src/base/bytes.ts';
 import { term } from '../../../src/base/ids.ts';
 import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG, type PlacementConfig } from '../../../src/pd/defaults.ts';
 import type { PdMember } from '../../../src/pd/pd-member.ts';
 import type { PdNode } from '../../../src/pd/pd-node.ts';
+import { type PlacementRule, defaultRule } from '../../../src/pd/schedule/placement/rule.ts';
 import type { Result } from '../../../src/pd/schedule/verdict.ts';
 import { LOGICAL_MAX, composeTimestamp } from '../../../src/pd/tso/timestamp-oracle.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { openPdNode } from '../../support/pd-node.ts';
-import { R, S, accepted, key, makeRegion } from './world.ts';
+import { R, S, accepted, key, makeRegion, refusedWith } from './world.ts';
 
 const NO_NET: Net = {
   dial: () => {
@@ -425,6 +427,66 @@ describe('operators', () => {
       [true, false],
     );
     expect(reborn.placement.cluster.config.maxReplicas).toBe(5);
+  });
+});
+
+describe('placement rules', () => {
+  const ssd: PlacementRule = {
+    ...defaultRule(1),
+    id: 'ssd',
+    index: 1,
+    override: true,
+    range: { start: utf8('g'), end: utf8('p') },
+  };
+  const change = (machine: Machine, node: PdNode, rule: PlacementRule, dryRun = false, expect?: number) =>
+    machine.settle(
+      node.changeRules((placement, version) => placement.planSetRule(version, rule, expect), {
+        dryRun,
+        actor: 'test',
+        note: 'why',
+      }),
+    );
+
+  test('survive a crash; a dry run and a refusal leave nothing', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    expect(await change(machine, node, ssd, true)).toMatchObject({ value: { outcome: 'created' } });
+    expect(refusedWith(await change(machine, node, { ...ssd, count: 0 }))).toBe('InvalidRule');
+    expect(node.placement.cluster.rules.rules).toEqual([]);
+    expect(await change(machine, node, ssd)).toMatchObject({ value: { outcome: 'created', rule: { version: 1 } } });
+    expect(refusedWith(await change(machine, node, { ...ssd, count: 2 }, false, 0))).toBe('Conflict');
+    expect(await change(machine, node, { ...ssd, count: 2 }, false, 1)).toMatchObject({
+      value: { outcome: 'changed' },
+    });
+    expect(node.placement.events.after(0, 100).filter(({ type }) => type === 'rule-changed')).toMatchObject([
+      { message: 'placement rule default/ssd was created: why', actor: 'test' },
+      { message: 'placement rule default/ssd was changed: why' },
+    ]);
+    machine.crash();
+    const reborn = await machine.start();
+    expect(reborn.placement.cluster.rules.rules).toEqual([{ ...ssd, count: 2, version: 2 }]);
+  });
+
+  test('and Partitions do not cut each other', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const apply = (name: string, start: string, end: string) =>
+      machine.settle(
+        node.changeDocuments(
+          () =>
+            node.placement.resources.planApply([
+              { kind: 'Partition', metadata: { name }, spec: { range: { start, end } } },
+            ]),
+          { dryRun: false },
+        ),
+      );
+    expect((await apply('inside', 'h', 'm')).refusal).toBeUndefined();
+    expect((await apply('across', 'm', 'z')).refusal).toBeUndefined();
+    expect(refusedWith(await change(machine, node, ssd))).toBe('RuleBorder');
+    expect(await change(machine, node, { ...ssd, range: { start: utf8('g'), end: utf8('m') } })).toMatchObject({
+      type: 'ok',
+    });
+    expect((await apply('late', 'a', 'h')).refusal?.code).toBe('RuleBorder');
   });
 });
 

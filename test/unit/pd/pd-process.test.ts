@@ -561,6 +561,43 @@ describe('placement process', () => {
     expect((await admin(adminMethods.setSwitch, { name: 'x', enabled: true, offMs: 0 })).refusal?.code).toBe(
       'UnknownSwitch',
     );
+    const rule = {
+      group: 'default',
+      id: 'ssd',
+      index: 1,
+      override: true,
+      start: utf8('m'),
+      end: EMPTY_BYTES,
+      role: 'voter',
+      count: 3,
+      constraints: [{ key: 'disk', op: 'in', values: ['ssd'] }],
+      locationLabels: [],
+      isolationLevel: '',
+      version: 0,
+    };
+    const set = (change: Partial<typeof rule>, dryRun: boolean, expectVersion?: number) =>
+      admin(adminMethods.setRule, {
+        rule: { ...rule, ...change },
+        dryRun,
+        reason: '',
+        ...(expectVersion === undefined ? {} : { expectVersion }),
+      });
+    expect(await set({}, true)).toMatchObject({ outcome: 'created', regionsToSplit: 1 });
+    expect((await set({}, false, 0)).rule?.version).toBe(1);
+    expect((await set({ role: 'chief' }, false)).refusal?.code).toBe('InvalidRule');
+    expect((await set({ constraints: [{ key: 'disk', op: 'like', values: [] }] }, false)).refusal?.code).toBe(
+      'InvalidRule',
+    );
+    const rules = await admin(adminMethods.listRules, { group: '', id: '' });
+    expect(rules.rules.map(({ group, id, version }) => [group, id, version])).toEqual([
+      ['default', 'default', 0],
+      ['default', 'ssd', 1],
+    ]);
+    const at = await admin(adminMethods.listRules, { group: '', id: '', key: utf8('a') });
+    expect(at.rules.map(({ id }) => id)).toEqual(['default']);
+    const gone = await admin(adminMethods.deleteRule, { group: 'default', id: 'ssd', dryRun: false, reason: '' });
+    expect(gone.outcome).toBe('deleted');
+    expect((await admin(adminMethods.listRules, { group: 'default', id: 'ssd' })).refusal?.code).toBe('RuleNotFound');
     const all = await admin(adminMethods.listSwitches, {});
     expect(all.switches.find((info) => info.name === 'merge-checker')?.enabled).toBe(true);
   });

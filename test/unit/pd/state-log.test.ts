@@ -18,6 +18,7 @@ import { encodeRecord } from '../../../src/codec/record.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { RegionPause } from '../../../src/pd/cluster/pauses.ts';
 import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
+import type { PlacementRule } from '../../../src/pd/schedule/placement/rule.ts';
 import type { ClusterMeta, PdCommand } from '../../../src/pd/state/pd-state.ts';
 import {
   decodeGc,
@@ -136,6 +137,23 @@ const INIT: PdCommand = { type: 'init-cluster', clusterId: 2n ** 52n + 1n, maxRe
 const FIRST = makeRegion({ id: 2, on: ['1'] });
 const BOOTSTRAP: PdCommand = { type: 'bootstrap', store: record(1), region: FIRST, wallMs: 5 };
 
+const RULE: PlacementRule = {
+  group: 'default',
+  id: 'ssd',
+  index: 1,
+  override: true,
+  range: { start: Uint8Array.of(1), end: Uint8Array.of(2, 255) },
+  role: 'follower',
+  count: 2,
+  constraints: [
+    { key: 'disk', op: 'not-in', values: ['hdd', 'tape'] },
+    { key: 'zone', op: 'exists', values: [] },
+  ],
+  locationLabels: ['zone', 'host'],
+  isolationLevel: 'zone',
+  version: 1,
+};
+
 describe('state machine', () => {
   test('a cluster is founded once, and bootstrapped once', async () => {
     const disk = new Disk();
@@ -217,6 +235,7 @@ describe('persistence', () => {
         type: 'put-service-safe-point',
         point: { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER },
       },
+      { type: 'change-rules', change: { baseVersion: 0, version: 1, puts: [RULE], deletes: [] } },
     );
     log.saveRegion(makeRegion({ id: 3, start: 'm', on: ['1'] }));
     log.saveRegion(makeRegion({ id: 4, start: 'x', on: ['1'] }));
@@ -230,6 +249,7 @@ describe('persistence', () => {
     expect([...again.log.state.switches]).toEqual([['merge-checker', { enabled: true }]]);
     expect(again.log.state.gcSafePoint).toBe(2n ** 60n);
     expect(again.log.state.serviceSafePoints.get('cdc')?.safePoint).toBe(2n ** 61n);
+    expect([again.log.state.ruleVersion, ...again.log.state.rules.values()]).toEqual([1, RULE]);
     expect(again.regions.map((region) => region.id)).toEqual([2, 3]);
   });
 
@@ -395,6 +415,7 @@ describe('persistence', () => {
     { type: 'advance-gc-safe-point', safePoint: 2n ** 60n },
     { type: 'put-service-safe-point', point: service },
     { type: 'drop-service-safe-point', serviceId: 'cdc' },
+    { type: 'change-rules', change: { baseVersion: 0, version: 1, puts: [RULE], deletes: [{ group: 'x', id: 'y' }] } },
   ];
 
   test.each(commands.map((command) => [command.type, command] as const))(

@@ -16,6 +16,7 @@ import type { SwitchName } from '../switches.ts';
 import type { Refusal, Result } from '../verdict.ts';
 import { type MergeCheckContext, firstRefusal, mergeChecks } from './merge-checks.ts';
 import { chooseSurplus, chooseTarget, findBetterPlace } from './placement-choice.ts';
+import { checkRules } from './rule-checker.ts';
 
 export interface CheckerContext {
   readonly cluster: Cluster;
@@ -56,12 +57,37 @@ const jointStateChecker: Checker = {
       : NOTHING,
 };
 
+/** A region across a border of placement rules is split there, because a region has one list of rules. */
+const splitChecker: Checker = {
+  name: 'split-checker',
+  kind: 'split',
+  check: (info, { cluster, factory }) => {
+    const borders = cluster.rules.bordersIn(info.region.range);
+    if (borders.length === 0) {
+      return NOTHING;
+    }
+    const pinned = cluster.claims.pinnedReason(info);
+    return pinned === undefined
+      ? verdictOf(
+          factory.split(info, borders.slice(0, BORDERS_PER_SPLIT_MAX), {
+            name: 'split-checker',
+            kind: 'split',
+            priority: 'medium',
+          }),
+        )
+      : NOTHING;
+  },
+};
+
 /** A learner left behind becomes a voter if one is missing, and is removed if not. */
 const learnerChecker: Checker = {
   name: 'learner-checker',
   kind: 'replica',
   check: (info, { cluster, factory, nowMs }) => {
     const maker: Maker = { name: 'learner-checker', kind: 'replica', priority: 'medium' };
+    if (!cluster.rulesOf(info).isDefault) {
+      return NOTHING;
+    }
     for (const learner of learnersOf(info.region)) {
       if (cluster.claims.protects(info, learner.storeId)) {
         continue;
@@ -77,7 +103,7 @@ const learnerChecker: Checker = {
   },
 };
 
-/** The wanted number of replicas, on stores that are neither down nor being emptied, in different places. */
+/** What the placement rules ask for; by default the wanted number of replicas, on stores that are neither down nor being emptied, in different places. */
 const replicaChecker: Checker = {
   name: 'replica-checker',
   kind: 'replica',
@@ -86,6 +112,9 @@ const replicaChecker: Checker = {
     const damaged = info.region.peers.find(
       (peer) => context.cluster.damageOf(info.region.id, peer)?.reason === 'divergent',
     );
+    if (!context.cluster.rulesOf(info).isDefault) {
+      return checkByRules(info, damaged, context, maker);
+    }
     if (damaged !== undefined) {
       return replaceDamaged(info, damaged, context, maker);
     }
@@ -145,11 +174,35 @@ function replaceDamaged(info: RegionInfo, damaged: Peer, context: CheckerContext
     return NOTHING;
   }
   const replaced = replace(info, damaged, context, maker);
-  const SAFE_VOTERS = 3;
   return replaced.type === 'blocked' && votersOf(info.region).length >= SAFE_VOTERS
     ? verdictOf(context.factory.removePeer(info, damaged.storeId, maker))
     : replaced;
 }
+
+/** Enough voters that a damaged one may go before its replacement comes. */
+const SAFE_VOTERS = 3;
+
+function checkByRules(
+  info: RegionInfo,
+  damaged: Peer | undefined,
+  context: CheckerContext,
+  maker: Maker,
+): CheckerVerdict {
+  const isBad = damaged !== undefined && damaged.id !== info.leader?.id;
+  const verdict = verdictOf(
+    checkRules(info, context, {
+      maker,
+      canTake: tokens(info, context),
+      isLost: (peer) => isLost(peer, context) || (isBad && peer.id === damaged.id),
+    }),
+  );
+  return verdict.type === 'blocked' && isBad && votersOf(info.region).length >= SAFE_VOTERS
+    ? verdictOf(context.factory.removePeer(info, damaged.storeId, maker))
+    : verdict;
+}
+
+/** Borders at which one operator splits a region; the next one goes on. */
+const BORDERS_PER_SPLIT_MAX = 16;
 
 /** Merges a small region into the smaller of its neighbors. */
 const mergeChecker: Checker = {
@@ -181,4 +234,10 @@ const mergeChecker: Checker = {
 };
 
 /** In the order they are asked. */
-export const CHECKERS: readonly Checker[] = [jointStateChecker, learnerChecker, replicaChecker, mergeChecker];
+export const CHECKERS: readonly Checker[] = [
+  jointStateChecker,
+  splitChecker,
+  learnerChecker,
+  replicaChecker,
+  mergeChecker,
+];

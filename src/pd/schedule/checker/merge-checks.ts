@@ -4,13 +4,14 @@
  */
 import type { RegionId } from '../../../base/ids.ts';
 import { areSiblings, isInJointState } from '../../../meta/region.ts';
+import { compareBytes, escapeKey } from '../../../base/bytes.ts';
 import { formatBytes } from '../../../base/units.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
-import { learnersOf, votersOf } from '../../cluster/region-info.ts';
 import { checkUsable } from '../filter/store-filter.ts';
 import type { OperatorController } from '../operator/controller.ts';
 import { isAligned } from '../operator/merge-pair.ts';
+import { ruleName } from '../placement/rule.ts';
 import { type Refusal, refuse, regionNotFound } from '../verdict.ts';
 
 export interface MergeCheckContext {
@@ -65,6 +66,7 @@ export function mergeChecks(
   }
   checks.push(
     { name: 'target-stores-usable', refusal: checkStores(context, source, target) },
+    { name: 'no-rule-border', refusal: checkRuleBorder(context, source, target) },
     { name: 'merged-size', refusal: checkMergedSize(context, source, target) },
   );
   if (automatic) {
@@ -222,6 +224,21 @@ function checkStores(context: MergeCheckContext, source: RegionInfo, target: Reg
   return undefined;
 }
 
+/** A region has one list of rules: what crosses a border of theirs would be split there at once. */
+function checkRuleBorder({ cluster }: MergeCheckContext, source: RegionInfo, target: RegionInfo): Refusal | undefined {
+  const [left, right] =
+    compareBytes(source.region.range.start, target.region.range.start) < 0 ? [source, target] : [target, source];
+  const [border] = cluster.rules.bordersIn({ start: left.region.range.start, end: right.region.range.end });
+  return border === undefined
+    ? undefined
+    : refuse(
+        'RuleBorder',
+        `placement rules change at ${escapeKey(border)}, inside regions ${source.region.id} and ${target.region.id} together`,
+        'look at the rules: braid ctl rule list',
+        { source_id: source.region.id, target_id: target.region.id },
+      );
+}
+
 function checkMergedSize(context: MergeCheckContext, source: RegionInfo, target: RegionInfo): Refusal | undefined {
   const sum = source.sizeBytes + target.sizeBytes;
   const limit = context.cluster.config.mergedSizeMaxBytes;
@@ -267,12 +284,14 @@ function checkRecentlySplit(context: MergeCheckContext, info: RegionInfo): Refus
 }
 
 function checkReplicated(context: MergeCheckContext, info: RegionInfo): Refusal | undefined {
-  const wanted = context.cluster.config.maxReplicas;
-  return votersOf(info.region).length === wanted && learnersOf(info.region).length === 0
+  const segment = context.cluster.rulesOf(info);
+  return context.cluster.isFullyReplicated(info)
     ? undefined
     : refuse(
         'NotFullyReplicated',
-        `region ${info.region.id} does not have exactly ${wanted} voters and no learners`,
+        segment.isDefault
+          ? `region ${info.region.id} does not have exactly ${context.cluster.config.maxReplicas} voters and no learners`
+          : `region ${info.region.id} does not have the replicas that ${segment.rules.map(ruleName).join(', ')} ask for`,
         'wait until it was repaired',
         about(info),
       );

@@ -5,10 +5,12 @@ import type { Cluster } from '../../cluster/cluster.ts';
 import type { RegionInfo } from '../../cluster/region-info.ts';
 import { type StoreInfo, isLowOnSpace, isolationScore } from '../../cluster/store-info.ts';
 import { checkPeerTarget, checkRoom } from '../filter/store-filter.ts';
+import type { SlotTarget } from '../placement/fit.ts';
 import { type Refusal, type Result, ok, refuse, refused } from '../verdict.ts';
 
 /**
- * The store for one more replica of a region; `leaving` is the peer it replaces, if any: of the stores that separate the
+ * The store for one more replica of a region; `leaving` is the peer it replaces, if any, and `wanted` what a placement
+ * rule asks of the store: of the stores that separate the
  * replicas best the least loaded one with room. `canTake` answers for the limits of operators. If all of them are only
  * busy for the moment they are waited for: settling for a worse place would have to be undone.
  */
@@ -18,9 +20,10 @@ export function chooseTarget(
   leaving: Peer | undefined,
   nowMs: number,
   canTake: (store: StoreId) => boolean,
+  wanted: SlotTarget = { accepts: () => true, locationLabels: cluster.config.locationLabels },
 ): Result<StoreId> {
   const staying = stayingStores(cluster, info, leaving);
-  const { locationLabels } = cluster.config;
+  const { locationLabels } = wanted;
   let bestScore = -1;
   let best: StoreInfo[] = [];
   for (const candidate of cluster.stores()) {
@@ -28,7 +31,8 @@ export function chooseTarget(
     if (
       checkPeerTarget(cluster, store.id, nowMs) !== undefined ||
       info.region.peers.some((peer) => peer.storeId === store.id) ||
-      isLowOnSpace(candidate, cluster.config)
+      isLowOnSpace(candidate, cluster.config) ||
+      !wanted.accepts(store)
     ) {
       continue;
     }

@@ -135,6 +135,16 @@ export class OperatorFactory {
     if (refusal !== undefined) {
       return refused(refusal);
     }
+    if (!this.#cluster.rulesLetLead(info, to)) {
+      return refused(
+        refuse(
+          'RuleBroken',
+          `no placement rule lets region ${info.region.id} be led from store ${to}`,
+          `choose another store, or look at its rules: braid ctl explain region ${info.region.id}`,
+          { region_id: info.region.id, store_id: to },
+        ),
+      );
+    }
     const steps: Step[] = [{ type: 'transfer-leader', toStore: to, candidates: [] }];
     return this.#single(info, steps, ['leader'], `transfer leader of region ${info.region.id} to store ${to}`, maker);
   }
@@ -254,7 +264,8 @@ export class OperatorFactory {
           const id = this.#takeId();
           return id === undefined ? undefined : peerId(id);
         },
-        mayLead: (store) => checkLeaderTarget(cluster, store, this.#nowMs()) === undefined,
+        mayLead: (store) =>
+          checkLeaderTarget(cluster, store, this.#nowMs()) === undefined && cluster.rulesLetLead(info, store),
         leaderCount: (store) => cluster.tree.ofStore(store).leaders.size,
         distance: (a, b) => {
           const [first, second] = [cluster.store(a), cluster.store(b)];

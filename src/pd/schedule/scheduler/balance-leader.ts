@@ -59,7 +59,11 @@ function moveOneLeader(context: SchedulerContext, from: StoreId, to: StoreId): O
     if (info === undefined || !isHealthy(info) || info.merging || controller.runningOn(id) !== undefined) {
       continue;
     }
-    if (cluster.claims.pinnedReason(info) !== undefined || cluster.claims.pausedReason(info) !== undefined) {
+    if (
+      cluster.claims.pinnedReason(info) !== undefined ||
+      cluster.claims.pausedReason(info) !== undefined ||
+      !cluster.rulesWantLeadOn(info, to)
+    ) {
       continue;
     }
     const peer = peerOn(info, to);

@@ -1,6 +1,6 @@
 /** Moves replicas from the store with the most data to those with less, never to a worse place. */
 import type { StoreId } from '../../../base/ids.ts';
-import { type RegionInfo, isHealthy, learnersOf, peerOn, votersOf } from '../../cluster/region-info.ts';
+import { type RegionInfo, isHealthy, peerOn } from '../../cluster/region-info.ts';
 import { isLowOnSpace, isolationScore } from '../../cluster/store-info.ts';
 import { scoreOf, stayingStores } from '../checker/placement-choice.ts';
 import { checkPeerTarget, checkRoom } from '../filter/store-filter.ts';
@@ -87,8 +87,8 @@ function fits(context: SchedulerContext, info: RegionInfo, source: StoreLoad, ta
     cluster.claims.protects(info, source.storeId) ||
     cluster.claims.pausedReason(info) !== undefined ||
     peerOn(info, target.storeId) !== undefined ||
-    votersOf(info.region).length !== cluster.config.maxReplicas ||
-    learnersOf(info.region).length > 0
+    !cluster.isFullyReplicated(info) ||
+    !cluster.rulesLetMove(info, source.storeId, target.storeId)
   ) {
     return false;
   }

@@ -67,6 +67,7 @@ export function scheduleHotRegion(
       if (
         peer?.role !== 'voter' ||
         isPending(info, peer) ||
+        !cluster.rulesWantLeadOn(info, target.id) ||
         checkLeaderTarget(cluster, target.id, nowMs) !== undefined
       ) {
         continue;

@@ -1003,6 +1003,93 @@ export interface PauseRegionResponse {
   goingOperatorIds: number[];
 }
 
+export interface LabelConstraint {
+  key: string;
+  /** `in`, `not-in`, `exists`, `not-exists`. */
+  op: string;
+  values: string[];
+}
+
+export interface PlacementRule {
+  group: string;
+  id: string;
+  /** Rules apply in the order of index, group, id. */
+  index: number;
+  /** Rules before this one do not hold where it does. */
+  override: boolean;
+  start: Uint8Array;
+  /** Exclusive; empty = no end. */
+  end: Uint8Array;
+  /** `leader`, `voter`, `follower`, `learner`. */
+  role: string;
+  count: number;
+  /** A store must meet all of them. */
+  constraints: LabelConstraint[];
+  /** Empty = those of the cluster. */
+  locationLabels: string[];
+  /** One of the location labels, or empty. */
+  isolationLevel: string;
+  /** Ignored in requests; 0 = the rule that every cluster begins with. */
+  version: number;
+}
+
+export interface ListRulesRequest {
+  header?:
+    | RequestHeader
+    | undefined;
+  /** Empty = all groups. */
+  group: string;
+  /** Empty = all of the group. A name that is not there is refused. */
+  id: string;
+  /** Only rules that hold at this key. */
+  key?: Uint8Array | undefined;
+}
+
+export interface ListRulesResponse {
+  refusal?:
+    | Refusal
+    | undefined;
+  /** In the order they apply. */
+  rules: PlacementRule[];
+}
+
+export interface SetRuleRequest {
+  header?: RequestHeader | undefined;
+  rule?:
+    | PlacementRule
+    | undefined;
+  /** Only plan. */
+  dryRun: boolean;
+  /** Refused unless the rule has this version; 0 = it must not exist. */
+  expectVersion?: number | undefined;
+  reason: string;
+}
+
+export interface DeleteRuleRequest {
+  header?: RequestHeader | undefined;
+  group: string;
+  id: string;
+  dryRun: boolean;
+  expectVersion?: number | undefined;
+  reason: string;
+}
+
+export interface ChangeRuleResponse {
+  refusal?:
+    | Refusal
+    | undefined;
+  /** `created`, `changed`, `unchanged`, `deleted`. */
+  outcome: string;
+  /** As it is to be; of a deletion as it was. */
+  rule?:
+    | PlacementRule
+    | undefined;
+  /** Regions that will be split at a border of rules. */
+  regionsToSplit: number;
+  /** Regions in the rule's range whose replicas will have to change. */
+  regionsToChange: number;
+}
+
 function createBaseRefusal(): Refusal {
   return { code: "", message: "", hint: "", details: new Map() };
 }
@@ -9913,6 +10000,778 @@ export const PauseRegionResponse: MessageFns<PauseRegionResponse> = {
   },
 };
 
+function createBaseLabelConstraint(): LabelConstraint {
+  return { key: "", op: "", values: [] };
+}
+
+export const LabelConstraint: MessageFns<LabelConstraint> = {
+  encode(message: LabelConstraint, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.op !== "") {
+      writer.uint32(18).string(message.op);
+    }
+    for (const v of message.values) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LabelConstraint {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLabelConstraint();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.op = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.values.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LabelConstraint>): LabelConstraint {
+    return LabelConstraint.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LabelConstraint>): LabelConstraint {
+    const message = createBaseLabelConstraint();
+    message.key = object.key ?? "";
+    message.op = object.op ?? "";
+    message.values = object.values?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBasePlacementRule(): PlacementRule {
+  return {
+    group: "",
+    id: "",
+    index: 0,
+    override: false,
+    start: new Uint8Array(0),
+    end: new Uint8Array(0),
+    role: "",
+    count: 0,
+    constraints: [],
+    locationLabels: [],
+    isolationLevel: "",
+    version: 0,
+  };
+}
+
+export const PlacementRule: MessageFns<PlacementRule> = {
+  encode(message: PlacementRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.group !== "") {
+      writer.uint32(10).string(message.group);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    if (message.index !== 0) {
+      writer.uint32(24).uint32(message.index);
+    }
+    if (message.override !== false) {
+      writer.uint32(32).bool(message.override);
+    }
+    if (message.start.length !== 0) {
+      writer.uint32(42).bytes(message.start);
+    }
+    if (message.end.length !== 0) {
+      writer.uint32(50).bytes(message.end);
+    }
+    if (message.role !== "") {
+      writer.uint32(58).string(message.role);
+    }
+    if (message.count !== 0) {
+      writer.uint32(64).uint32(message.count);
+    }
+    for (const v of message.constraints) {
+      LabelConstraint.encode(v!, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.locationLabels) {
+      writer.uint32(82).string(v!);
+    }
+    if (message.isolationLevel !== "") {
+      writer.uint32(90).string(message.isolationLevel);
+    }
+    if (message.version !== 0) {
+      writer.uint32(96).uint64(message.version);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.group = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.index = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.override = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.start = reader.bytes();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.end = reader.bytes();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.constraints.push(LabelConstraint.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.locationLabels.push(reader.string());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.isolationLevel = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PlacementRule>): PlacementRule {
+    return PlacementRule.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementRule>): PlacementRule {
+    const message = createBasePlacementRule();
+    message.group = object.group ?? "";
+    message.id = object.id ?? "";
+    message.index = object.index ?? 0;
+    message.override = object.override ?? false;
+    message.start = object.start ?? new Uint8Array(0);
+    message.end = object.end ?? new Uint8Array(0);
+    message.role = object.role ?? "";
+    message.count = object.count ?? 0;
+    message.constraints = object.constraints?.map((e) => LabelConstraint.fromPartial(e)) || [];
+    message.locationLabels = object.locationLabels?.map((e) => e) || [];
+    message.isolationLevel = object.isolationLevel ?? "";
+    message.version = object.version ?? 0;
+    return message;
+  },
+};
+
+function createBaseListRulesRequest(): ListRulesRequest {
+  return { header: undefined, group: "", id: "", key: undefined };
+}
+
+export const ListRulesRequest: MessageFns<ListRulesRequest> = {
+  encode(message: ListRulesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.group !== "") {
+      writer.uint32(18).string(message.group);
+    }
+    if (message.id !== "") {
+      writer.uint32(26).string(message.id);
+    }
+    if (message.key !== undefined) {
+      writer.uint32(34).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRulesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRulesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.group = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.key = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListRulesRequest>): ListRulesRequest {
+    return ListRulesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListRulesRequest>): ListRulesRequest {
+    const message = createBaseListRulesRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.group = object.group ?? "";
+    message.id = object.id ?? "";
+    message.key = object.key ?? undefined;
+    return message;
+  },
+};
+
+function createBaseListRulesResponse(): ListRulesResponse {
+  return { refusal: undefined, rules: [] };
+}
+
+export const ListRulesResponse: MessageFns<ListRulesResponse> = {
+  encode(message: ListRulesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.rules) {
+      PlacementRule.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRulesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRulesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.rules.push(PlacementRule.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListRulesResponse>): ListRulesResponse {
+    return ListRulesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListRulesResponse>): ListRulesResponse {
+    const message = createBaseListRulesResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.rules = object.rules?.map((e) => PlacementRule.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSetRuleRequest(): SetRuleRequest {
+  return { header: undefined, rule: undefined, dryRun: false, expectVersion: undefined, reason: "" };
+}
+
+export const SetRuleRequest: MessageFns<SetRuleRequest> = {
+  encode(message: SetRuleRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.rule !== undefined) {
+      PlacementRule.encode(message.rule, writer.uint32(18).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(24).bool(message.dryRun);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(32).uint64(message.expectVersion);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetRuleRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetRuleRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.rule = PlacementRule.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetRuleRequest>): SetRuleRequest {
+    return SetRuleRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetRuleRequest>): SetRuleRequest {
+    const message = createBaseSetRuleRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.rule = (object.rule !== undefined && object.rule !== null)
+      ? PlacementRule.fromPartial(object.rule)
+      : undefined;
+    message.dryRun = object.dryRun ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteRuleRequest(): DeleteRuleRequest {
+  return { header: undefined, group: "", id: "", dryRun: false, expectVersion: undefined, reason: "" };
+}
+
+export const DeleteRuleRequest: MessageFns<DeleteRuleRequest> = {
+  encode(message: DeleteRuleRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.group !== "") {
+      writer.uint32(18).string(message.group);
+    }
+    if (message.id !== "") {
+      writer.uint32(26).string(message.id);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(32).bool(message.dryRun);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(40).uint64(message.expectVersion);
+    }
+    if (message.reason !== "") {
+      writer.uint32(50).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteRuleRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteRuleRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.group = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeleteRuleRequest>): DeleteRuleRequest {
+    return DeleteRuleRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeleteRuleRequest>): DeleteRuleRequest {
+    const message = createBaseDeleteRuleRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.group = object.group ?? "";
+    message.id = object.id ?? "";
+    message.dryRun = object.dryRun ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseChangeRuleResponse(): ChangeRuleResponse {
+  return { refusal: undefined, outcome: "", rule: undefined, regionsToSplit: 0, regionsToChange: 0 };
+}
+
+export const ChangeRuleResponse: MessageFns<ChangeRuleResponse> = {
+  encode(message: ChangeRuleResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    if (message.outcome !== "") {
+      writer.uint32(18).string(message.outcome);
+    }
+    if (message.rule !== undefined) {
+      PlacementRule.encode(message.rule, writer.uint32(26).fork()).join();
+    }
+    if (message.regionsToSplit !== 0) {
+      writer.uint32(32).uint32(message.regionsToSplit);
+    }
+    if (message.regionsToChange !== 0) {
+      writer.uint32(40).uint32(message.regionsToChange);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeRuleResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeRuleResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.rule = PlacementRule.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.regionsToSplit = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.regionsToChange = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ChangeRuleResponse>): ChangeRuleResponse {
+    return ChangeRuleResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ChangeRuleResponse>): ChangeRuleResponse {
+    const message = createBaseChangeRuleResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.outcome = object.outcome ?? "";
+    message.rule = (object.rule !== undefined && object.rule !== null)
+      ? PlacementRule.fromPartial(object.rule)
+      : undefined;
+    message.regionsToSplit = object.regionsToSplit ?? 0;
+    message.regionsToChange = object.regionsToChange ?? 0;
+    return message;
+  },
+};
+
 export type AdminDefinition = typeof AdminDefinition;
 export const AdminDefinition = {
   name: "Admin",
@@ -10204,6 +11063,32 @@ export const AdminDefinition = {
       requestType: ResumeRegionRequest as typeof ResumeRegionRequest,
       requestStream: false,
       responseType: PauseRegionResponse as typeof PauseRegionResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Placement rules: how many replicas of which role a key range has, and on which stores (docs/placement.md). */
+    listRules: {
+      name: "ListRules",
+      requestType: ListRulesRequest as typeof ListRulesRequest,
+      requestStream: false,
+      responseType: ListRulesResponse as typeof ListRulesResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Creates a rule or takes the place of the one with its name. */
+    setRule: {
+      name: "SetRule",
+      requestType: SetRuleRequest as typeof SetRuleRequest,
+      requestStream: false,
+      responseType: ChangeRuleResponse as typeof ChangeRuleResponse,
+      responseStream: false,
+      options: {},
+    },
+    deleteRule: {
+      name: "DeleteRule",
+      requestType: DeleteRuleRequest as typeof DeleteRuleRequest,
+      requestStream: false,
+      responseType: ChangeRuleResponse as typeof ChangeRuleResponse,
       responseStream: false,
       options: {},
     },

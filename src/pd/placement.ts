@@ -186,7 +186,7 @@ export class Placement {
     const verdict = this.cluster.heartbeatRegion(heartbeat, this.#clock.monoMs());
     if (verdict.type === 'accepted') {
       this.#accept(verdict);
-      this.controller.onRegion(verdict.info);
+      this.controller.onRegion(verdict.info, heartbeat.refusal !== undefined);
       if (heartbeat.refusal !== undefined) {
         this.controller.onRefusal(verdict.info, heartbeat.refusal);
       }

@@ -54,6 +54,19 @@ describe('a step that its store refuses', () => {
     expect(eventsOf(world, 'step-refused')).toHaveLength(2);
   });
 
+  test('is not sent again by the report of the refusal, only when its time has come', () => {
+    const world = pairWorld();
+    accepted(world.placement.addPeer(R(1), S(3), 'learner'));
+    expect(world.take()).toHaveLength(1);
+    for (let i = 0; i < 5; i++) {
+      refuse(world, 1, 'change-peer', 'ConfChangePending');
+      expect(world.take()).toEqual([]);
+    }
+    world.advance(500);
+    world.placement.tickOperators();
+    expect(world.take().map(({ step }) => step.type)).toEqual(['change-peer']);
+  });
+
   test('for a lasting reason ends the operator and its partner at once', () => {
     const world = pairWorld();
     const operator = accepted(world.placement.mergeRegions(R(1), R(2)));

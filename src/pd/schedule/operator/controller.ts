@@ -43,6 +43,8 @@ export interface ControllerOptions {
 
 /** Waiting operators looked at per promotion round. */
 const PROMOTIONS_MAX = 64;
+/** Time until a step that its store refused for a passing reason is sent again; what passes mostly passes soon. */
+const REFUSED_RETRY_MS = 500;
 
 const RELATED: EndReason = {
   code: 'RelatedMergeRegion',
@@ -185,11 +187,14 @@ export class OperatorController {
     return refusal;
   }
 
-  /** A leader's report was accepted. `info` is what the map says now. */
-  onRegion(info: RegionInfo): void {
+  /**
+   * A leader's report was accepted. `info` is what the map says now. A report that brings a refusal left the store in the
+   * moment of refusing: the same command at once would be refused at once, and so on as fast as the network is.
+   */
+  onRegion(info: RegionInfo, bringsRefusal = false): void {
     const operator = this.#running.get(info.region.id);
     if (operator !== undefined) {
-      this.#dispatch(operator, info);
+      this.#dispatch(operator, info, bringsRefusal);
     }
   }
 
@@ -221,6 +226,10 @@ export class OperatorController {
     times.detail = `store ${storeId} refused (${refusal.code}): ${refusal.message}`;
     if (!repeats) {
       this.#onRefused(subject);
+    }
+    if (refusal.outlook === 'passing') {
+      const soonMs = this.#clock.monoMs() + REFUSED_RETRY_MS;
+      this.#nextPushMs.set(subject, Math.min(soonMs, this.#nextPushMs.get(subject) ?? soonMs));
     }
     const isPlan = epochsEqual(refusal.epoch, info.region.epoch) && refusal.step !== 'commit-merge';
     if (refusal.outlook === 'lasting' && isPlan && subject.mergeProgress.type !== 'prepared') {
@@ -429,7 +438,7 @@ export class OperatorController {
 
   // ------------------------------------------------------------------------------------------------- progress
 
-  #dispatch(operator: Operator, info: RegionInfo): void {
+  #dispatch(operator: Operator, info: RegionInfo, waitsForPush = false): void {
     if (operator.isMergeTarget && this.#watchTarget(operator, info)) {
       return;
     }
@@ -449,6 +458,10 @@ export class OperatorController {
     const reason = this.#staleReason(operator, info);
     if (reason !== undefined) {
       this.#endGroup(operator, 'canceled', reason);
+      return;
+    }
+    const wasSent = (operator.stepTimes[operator.currentIndex]?.sends ?? 0) > 0;
+    if (waitsForPush && wasSent && now.monoMs < (this.#nextPushMs.get(operator) ?? 0)) {
       return;
     }
     this.#sendCurrent(operator, info);

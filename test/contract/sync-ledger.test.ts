@@ -105,6 +105,7 @@ async function checkSurvivors({ path, spec }: Life, acknowledged: readonly numbe
 
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
+// Needs Linux and a C compiler; a notice says so where they are missing.
 describe.runIf(library !== undefined)('the engine on LevelDB, seen from its files', () => {
   beforeAll(() => {
     // The library must work at all, or every other test would see nothing.

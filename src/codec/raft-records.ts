@@ -125,14 +125,29 @@ export function decodeApplyState(bytes: Uint8Array): ApplyState {
 }
 
 export function encodeRedirect(redirect: Redirect): Uint8Array {
-  return redirect.type === 'range'
-    ? encodeRecord(VERSION, [0, redirect.version, redirect.range.start, redirect.range.end, redirect.newRegionId])
-    : encodeRecord(VERSION, [1, packRegion(redirect.region), redirect.leader?.id ?? 0]);
+  switch (redirect.type) {
+    case 'range':
+      return encodeRecord(VERSION, [
+        0,
+        redirect.version,
+        redirect.range.start,
+        redirect.range.end,
+        redirect.newRegionId,
+      ]);
+    case 'removed':
+      return encodeRecord(VERSION, [1, packRegion(redirect.region), redirect.leader?.id ?? 0]);
+    case 'noticed':
+      return encodeRecord(VERSION, [2, redirect.wallMs, 0]);
+  }
 }
 
 export function decodeRedirect(bytes: Uint8Array): Redirect {
   const { fields: f } = decodeRecord(bytes, 'redirect', VERSION, 3);
-  if (fieldInt(f[0], 'type') === 0) {
+  const type = fieldInt(f[0], 'type');
+  if (type === 2) {
+    return { type: 'noticed', wallMs: fieldInt(f[1], 'time') };
+  }
+  if (type === 0) {
     return {
       type: 'range',
       version: fieldInt(f[1], 'version'),

@@ -40,7 +40,9 @@ export type Redirect =
   /** The region had this range at this version; its keys are found in `newRegionId` now, or in what came of that. */
   | { readonly type: 'range'; readonly version: number; readonly range: KeyRange; readonly newRegionId: RegionId }
   /** The replica was removed from this store; `leader` led the region then. */
-  | { readonly type: 'removed'; readonly region: Region; readonly leader: Peer | undefined };
+  | { readonly type: 'removed'; readonly region: Region; readonly leader: Peer | undefined }
+  /** When this store noticed the latest of the others about the region, Unix milliseconds of its clock. */
+  | { readonly type: 'noticed'; readonly wallMs: number };
 
 /** Written when a replica was found to differ from the others: it serves nothing and never leads from then on. */
 export interface Fence {

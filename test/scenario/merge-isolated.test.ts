@@ -3,9 +3,11 @@
  * they come back (region-merge 7.5): every line of it is a script here.
  */
 import { describe, expect } from 'vitest';
+import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import type { Peer, Region } from '../../src/meta/region.ts';
+import type { RedirectDecision, RequestSpan } from '../../src/raftstore/store/redirects.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import { EARLY_GC, scenario, type Scenario } from './support/scenario.ts';
 
@@ -55,6 +57,42 @@ describe('merge: a store that was away', () => {
       );
     }
   }
+
+  scenario(
+    'M-61 a store that takes the source along with a snapshot redirects clients of both, after a crash as well',
+    { config: EARLY_GC, seedsMax: 6 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const heal = s.c.isolate(3);
+      await s.mergeAwayOn(left, right, [1, 2]);
+      await outrun(s, right, 3);
+      s.c.failpoints.set('3!snapshot::before-install', { type: 'pause' });
+      heal();
+      await s.c.until('the snapshot is accepted', () => s.record(3, right)?.state === 'applying', 120_000);
+      // The source is gone and what it was is known: both came with one batch.
+      expect(s.record(3, left)?.state).toBe('tombstone');
+      s.c.crash(3, s.rng.chance(0.5) ? 'kill' : 'power-loss');
+      s.c.failpoints.clear();
+      await s.c.restart(3);
+      await s.c.until('the target on store 3', () => s.status(3, right)?.state === 'normal');
+      await s.untilGone(left);
+      const span = (key: string): RequestSpan => ({ type: 'keys', keys: [utf8(key)] });
+      const decide = (of: Region, key: string): RedirectDecision =>
+        s.c.store(3).redirect({ regionId: of.id, epoch: of.epoch }, span(key));
+      for (const [of, key] of [
+        [left, 'b'],
+        [right, 'y'],
+      ] as const) {
+        await s.c.until(`the old region ${of.id} is found`, () => ['forward', 'local'].includes(decide(of, key).type));
+        const decision = decide(of, key);
+        expect(decision.type === 'forward' || decision.type === 'local' ? decision.region.id : decision.type).toBe(
+          right.id,
+        );
+        // Not for keys that the old region never had.
+        expect(decide(of, key === 'b' ? 'y' : 'b').type).toBe('none');
+      }
+    },
+  );
 
   scenario(
     'M-61 R34 an isolated learner heals by snapshot',

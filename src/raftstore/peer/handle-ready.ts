@@ -11,7 +11,7 @@
 import { assert } from '../../base/assert.ts';
 import { equalBytes } from '../../base/bytes.ts';
 import { regionId } from '../../base/ids.ts';
-import { encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
+import { decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
 import { decodeSnapshotDescriptor } from '../../codec/snapshot-record.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import { applyStateKey, raftLogKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
@@ -25,8 +25,11 @@ import {
   type Message,
   type Snapshot,
 } from '../../raft/types.ts';
+import type { Region } from '../../meta/region.ts';
 import type { PendingProposal } from '../msg.ts';
 import { isBiased } from '../bias.ts';
+import { beforePrepare } from '../operation/region-change.ts';
+import { putRedirect } from '../store/redirects.ts';
 import { onBecomeLeader, onStepDown } from './role.ts';
 import { onReadState, serveReads } from './read.ts';
 import type { QueuedProposal, RaftPeer } from './raft-peer.ts';
@@ -331,6 +334,10 @@ function acceptedSnapshotToBatch(
     encodeRegionLocalState({ state: 'applying', region, mergeState: undefined }),
   );
   peer.ctx.workers.recordInstall(batch, region, staged);
+  const former = formerSelves(peer, oldRegion, region);
+  for (const before of former) {
+    putRedirect(batch, before, peer.regionId);
+  }
   for (const source of peer.ctx.meta.atomicSnapRegions.get(peer.regionId)?.keys() ?? []) {
     const dead = peer.ctx.meta.regions.get(source);
     assert(dead !== undefined, 'a source of an atomic snapshot is gone', { source });
@@ -349,5 +356,25 @@ function acceptedSnapshotToBatch(
   peer.lastApplyingIndex = index;
   peer.gcFromIndex = index + 1;
   peer.pendingApplyAcks.length = 0;
-  peer.installing = { type: 'persisting', region, staged, oldRegion };
+  peer.installing = { type: 'persisting', region, staged, oldRegion, former };
+}
+
+/**
+ * What clients may still believe of the keys that a snapshot brings: its region and the sources that go with it, as
+ * this store knew them. Versions in between, which it missed, are unknown here; other stores have records of them.
+ */
+function formerSelves(peer: RaftPeer, oldRegion: Region, region: Region): Region[] {
+  const { engine, meta } = peer.ctx;
+  const former: Region[] = [];
+  if (oldRegion.peers.length > 0 && oldRegion.epoch.version !== region.epoch.version) {
+    former.push(oldRegion, ...(peer.pendingMerge === undefined ? [] : [beforePrepare(oldRegion)]));
+  }
+  for (const source of meta.atomicSnapRegions.get(peer.regionId)?.keys() ?? []) {
+    const dead = meta.regions.get(source);
+    assert(dead !== undefined, 'a source of an atomic snapshot is gone', { source });
+    const bytes = engine.getSync(regionStateKey(regionId(source)));
+    const isMerging = bytes !== undefined && decodeRegionLocalState(bytes).state === 'merging';
+    former.push(dead, ...(isMerging ? [beforePrepare(dead)] : []));
+  }
+  return former;
 }

@@ -41,6 +41,8 @@ export type Installing =
       readonly region: Region;
       readonly staged: StagedSnapshot;
       readonly oldRegion: Region;
+      /** What clients may still believe of the keys; on disk with the same batch. */
+      readonly former: readonly Region[];
     }
   | { readonly type: 'installing'; readonly region: Region; readonly staged: StagedSnapshot };
 

@@ -139,7 +139,7 @@ export function acceptSnapshot(peer: RaftPeer, message: PeerMessage, staged: Sta
 /** The batch that makes this region `applying` (and its sources tombstones) is durable. */
 export function onSnapshotPersisted(peer: RaftPeer): void {
   assert(peer.installing.type === 'persisting', 'snapshot persisted out of turn');
-  const { region, staged, oldRegion } = peer.installing;
+  const { region, staged, oldRegion, former } = peer.installing;
   const { ctx, regionId } = peer;
   const { meta } = ctx;
   const sources = meta.atomicSnapRegions.get(regionId);
@@ -160,6 +160,9 @@ export function onSnapshotPersisted(peer: RaftPeer): void {
   }
   if (oldRegion.peers.length > 0) {
     meta.removeRange(oldRegion);
+  }
+  for (const before of former) {
+    meta.redirects.changed(before, regionId, ctx.clock.monoMs());
   }
   meta.pendingSnapshotRegions.delete(regionId);
   meta.regions.set(regionId, region);

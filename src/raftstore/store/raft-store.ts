@@ -242,7 +242,7 @@ export class RaftStore implements Router {
     failpoints.hit('boot::before-load');
     const loaded = await loadRegions(options.engine, options.storeId);
     failpoints.hit('boot::after-load');
-    await store.#ctx.meta.redirects.load(options.engine, options.env.clock.monoMs());
+    await store.#ctx.meta.redirects.load(options.engine, store.#now());
     for (const [source, target] of loaded.merged) {
       store.#mergedInto.set(source, target);
     }
@@ -476,9 +476,17 @@ export class RaftStore implements Router {
   retireRedirects(regions: readonly RegionId[]): void {
     const batch = this.#engine.createBatch();
     this.#ctx.meta.redirects.retire(regions, batch);
+    this.#writeIfAny(batch);
+  }
+
+  #writeIfAny(batch: WriteBatch): void {
     if (batch.count > 0) {
       this.#write(batch, () => {});
     }
+  }
+
+  #now(): { readonly monoMs: number; readonly wallMs: number } {
+    return { monoMs: this.#env.clock.monoMs(), wallMs: this.#env.clock.wallMs() };
   }
 
   /** Asks every leader here to hand over; call repeatedly until {@link movableLeaderCount} is zero. */
@@ -977,9 +985,11 @@ export class RaftStore implements Router {
       }
     }
     if (maintain) {
-      this.retireRedirects(
-        this.#ctx.meta.redirects.olderThan(RETIRE_ALONE_THRESHOLDS * this.#config.proxyThresholdMs, nowMs),
-      );
+      const { redirects } = this.#ctx.meta;
+      const batch = this.#engine.createBatch();
+      redirects.maintain(batch, this.#now());
+      redirects.retire(redirects.olderThan(RETIRE_ALONE_THRESHOLDS * this.#config.proxyThresholdMs, nowMs), batch);
+      this.#writeIfAny(batch);
       this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
     }
     if (heartbeat) {

@@ -23,12 +23,33 @@ import { clampSpan, firstKeyOf, type RedirectDecision, type RequestSpan, spanIsI
  */
 const FORMER_LEADER_MS = 5_000;
 
+/** What the decision looks at of a store and of its replicas. */
+export interface RedirectContext {
+  readonly clock: Pick<StoreContext['clock'], 'monoMs'>;
+  readonly config: Pick<StoreContext['config'], 'proxyThresholdMs'>;
+  readonly meta: Pick<StoreContext['meta'], 'redirects' | 'regionOfKey'>;
+}
+export type RedirectPeer = Readonly<
+  Pick<
+    RaftPeer,
+    | 'isInitialized'
+    | 'isActive'
+    | 'isLeader'
+    | 'region'
+    | 'peer'
+    | 'pendingMerge'
+    | 'lostLeadAtMs'
+    | 'fence'
+    | 'leaderPeer'
+  >
+>;
+
 const NONE: RedirectDecision = { type: 'none' };
 const WAIT: RedirectDecision = { type: 'wait' };
 
 export function decideRedirect(
-  ctx: Pick<StoreContext, 'clock' | 'config' | 'meta'>,
-  peerOf: (region: RegionId) => RaftPeer | undefined,
+  ctx: RedirectContext,
+  peerOf: (region: RegionId) => RedirectPeer | undefined,
   header: Pick<RequestHeader, 'regionId' | 'epoch'>,
   span: RequestSpan,
 ): RedirectDecision {
@@ -59,7 +80,7 @@ export function decideRedirect(
   return atRemoved(ctx, regionId, version, nowMs);
 }
 
-function atFormerLeader(peer: RaftPeer, nowMs: number, thresholdMs: number): RedirectDecision {
+function atFormerLeader(peer: RedirectPeer, nowMs: number, thresholdMs: number): RedirectDecision {
   if (peer.isLeader) {
     // Refused for another reason, e.g. the peer id of an earlier replica on this store.
     return { type: 'local', region: peer.region, peer: peer.peer, within: undefined };
@@ -77,8 +98,8 @@ function atFormerLeader(peer: RaftPeer, nowMs: number, thresholdMs: number): Red
 }
 
 function byKey(
-  ctx: Pick<StoreContext, 'clock' | 'config' | 'meta'>,
-  peerOf: (region: RegionId) => RaftPeer | undefined,
+  ctx: RedirectContext,
+  peerOf: (region: RegionId) => RedirectPeer | undefined,
   span: RequestSpan,
   past: { readonly range: KeyRange; readonly newRegionId: RegionId },
 ): RedirectDecision {
@@ -108,12 +129,7 @@ function byKey(
   return leader === undefined ? WAIT : { type: 'forward', region, peer: leader, within: past.range };
 }
 
-function atRemoved(
-  ctx: Pick<StoreContext, 'config' | 'meta'>,
-  regionId: RegionId,
-  version: number,
-  nowMs: number,
-): RedirectDecision {
+function atRemoved(ctx: RedirectContext, regionId: RegionId, version: number, nowMs: number): RedirectDecision {
   const { redirects } = ctx.meta;
   const removed = redirects.removalOf(regionId);
   return removed?.leader !== undefined &&

@@ -7,7 +7,9 @@
  * for whatever region of this store holds its keys now, through that region's own Raft group; and for a scan, which
  * range the client thinks it is reading.
  *
- * Records carry no time when apply writes them. The age counts from when the store noticed them, and anew after a restart.
+ * Records carry no time when apply writes them, so that every replica writes the same. The store notes beside them, at
+ * its next maintenance, when it noticed the latest change of a region, by its wall clock; the age goes on from there
+ * after a restart. A crash before that note lets the age begin anew, and so does a wall clock that was set back.
  */
 import { compareBytes, equalBytes, keyAfter } from '../../base/bytes.ts';
 import type { RegionId } from '../../base/ids.ts';
@@ -44,6 +46,8 @@ interface Trail {
   sinceMs: number;
 }
 
+/** In the key of the note when a change was noticed: no region ever has this version. */
+const NOTICED_VERSION = Number.MAX_SAFE_INTEGER;
 /** Region ids remembered; the oldest go first. */
 const TRAILS_MAX = 10_000;
 /** Versions of one region remembered. */
@@ -66,18 +70,50 @@ export function putRemoval(batch: WriteBatch, region: Region, leader: Peer | und
 
 export class Redirects {
   readonly #trails = new Map<RegionId, Trail>();
+  /** Regions whose latest change has no note of its time on disk. */
+  readonly #undated = new Set<RegionId>();
+  /** Keys of what was forgotten to make room. */
+  #garbage: Uint8Array[] = [];
 
-  /** Reads what earlier lives of the store left. */
-  async load(engine: Engine, nowMs: number): Promise<void> {
+  /** Reads what earlier lives of the store left. @param now monotonic and wall clock, ms */
+  async load(engine: Engine, now: { readonly monoMs: number; readonly wallMs: number }): Promise<void> {
+    const noticed = new Map<RegionId, number>();
     let range = redirectRange();
     for (let more = true; more; ) {
       const page = await engine.scan({ range, limit: 512 });
       for (const [key, value] of page.entries) {
-        this.#note(regionIdOfRedirectKey(key), decodeRedirect(value), nowMs);
+        const id = regionIdOfRedirectKey(key);
+        const redirect = decodeRedirect(value);
+        if (redirect.type === 'noticed') {
+          noticed.set(id, redirect.wallMs);
+        } else {
+          this.#note(id, redirect, now.monoMs);
+        }
         range = { start: keyAfter(key), end: range.end };
       }
       ({ more } = page);
     }
+    for (const [id, wallMs] of noticed) {
+      const trail = this.#trails.get(id);
+      if (trail !== undefined) {
+        trail.sinceMs = now.monoMs - Math.max(0, now.wallMs - wallMs);
+        this.#undated.delete(id);
+      }
+    }
+  }
+
+  /** Adds to `batch` when the latest changes were noticed, and the removal of what was forgotten to make room. */
+  maintain(batch: WriteBatch, now: { readonly monoMs: number; readonly wallMs: number }): void {
+    for (const id of this.#undated) {
+      const sinceMs = this.#trails.get(id)?.sinceMs ?? now.monoMs;
+      const wallMs = Math.max(0, Math.floor(now.wallMs - (now.monoMs - sinceMs)));
+      batch.put(redirectKey(id, NOTICED_VERSION), encodeRedirect({ type: 'noticed', wallMs }));
+    }
+    this.#undated.clear();
+    for (const key of this.#garbage) {
+      batch.del(key);
+    }
+    this.#garbage = [];
   }
 
   /** A region changed its range, or its keys went to another region. */
@@ -101,10 +137,10 @@ export class Redirects {
       const trail = this.#trails.get(id);
       if (trail !== undefined) {
         this.#trails.delete(id);
-        for (const version of trail.ranges.keys()) {
-          batch.del(redirectKey(id, version));
+        this.#undated.delete(id);
+        for (const key of keysOfTrail(id, trail)) {
+          batch.del(key);
         }
-        batch.del(redirectKey(id, 0));
       }
     }
   }
@@ -129,29 +165,37 @@ export class Redirects {
     return this.#trails.get(id)?.removed;
   }
 
-  #note(id: RegionId, redirect: Redirect, nowMs: number): void {
+  #note(id: RegionId, redirect: Exclude<Redirect, { type: 'noticed' }>, nowMs: number): void {
     let trail = this.#trails.get(id);
     if (trail === undefined) {
       trail = { ranges: new Map(), removed: undefined, sinceMs: nowMs };
       if (this.#trails.size >= TRAILS_MAX) {
-        const [oldest] = this.#trails.keys();
+        const [oldest] = this.#trails;
         if (oldest !== undefined) {
-          this.#trails.delete(oldest);
+          this.#trails.delete(oldest[0]);
+          this.#undated.delete(oldest[0]);
+          this.#garbage.push(...keysOfTrail(...oldest));
         }
       }
       this.#trails.set(id, trail);
     }
     trail.sinceMs = nowMs;
+    this.#undated.add(id);
     if (redirect.type === 'removed') {
       trail.removed = { region: redirect.region, leader: redirect.leader };
       return;
     }
     trail.ranges.set(redirect.version, { range: redirect.range, newRegionId: redirect.newRegionId });
     if (trail.ranges.size > VERSIONS_MAX) {
-      trail.ranges.delete(Math.min(...trail.ranges.keys()));
+      const oldest = Math.min(...trail.ranges.keys());
+      trail.ranges.delete(oldest);
+      this.#garbage.push(redirectKey(id, oldest));
     }
   }
 }
+
+const keysOfTrail = (id: RegionId, { ranges }: Trail): Uint8Array[] =>
+  [0, ...ranges.keys(), NOTICED_VERSION].map((version) => redirectKey(id, version));
 
 /** Whether everything the request touches lies in `range`. */
 export function spanIsIn(span: RequestSpan, range: KeyRange): boolean {

@@ -437,7 +437,7 @@ export class RedirectingKv extends RawKv {
   ): void {
     const text = cause instanceof Error ? cause.message : String(cause);
     this.#options.log.debug({ reason: text }, 'a forwarded request was not answered');
-    const neverSent = cause instanceof UnresolvedError;
+    const neverSent = cause instanceof UnresolvedError || (cause instanceof RpcError && !cause.sent);
     const isLate = this.#options.clock.monoMs() - work.call.nowMs >= this.#options.holdMs;
     if (plan.isWrite && !neverSent) {
       work.respond(

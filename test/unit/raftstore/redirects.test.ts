@@ -11,6 +11,8 @@ import {
   Redirects,
   type RequestSpan,
 } from '../../../src/raftstore/store/redirects.ts';
+import { redirectRange } from '../../../src/engine/keyspace.ts';
+import type { WriteBatch } from '../../../src/env/engine.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { createRng } from '../../../src/env/rng.ts';
 
@@ -55,7 +57,7 @@ describe('what a store remembers of regions', () => {
     putRemoval(batch, R(1, 'a', 'k', 7), leader);
     putRedirect(batch, R(9, '', '', 1), regionId(9));
     await clock.settle(engine.write(batch));
-    await clock.settle(redirects.load(engine, 0));
+    await clock.settle(redirects.load(engine, { monoMs: 0, wallMs: 0 }));
     expect(redirects.rangeOf(regionId(1), 3)?.newRegionId).toBe(2);
     expect(redirects.removalOf(regionId(1))).toMatchObject({ leader, region: { epoch: { version: 7 } } });
     const gone = engine.createBatch();
@@ -63,9 +65,108 @@ describe('what a store remembers of regions', () => {
     await clock.settle(engine.write(gone));
     expect(redirects.ids()).toEqual([9]);
     const again = new Redirects();
-    await clock.settle(again.load(engine, 0));
+    await clock.settle(again.load(engine, { monoMs: 0, wallMs: 0 }));
     expect(again.ids()).toEqual([9]);
     await clock.settle(engine.close());
+  });
+});
+
+describe('the age of what is remembered', () => {
+  const NOW = 1_700_000_000_000;
+
+  async function store(): Promise<{
+    readonly write: (fill: (batch: WriteBatch) => void) => Promise<void>;
+    readonly load: (monoMs: number, wallMs: number) => Promise<Redirects>;
+    readonly keys: () => Promise<number>;
+  }> {
+    const clock = new ManualClock();
+    const engine = await clock.settle(
+      createMemoryEngineFactory(new MemoryDisk(createRng(1)), clock).open({ path: 'db', createIfMissing: true }),
+    );
+    return {
+      write: (fill) => {
+        const batch = engine.createBatch();
+        fill(batch);
+        return clock.settle(engine.write(batch));
+      },
+      load: async (monoMs, wallMs) => {
+        const redirects = new Redirects();
+        await clock.settle(redirects.load(engine, { monoMs, wallMs }));
+        return redirects;
+      },
+      keys: async () =>
+        (await clock.settle(engine.scan({ range: redirectRange(), limit: 100_000, keysOnly: true }))).entries.length,
+    };
+  }
+
+  test('goes on over a restart, by the wall clock', async () => {
+    const { write, load } = await store();
+    const first = new Redirects();
+    first.changed(R(1, 'a', 'm', 3), regionId(2), 1_000);
+    await write((batch) => {
+      putRedirect(batch, R(1, 'a', 'm', 3), regionId(2));
+      first.maintain(batch, { monoMs: 1_500, wallMs: NOW + 500 });
+    });
+    // Noticed at NOW; the monotonic clock of the next life begins somewhere else.
+    const second = await load(70, NOW + 4_000);
+    expect(second.olderThan(4_000, 70)).toEqual([1]);
+    expect(second.olderThan(4_001, 70)).toEqual([]);
+    expect(second.isFresh(regionId(1), 400, 70)).toBe(true);
+    expect(second.isFresh(regionId(1), 400, 71)).toBe(false);
+    // And over the next one, though nothing had to be written again.
+    await write((batch) => {
+      second.maintain(batch, { monoMs: 80, wallMs: NOW + 4_010 });
+      expect(batch.count).toBe(0);
+    });
+    expect((await load(0, NOW + 9_000)).olderThan(9_000, 0)).toEqual([1]);
+  });
+
+  test('begins anew when a crash came before the note, when the wall clock was set back, and with a later change', async () => {
+    const { write, load } = await store();
+    await write((batch) => putRedirect(batch, R(1, 'a', 'm', 3), regionId(2)));
+    const undated = await load(50, NOW);
+    expect(undated.olderThan(1, 50)).toEqual([]);
+    await write((batch) => undated.maintain(batch, { monoMs: 60, wallMs: NOW + 10 }));
+    const back = await load(0, NOW - 60_000);
+    expect([back.olderThan(1, 0), back.olderThan(0, 0)]).toEqual([[], [1]]);
+    back.changed(R(1, 'a', 'k', 5), regionId(1), 30_000);
+    await write((batch) => {
+      putRedirect(batch, R(1, 'a', 'k', 5), regionId(1));
+      back.maintain(batch, { monoMs: 30_000, wallMs: NOW - 30_000 });
+    });
+    expect((await load(0, NOW - 20_000)).olderThan(10_001, 0)).toEqual([]);
+  });
+
+  test('does not keep on disk what was forgotten to make room, and a retired region leaves nothing', async () => {
+    const { write, load, keys } = await store();
+    const redirects = new Redirects();
+    const VERSIONS = 70;
+    await write((batch) => {
+      for (let version = 1; version <= VERSIONS; version++) {
+        putRedirect(batch, R(1, 'a', 'm', version), regionId(1));
+        redirects.changed(R(1, 'a', 'm', version), regionId(1), 0);
+      }
+    });
+    expect(await keys()).toBe(VERSIONS);
+    await write((batch) => redirects.maintain(batch, { monoMs: 0, wallMs: NOW }));
+    // 64 versions are remembered, and when the last one was noticed.
+    expect(await keys()).toBe(65);
+    expect(redirects.rangeOf(regionId(1), 6)).toBeUndefined();
+    expect(redirects.rangeOf(regionId(1), 7)).toBeDefined();
+    const again = await load(0, NOW);
+    await write((batch) => again.retire([regionId(1)], batch));
+    expect(await keys()).toBe(0);
+
+    const REGIONS = 10_001;
+    const many = new Redirects();
+    await write((batch) => {
+      for (let id = 1; id <= REGIONS; id++) {
+        putRedirect(batch, R(id, 'a', 'm', 1), regionId(id));
+        many.changed(R(id, 'a', 'm', 1), regionId(id), 0);
+      }
+    });
+    await write((batch) => many.maintain(batch, { monoMs: 0, wallMs: NOW }));
+    expect([many.ids().length, many.ids()[0], await keys()]).toEqual([10_000, 2, 20_000]);
   });
 });
 

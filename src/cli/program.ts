@@ -46,6 +46,8 @@ export function buildProgram(
     .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .helpCommand('help [command]', 'print help for a command')
+    // Flags belong to the command they stand behind: "pd recover --data-dir" is not the one of "pd".
+    .enablePositionalOptions()
     .showSuggestionAfterError(true)
     .configureHelp({ sortOptions: false })
     .configureOutput({

@@ -16,6 +16,7 @@ import { DEFAULT_GROUP_CONFIG, type GroupConfig } from '../../src/pd/group/confi
 import { foundGroup, joinGroup } from '../../src/pd/group/group-disk.ts';
 import type { GroupTransport } from '../../src/pd/group/group-loop.ts';
 import type { Member } from '../../src/pd/group/membership.ts';
+import { type Recovery, type RecoveryOptions, recoverGroup } from '../../src/pd/group/recover.ts';
 import { openDirectory, PdMember } from '../../src/pd/pd-member.ts';
 import type { PdNode } from '../../src/pd/pd-node.ts';
 import { copyMessage } from '../../src/raft/message.ts';
@@ -222,6 +223,28 @@ export class PdGroupWorld {
       }
     };
     return run();
+  }
+
+  /** Works on the disk of a machine that does not run. */
+  async recover(name: string, options: Partial<RecoveryOptions> = {}): Promise<Recovery> {
+    const machine = this.machine(name);
+    assert(machine.member === undefined, 'the machine runs', { name });
+    machine.clock = new SimClock(this.scheduler);
+    const env = this.#env(machine);
+    const engine = await env.engines.open({ path: 'pd', createIfMissing: true });
+    try {
+      return await recoverGroup(engine, {
+        wallMs: env.clock.wallMs(),
+        idsAhead: 10_000,
+        timeAheadMs: 10_000,
+        isDryRun: false,
+        ...options,
+      });
+    } finally {
+      await engine.close();
+      machine.clock.kill();
+      machine.incarnation++;
+    }
   }
 
   /** The process is gone; what was not synced may be. */

@@ -8,6 +8,7 @@ import { flag } from '../common-options.ts';
 import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
 import { addExamples, assignments, LOG_FLAGS, logFlags, runReported } from './frame.ts';
+import { registerPdRecover } from './pd-recover.ts';
 import { createRealProcess } from './real-process.ts';
 
 interface PdFlags {
@@ -29,7 +30,9 @@ const DIRECTORY_MODE = 0o700;
 export function registerPd(program: Command, app: App): void {
   const command = program
     .command('pd')
-    .summary('Run a member of the placement service')
+    // Flags behind "recover" are its own.
+    .enablePositionalOptions()
+    .summary('Run a member of the placement service, or recover one')
     .description(
       'Run a member of the placement service of a cluster. With a new data directory it founds a new cluster, alone or with the members of --initial-cluster, or joins an existing one with --join; later starts need neither. Flags win over environment variables, these over the configuration file, it over the defaults; see "braid config default pd" for all settings.',
     )
@@ -48,6 +51,7 @@ export function registerPd(program: Command, app: App): void {
     'braid pd --name pd4 --addr 10.0.0.4:2379 --data-dir pd --join http://10.0.0.1:2379,http://10.0.0.2:2379',
     'braid pd --config pd.toml --set placement.max-replicas=5',
   ]);
+  registerPdRecover(command, app);
   command.action(async () => {
     const flags = command.opts<PdFlags>();
     app.exitCode = await runReported(app, 'run the placement service', () => runPd(app, flags));

@@ -27,6 +27,8 @@ export interface CommonOptions {
   readonly where?: readonly Condition[];
   readonly limit?: number;
   readonly fields?: readonly string[];
+  /** Of commands that change something; see {@link reasonFlag}. */
+  readonly reason?: string;
   readonly quiet: boolean;
   readonly debug: boolean;
 }
@@ -102,6 +104,10 @@ function conditions(text: string, before: readonly Condition[] | undefined): rea
   }
   return [...(before ?? []), condition];
 }
+
+/** Why something is changed: kept in the list of events and with what is changed. */
+export const reasonFlag = (): Option =>
+  flag('--reason <text>', 'why; kept in the list of events and with what is changed');
 
 /** Flags of commands that list things: which rows, how many, what of each. */
 export const listFlags = (): Option[] => [

@@ -82,9 +82,11 @@ export class Session implements AsyncDisposable {
     return this.#db.with({ timeoutMs: this.leftMs, signal: this.signal });
   }
 
+  /** Changes made through it carry the command's `--reason`, if it has one. */
   async admin(): Promise<AdminClient> {
     this.#admin ??= await this.#connector.admin({ pd: this.#endpoints(), timeoutMs: this.leftMs });
-    return this.#admin;
+    const { reason } = this.options;
+    return reason === undefined || reason === '' ? this.#admin : this.#admin.withReason(reason);
   }
 
   /** Deadline and interruption for one call of {@link admin}. */

@@ -27,6 +27,7 @@ type WireEvents = ReplyOf<Admin['listEvents']>;
 export interface WireHeader {
   readonly clusterId: string;
   readonly actor: string;
+  readonly reason: string;
 }
 
 /** Something that keeps the cluster from being healthy, or a store from being removed. */
@@ -390,6 +391,8 @@ export interface ClusterEvent {
   readonly storeId: number | undefined;
   readonly operatorId: number | undefined;
   readonly actor: string;
+  /** What the actor gave as the reason; empty when none was given. */
+  readonly reason: string;
 }
 
 export interface ClusterEvents {
@@ -662,6 +665,7 @@ export const eventsFromWire = (reply: WireEvents): ClusterEvents => ({
     storeId: given(event.storeId),
     operatorId: given(event.operatorId),
     actor: event.actor,
+    reason: event.reason,
   })),
   oldestSequence: reply.oldestSequence,
   term: reply.term,

@@ -44,7 +44,13 @@ import type { ClientCore } from './core.ts';
 import { type DocumentCalls, Documents } from './documents.ts';
 import { Rules } from './rules.ts';
 import { OPERATOR_WAIT_MS_MAX, ADMIN_TRY_TIMEOUT_MS, PD_TRY_TIMEOUT_MS } from './defaults.ts';
-import { DeadlineExceededError, OperatorFailedError, RefusedError, ServerRefusedError } from './errors.ts';
+import {
+  DeadlineExceededError,
+  OperatorFailedError,
+  RefusedError,
+  ServerRefusedError,
+  InvalidArgumentError,
+} from './errors.ts';
 import { type CallOptions, requireKnownOptions, requireTimeoutMs } from './options.ts';
 
 export interface OperatorRequestOptions extends CallOptions {
@@ -157,9 +163,13 @@ function requireSuccess(operator: OperatorInfo): OperatorInfo {
   );
 }
 
+/** Longest reason for a change. */
+export const REASON_CHARS_MAX = 512;
+
 export class AdminClient implements AsyncDisposable {
   readonly #core: ClientCore;
   readonly #actor: string;
+  readonly #reason: string;
   readonly #ownsCore: boolean;
   /** Partition and Assignment documents. */
   readonly documents: Documents;
@@ -167,10 +177,14 @@ export class AdminClient implements AsyncDisposable {
   readonly rules: Rules;
 
   /** `owns` decides whether `close` closes the connection, too. */
-  constructor(core: ClientCore, options: { readonly owns: boolean; readonly actor?: string }) {
+  constructor(
+    core: ClientCore,
+    options: { readonly owns: boolean; readonly actor?: string; readonly reason?: string },
+  ) {
     this.#core = core;
     this.#ownsCore = options.owns;
     this.#actor = options.actor ?? core.options.name;
+    this.#reason = options.reason ?? '';
     const calls: DocumentCalls = {
       core,
       header: () => this.#header(),
@@ -178,6 +192,23 @@ export class AdminClient implements AsyncDisposable {
     };
     this.documents = new Documents(calls);
     this.rules = new Rules(calls);
+  }
+
+  /**
+   * The same client, whose changes are recorded with this reason: in the list of events, and in the documents that are
+   * changed. Shares the connection, which stays with this one.
+   * @throws InvalidArgumentError above {@link REASON_CHARS_MAX} characters
+   */
+  withReason(reason: string): AdminClient {
+    if (reason.length > REASON_CHARS_MAX) {
+      throw new InvalidArgumentError(
+        `the reason has ${reason.length} characters, at most ${REASON_CHARS_MAX} are kept`,
+        {
+          hint: 'give a shorter reason',
+        },
+      );
+    }
+    return new AdminClient(this.#core, { owns: false, actor: this.#actor, reason });
   }
 
   /** `host:port` of the placement leader, as far as known. */
@@ -600,7 +631,7 @@ export class AdminClient implements AsyncDisposable {
   }
 
   #header(): WireHeader {
-    return { clusterId: String(this.#core.pd.clusterId), actor: this.#actor };
+    return { clusterId: String(this.#core.pd.clusterId), actor: this.#actor, reason: this.#reason };
   }
 
   async #operator(

@@ -44,6 +44,9 @@ export interface DocumentInfo {
   readonly remainingMs: number;
   /** An Assignment that completed; a Partition that is served as its spec says. */
   readonly settled: boolean;
+  /** Who made the latest change that was asked for, and why; empty for documents the service made itself. */
+  readonly changedBy: string;
+  readonly changeReason: string;
 }
 
 export type DocumentOutcome = 'created' | 'changed' | 'unchanged' | 'deleted' | 'ending' | 'refused' | 'skipped';
@@ -251,4 +254,6 @@ const documentFromWire = (document: WireDocument): DocumentInfo => ({
   pods: new Map(document.pods),
   remainingMs: document.remainingMs,
   settled: document.settled,
+  changedBy: document.changedBy,
+  changeReason: document.changeReason,
 });

@@ -13,6 +13,7 @@ import type { Env } from '../env/env.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } from '../meta/heartbeat.ts';
 import { type Region, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
 import type { ReportVerdict } from './cluster/cluster.ts';
+import type { Author } from './cluster/events.ts';
 import type { StoreRecord } from './cluster/store-info.ts';
 import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
@@ -365,7 +366,12 @@ export class PdNode {
   async setStoreState(
     id: StoreId,
     target: StoreTarget,
-    options: { readonly physicallyDestroyed: boolean; readonly dryRun: boolean; readonly actor: string },
+    options: {
+      readonly physicallyDestroyed: boolean;
+      readonly dryRun: boolean;
+      readonly actor: string;
+      readonly reason?: string;
+    },
   ): Promise<Refusal | undefined> {
     let refusal: Refusal | undefined;
     let changed = false;
@@ -384,6 +390,7 @@ export class PdNode {
         message: `store ${id} is to be ${target}`,
         storeId: id,
         actor: options.actor,
+        reason: options.reason ?? '',
       });
     }
     return refusal;
@@ -602,7 +609,13 @@ export class PdNode {
   // ------------------------------------------------------------------------------------- switches and settings
 
   /** @param offMs how long it is to be off; 0 = until it is switched on. Nothing to one that is switched on. */
-  async setSwitch(name: SwitchName, enabled: boolean, actor: string, offMs = 0): Promise<Refusal | undefined> {
+  async setSwitch(
+    name: SwitchName,
+    enabled: boolean,
+    actor: string,
+    offMs = 0,
+    reason = '',
+  ): Promise<Refusal | undefined> {
     if (!Number.isSafeInteger(offMs) || offMs < 0 || offMs > SWITCH_OFF_MAX_MS || (enabled && offMs > 0)) {
       return refuse(
         'InvalidArgument',
@@ -614,7 +627,12 @@ export class PdNode {
     await this.#propose({ type: 'set-switch', name, enabled, ...(offMs === 0 ? {} : { untilWallMs }) });
     this.placement.switches.set(name, enabled, offMs === 0 ? undefined : untilWallMs);
     const until = offMs === 0 ? '' : ` for ${Math.ceil(offMs / 1_000)} s`;
-    this.placement.event({ type: 'switch', message: `${name} was switched ${enabled ? 'on' : 'off'}${until}`, actor });
+    this.placement.event({
+      type: 'switch',
+      message: `${name} was switched ${enabled ? 'on' : 'off'}${until}`,
+      actor,
+      reason,
+    });
     return undefined;
   }
 
@@ -739,7 +757,7 @@ export class PdNode {
   }
 
   /** Whether the pin was not as wanted before. */
-  async pinRegion(id: RegionId, pinned: boolean, actor: string): Promise<boolean> {
+  async pinRegion(id: RegionId, pinned: boolean, author: Author): Promise<boolean> {
     if (this.placement.resources.isPinnedByHand(id) === pinned) {
       return false;
     }
@@ -749,7 +767,7 @@ export class PdNode {
       type: 'region-pinned',
       message: `region ${id} was ${pinned ? 'pinned' : 'unpinned'}`,
       regionId: id,
-      actor,
+      ...author,
     });
     return true;
   }

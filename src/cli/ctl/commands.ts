@@ -4,7 +4,7 @@ import type { AdminClient, OperatorRequestOptions, Submission } from '../../clie
 import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type App, addCommand } from '../command.ts';
-import { choice, flag } from '../common-options.ts';
+import { choice, flag, reasonFlag } from '../common-options.ts';
 import { registerCompletion } from '../completion.ts';
 import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
@@ -507,7 +507,7 @@ function regionCommands(region: Command, app: App): void {
     examples: ['braid ctl region pin 2', 'braid ctl region pin 2 --off'],
     modes: LIST_MODES,
     mode: 'table',
-    options: [flag('--off', 'let it be split and merged again')],
+    options: [flag('--off', 'let it be split and merged again'), reasonFlag()],
     task: ([id]) => `change the pin of region ${id}`,
     run: async (session, [id], options) => {
       const regionId = parseId(id as string, 'region');
@@ -674,6 +674,7 @@ function switchCommands(group: Command, app: App): void {
       examples: [`braid ctl switch ${word} merge-checker`, `braid ctl switch ${word} balance-region -o json`],
       modes: LIST_MODES,
       mode: 'table',
+      options: [reasonFlag()],
       task: ([name]) => `switch ${name} ${word}`,
       run: async (session, [name]) => {
         const admin = await session.admin();

@@ -93,10 +93,11 @@ export const exportedDocument = ({ kind, metadata, spec }: DocumentInfo): Docume
 
 /** Everything known about a document. */
 export function fullDocument(document: DocumentInfo, format: KeyFormat): Document {
-  const { conditions, regions, pods, remainingMs, kind } = document;
+  const { conditions, regions, pods, remainingMs, kind, changedBy, changeReason } = document;
   return {
     ...plainDocument(document),
     conditions,
+    ...(changedBy === '' ? {} : { lastChange: { by: changedBy, reason: changeReason } }),
     observed:
       kind === 'Partition'
         ? { regions: regions.map((region) => regionObject(region, format)), pods: Object.fromEntries(pods) }
@@ -149,6 +150,14 @@ export function documentSingle(document: DocumentInfo, format: KeyFormat, nowUni
     { name: 'version', value: metadata.resourceVersion },
     { name: 'uid', value: metadata.uid },
     { name: 'age', value: formatAge(Math.max(0, nowUnixMs - createdUnixMs)) },
+    ...(document.changedBy === ''
+      ? []
+      : [
+          {
+            name: 'last change',
+            value: `by ${document.changedBy}${document.changeReason === '' ? '' : `: ${document.changeReason}`}`,
+          },
+        ]),
   ];
   if (kind === 'Partition') {
     fields.push(

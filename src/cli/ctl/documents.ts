@@ -10,7 +10,7 @@ import {
 import { DeadlineExceededError, RefusedError } from '../../client/errors.ts';
 import { closestName } from '../../client/options.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag, positive } from '../common-options.ts';
+import { flag, positive, reasonFlag } from '../common-options.ts';
 import { EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { toJson, toJsonLine, toPlainYaml } from '../output/document.ts';
@@ -103,6 +103,7 @@ function applyCommand(ctl: Command, app: App): void {
       flag('--dry-run', 'only say what would become of each document'),
       flag('--wait', 'until Partitions are served and Assignments completed; the default on a terminal'),
       flag('--detach', 'return at once; the default elsewhere'),
+      reasonFlag(),
     ],
     task: () => 'apply the documents',
     run: async (session, _, options) => {
@@ -155,6 +156,7 @@ function moveCommand(ctl: Command, app: App): void {
       flag('--dry-run', 'only say whether it would be taken'),
       flag('--wait', 'until it is completed; the default on a terminal'),
       flag('--detach', 'return at once; the default elsewhere'),
+      reasonFlag(),
     ],
     task: ([partition]) => `move partition ${partition}`,
     run: async (session, [name], options) => {
@@ -549,6 +551,7 @@ function deleteCommand(ctl: Command, app: App): void {
       flag('--dry-run', 'only say what would happen'),
       flag('--detach', 'do not wait for a running Assignment to end'),
       flag('--expect-version <version>', 'refuse if the document has changed since').argParser(positive),
+      reasonFlag(),
     ],
     task: ([kind, name]) => `delete ${kind} ${name}`,
     run: async (session, [kindWord, nameWord], options) => {
@@ -601,6 +604,7 @@ function retryCommand(retry: Command, app: App): void {
     examples: ['braid ctl retry assignment a1', 'braid ctl retry assignment a1 -o json'],
     modes: LIST_MODES,
     mode: 'table',
+    options: [reasonFlag()],
     task: ([name]) => `retry assignment ${name}`,
     run: async (session, [name]) => {
       const admin = await session.admin();

@@ -4,7 +4,7 @@ import type { AdminClient } from '../../client/admin.ts';
 import type { PlacementMember } from '../../client/admin-wire.ts';
 import { DeadlineExceededError } from '../../client/errors.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag } from '../common-options.ts';
+import { flag, reasonFlag } from '../common-options.ts';
 import { confirmByName } from '../confirm.ts';
 import { EXIT_DONE, type ExitCode } from '../exit-code.ts';
 import { LIST_MODES } from '../output/mode.ts';
@@ -75,7 +75,7 @@ export function memberCommands(ctl: Command, app: App): void {
     examples: ['braid ctl pd member remove pd3', 'braid ctl pd member remove pd3 --yes'],
     modes: LIST_MODES,
     mode: 'table',
-    options: [flag('--dry-run', 'only show what would happen'), flag('--yes', 'do not ask')],
+    options: [flag('--dry-run', 'only show what would happen'), flag('--yes', 'do not ask'), reasonFlag()],
     task: ([which]) => `remove the placement member ${which}`,
     run: async (session, [which], options) => {
       const admin = await session.admin();

@@ -567,6 +567,7 @@ export const EVENT_SHAPE: ListShape<ClusterEvent> = {
     { head: 'type', cell: (event) => event.type },
     { head: 'event', cell: (event) => event.message },
     { head: 'by', cell: (event) => event.actor },
+    { head: 'reason', cell: (event) => event.reason },
     { head: 'sequence', cell: (event) => event.sequence, align: 'right', isWide: true },
   ],
   toObject: ({ unixMs, ...event }) => ({ ...event, time: timeText(unixMs) }),

@@ -5,7 +5,7 @@ import type { AdminClient } from '../../client/admin.ts';
 import type { StoreInfo, StoreSettingsChange } from '../../client/admin-wire.ts';
 import { DeadlineExceededError } from '../../client/errors.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag } from '../common-options.ts';
+import { flag, reasonFlag } from '../common-options.ts';
 import { confirmByName } from '../confirm.ts';
 import { EXIT_DONE, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
@@ -25,7 +25,11 @@ interface DrainFlags {
   readonly destroyed?: true;
 }
 
-const planFlags = (): Option[] => [flag('--dry-run', 'only show what would happen'), flag('--yes', 'do not ask')];
+const planFlags = (): Option[] => [
+  flag('--dry-run', 'only show what would happen'),
+  flag('--yes', 'do not ask'),
+  reasonFlag(),
+];
 
 export function storeChangeCommands(store: Command, app: App): void {
   addCommand<DrainFlags>(store, app, {

@@ -34,6 +34,14 @@ export interface ClusterEvent {
   readonly storeId?: StoreId;
   readonly operatorId?: number;
   readonly actor?: string;
+  /** What the actor gave as the reason; undefined or empty when none was. */
+  readonly reason?: string;
+}
+
+/** Who asks for a change, and why. */
+export interface Author {
+  readonly actor: string;
+  readonly reason: string;
 }
 
 export type EventInput = Omit<ClusterEvent, 'sequence' | 'wallMs'>;

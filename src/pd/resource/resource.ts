@@ -5,6 +5,7 @@
  */
 import type { KeyRange } from '../../base/key-range.ts';
 import { rangesEqual } from '../../base/key-range.ts';
+import type { Author } from '../cluster/events.ts';
 
 export const RESOURCE_KINDS = ['Partition', 'Assignment'] as const;
 export type ResourceKind = (typeof RESOURCE_KINDS)[number];
@@ -18,6 +19,8 @@ export interface ResourceMeta {
   /** Grows with every change; unique over all documents of the cluster. 0 before it was written. */
   readonly resourceVersion: number;
   readonly createdWallMs: number;
+  /** Who made the latest change that was asked for, and why; undefined for documents the service made itself. */
+  readonly author?: Author;
 }
 
 /** Something worth knowing about a document at the moment. Present means true. */

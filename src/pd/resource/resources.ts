@@ -7,6 +7,7 @@ import { rangesEqual, rangesOverlap } from '../../base/key-range.ts';
 import type { Clock } from '../../env/clock.ts';
 import type { Rng } from '../../env/rng.ts';
 import type { Cluster, RegionClaims } from '../cluster/cluster.ts';
+import type { Author } from '../cluster/events.ts';
 import { Pauses } from '../cluster/pauses.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
@@ -86,7 +87,7 @@ export class Resources implements RegionClaims {
   // -------------------------------------------------------------------------------------------------- documents in
 
   /** All documents or none: the first refusal makes the whole request fail. */
-  planApply(documents: readonly unknown[]): DocumentPlan {
+  planApply(documents: readonly unknown[], author?: Author): DocumentPlan {
     if (documents.length > DOCUMENTS_PER_REQUEST_MAX) {
       const refusal = refuse(
         'InvalidArgument',
@@ -120,10 +121,10 @@ export class Resources implements RegionClaims {
       const { kind, name, warnings } = parsed.value;
       return { kind, name, warnings, ...resultOf(admitDocument(draft, parsed.value, admission)) };
     });
-    return planOf(results, draft);
+    return planOf(authored(results, draft, author), draft);
   }
 
-  planDelete(kind: string, name: string, expectVersion: number): DocumentPlan {
+  planDelete(kind: string, name: string, expectVersion: number, author?: Author): DocumentPlan {
     const known = RESOURCE_KINDS.find((candidate) => candidate.toLowerCase() === kind.toLowerCase());
     if (known === undefined) {
       const refusal = refuse(
@@ -142,11 +143,12 @@ export class Resources implements RegionClaims {
       expectVersion,
       ({ spec, status }) => status.phase === '' || spec.type === 'New',
     );
-    return planOf([{ kind: known, name, warnings: [], ...resultOf(admitted) }], draft);
+    const results = [{ kind: known, name, warnings: [], ...resultOf(admitted) }];
+    return planOf(authored(results, draft, author), draft);
   }
 
   /** Forgets the failures of an Assignment, so that it goes on at once. */
-  planRetry(name: string): DocumentPlan {
+  planRetry(name: string, author?: Author): DocumentPlan {
     const draft = new ResourceDraft(this.store);
     const before = this.store.assignment(name);
     let admitted: Admitted;
@@ -167,7 +169,8 @@ export class Resources implements RegionClaims {
       draft.put(after);
       admitted = { type: 'ok', outcome: 'changed', before, after };
     }
-    return planOf([{ kind: 'Assignment', name, warnings: [], ...resultOf(admitted) }], draft);
+    const results = [{ kind: 'Assignment', name, warnings: [], ...resultOf(admitted) }];
+    return planOf(authored(results, draft, author), draft);
   }
 
   /** Documents of a kind, or the one of a name. */
@@ -340,6 +343,29 @@ function resultOf(admitted: Admitted): Omit<DocumentResult, 'kind' | 'name' | 'w
   return admitted.type === 'refused'
     ? { outcome: 'refused', refusal: admitted.refusal, before: undefined, after: undefined }
     : { outcome: admitted.outcome, refusal: undefined, before: admitted.before, after: admitted.after };
+}
+
+/** Whatever was changed and is still there says who asked for it and why. */
+function authored(
+  results: readonly DocumentResult[],
+  draft: ResourceDraft,
+  author: Author | undefined,
+): readonly DocumentResult[] {
+  return results.map((result) => {
+    const { after, outcome } = result;
+    if (
+      author === undefined ||
+      after === undefined ||
+      (outcome !== 'created' && outcome !== 'changed' && outcome !== 'ending')
+    ) {
+      return result;
+    }
+    // A later document of the same request may have changed it again: that one is what counts.
+    const latest = draft.get(after.kind, after.meta.name) ?? after;
+    const signed = { ...latest, meta: { ...latest.meta, author } };
+    draft.put(signed);
+    return { ...result, after: { ...after, meta: signed.meta } };
+  });
 }
 
 /** What can be told about a document that could not be read. */

@@ -10,6 +10,7 @@ import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldI
 import type { StoreLabel, StoreState } from '../../meta/region.ts';
 import type { RegionPause } from '../cluster/pauses.ts';
 import type { StoreRecord, StoreSettings } from '../cluster/store-info.ts';
+import type { Author } from '../cluster/events.ts';
 import { RESOURCE_KINDS, type Resource, type ResourceKind, fromJson, toJson } from '../resource/resource.ts';
 import type { SwitchSetting } from '../schedule/switches.ts';
 import type { ClusterMeta, ServiceSafePoint } from './pd-state.ts';
@@ -231,6 +232,8 @@ export function encodeResource(resource: Resource): Uint8Array {
     meta.createdWallMs,
     toJson(spec),
     toJson(status),
+    meta.author?.actor ?? '',
+    meta.author?.reason ?? '',
   ]);
 }
 
@@ -248,11 +251,16 @@ export function decodeResource(bytes: Uint8Array): Resource {
       generation: fieldInt(fields[3], 'generation'),
       resourceVersion: fieldInt(fields[4], 'resource version'),
       createdWallMs: fieldInt(fields[5], 'creation time'),
+      ...authorOf(fields[8], fields[9]),
     },
     spec: fieldJson(fields[6], 'spec'),
     status: fieldJson(fields[7], 'status'),
   } as Resource;
 }
+
+/** Documents of older programs do not say. */
+const authorOf = (actor: unknown, reason: unknown): { readonly author?: Author } =>
+  typeof actor === 'string' && actor !== '' ? { author: { actor, reason: fieldText(reason ?? '', 'reason') } } : {};
 
 function fieldJson(value: unknown, what: string): unknown {
   try {

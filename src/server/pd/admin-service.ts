@@ -166,6 +166,7 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
         physicallyDestroyed: request.physicallyDestroyed,
         dryRun: request.dryRun,
         actor: actorOf(request.header),
+        reason: request.header?.reason ?? '',
       });
       const info = placement.cluster.store(store);
       return {
@@ -545,7 +546,13 @@ function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void
       if (name.type === 'refused') {
         return { refusal: refusalToWire(name.refusal), switch: undefined };
       }
-      const refusal = await node.setSwitch(name.value, request.enabled, actorOf(request.header), request.offMs);
+      const refusal = await node.setSwitch(
+        name.value,
+        request.enabled,
+        actorOf(request.header),
+        request.offMs,
+        request.header?.reason,
+      );
       if (refusal !== undefined) {
         return { refusal: refusalToWire(refusal), switch: undefined };
       }

@@ -252,6 +252,7 @@ export const eventToWire = (event: ClusterEvent): WireEvent => ({
   storeId: event.storeId ?? 0,
   operatorId: event.operatorId ?? 0,
   actor: event.actor ?? '',
+  reason: event.reason ?? '',
 });
 
 const stepToWire = (step: StepProgress): WireStep => ({

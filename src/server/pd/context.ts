@@ -11,6 +11,9 @@ import type { Refusal, RefusalCode } from '../../pd/schedule/verdict.ts';
 /** Metadata key with which clients ask for a call to be answered by a certain member. */
 const FORWARDED_HOST = 'pd-forwarded-host';
 
+/** Characters of the reason for a change. */
+const REASON_CHARS_MAX = 512;
+
 const ERROR_TYPES: Readonly<Partial<Record<RefusalCode, ErrorType>>> = {
   NotBootstrapped: ErrorType.NOT_BOOTSTRAPPED,
   AlreadyBootstrapped: ErrorType.ALREADY_BOOTSTRAPPED,
@@ -77,13 +80,16 @@ export class ServiceContext {
    * Cluster id 0 means that the caller does not know it yet.
    * @throws RpcError, NotLeaderError
    */
-  check(header: { readonly clusterId: string } | undefined, call: ServerCall): void {
+  check(header: { readonly clusterId: string; readonly reason?: string } | undefined, call: ServerCall): void {
     this.checkCaller(header, call);
     this.node.requireLead();
   }
 
   /** As `check`, for calls that look at the lead themselves. */
-  checkCaller(header: { readonly clusterId: string } | undefined, call: ServerCall): void {
+  checkCaller(header: { readonly clusterId: string; readonly reason?: string } | undefined, call: ServerCall): void {
+    if ((header?.reason?.length ?? 0) > REASON_CHARS_MAX) {
+      throw new RpcError(RpcStatus.INVALID_ARGUMENT, `a reason has at most ${REASON_CHARS_MAX} characters`);
+    }
     const got = header?.clusterId ?? '0';
     if (got !== '0' && got !== this.#clusterId) {
       throw new RpcError(RpcStatus.FAILED_PRECONDITION, `mismatch cluster id, need ${this.#clusterId} but got ${got}`);

@@ -7,6 +7,7 @@ import type {
   DocumentResult as WireResult,
   RequestHeader,
 } from '../../gen/braid/admin/v1/admin.ts';
+import type { Author } from '../../pd/cluster/events.ts';
 import type { PauseOutcome } from '../../pd/pause-keeper.ts';
 import type { Placement } from '../../pd/placement.ts';
 import { type Resource, isActive, isServed } from '../../pd/resource/resource.ts';
@@ -25,8 +26,10 @@ const WATCH_WAIT_MAX_MS = 30_000;
 /** Regions shown with one document. */
 const REGIONS_MAX = 64;
 
-const actorOf = (header: RequestHeader | undefined): string =>
-  header === undefined || header.actor === '' ? 'an administrator' : header.actor;
+const authorOf = (header: RequestHeader | undefined): Author => ({
+  actor: header === undefined || header.actor === '' ? 'an administrator' : header.actor,
+  reason: header?.reason ?? '',
+});
 
 /** A document that is not JSON becomes undefined, and is refused like any other that makes no sense. */
 function fromText(text: string): unknown {
@@ -59,7 +62,7 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       for (const { kind, name, outcome } of done.results) {
         if (outcome !== 'unchanged') {
           const message = `${kind} ${name} was ${outcome === 'ending' ? 'told to end' : outcome}`;
-          placement.event({ type: 'document', message, actor: actorOf(header) });
+          placement.event({ type: 'document', message, ...authorOf(header) });
         }
       }
     }
@@ -72,16 +75,22 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
         throw new RpcError(RpcStatus.INVALID_ARGUMENT, `documents of more than ${REQUEST_CHARS_MAX} characters`);
       }
       const documents = request.documents.map(fromText);
-      return change(() => placement.resources.planApply(documents), request.dryRun, request.header);
+      return change(
+        () => placement.resources.planApply(documents, authorOf(request.header)),
+        request.dryRun,
+        request.header,
+      );
     })
     .unary(adminMethods.deleteDocument, (request, call) => {
       context.check(request.header, call);
       const { kind, name, expectVersion, dryRun } = request;
-      return change(() => placement.resources.planDelete(kind, name, expectVersion), dryRun, request.header);
+      const plan = (): DocumentPlan =>
+        placement.resources.planDelete(kind, name, expectVersion, authorOf(request.header));
+      return change(plan, dryRun, request.header);
     })
     .unary(adminMethods.retryAssignment, (request, call) => {
       context.check(request.header, call);
-      return change(() => placement.resources.planRetry(request.name), false, request.header);
+      return change(() => placement.resources.planRetry(request.name, authorOf(request.header)), false, request.header);
     })
     .unary(adminMethods.listDocuments, (request, call) => {
       context.check(request.header, call);
@@ -120,12 +129,12 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       if (!isSafeId(request.regionId) || placement.cluster.tree.get(regionId(request.regionId)) === undefined) {
         return { refusal: refusalToWire(regionNotFound(request.regionId)), changed: false };
       }
-      const changed = await node.pinRegion(regionId(request.regionId), request.pinned, actorOf(request.header));
+      const changed = await node.pinRegion(regionId(request.regionId), request.pinned, authorOf(request.header));
       return { refusal: undefined, changed };
     })
     .unary(adminMethods.pauseRegion, async (request, call) => {
       context.check(request.header, call);
-      const actor = actorOf(request.header);
+      const { actor } = authorOf(request.header);
       const paused = isSafeId(request.regionId)
         ? await node.pauses.pause(regionId(request.regionId), { reason: request.reason, forMs: request.forMs, actor })
         : refused<PauseOutcome>(regionNotFound(request.regionId));
@@ -141,7 +150,7 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
     .unary(adminMethods.resumeRegion, async (request, call) => {
       context.check(request.header, call);
       const resumed = isSafeId(request.regionId)
-        ? await node.pauses.resume(regionId(request.regionId), actorOf(request.header))
+        ? await node.pauses.resume(regionId(request.regionId), authorOf(request.header).actor)
         : refused<boolean>(regionNotFound(request.regionId));
       return {
         refusal: resumed.type === 'refused' ? refusalToWire(resumed.refusal) : undefined,
@@ -188,5 +197,7 @@ function documentToWire(resource: Resource, placement: Placement, nowMs: number)
     pods,
     remainingMs: resource.kind === 'Assignment' ? resource.status.remainingMs : 0,
     settled: resource.kind === 'Assignment' ? !isActive(resource) : isServed(resource),
+    changedBy: meta.author?.actor ?? '',
+    changeReason: meta.author?.reason ?? '',
   };
 }

@@ -57,6 +57,7 @@ export function addMemberCalls(builder: ServiceBuilder, context: ServiceContext)
           type: 'member-removed',
           message: `the placement member ${result.value.name} was removed`,
           actor: request.header?.actor ?? '',
+          reason: request.header?.reason ?? '',
         });
       }
       return reply(result);

@@ -35,6 +35,8 @@ const document = (name: string, primary: string, version: number, status: unknow
   regions: [],
   pods: new Map<number, string>(),
   remainingMs: 0,
+  changedBy: 'cli',
+  changeReason: 'to try it',
   settled: status !== null,
 });
 
@@ -178,6 +180,24 @@ describe('commands about documents', () => {
     expect((fake.asked[0] as { dryRun: boolean }).dryRun).toBe(true);
     expect(lineDiff('a\nb\nc\n', 'a\nc\nd\n')).toEqual(['  a', '- b', '  c', '+ d']);
     expect(lineDiff('', 'a\n')).toEqual(['+ a']);
+  });
+
+  test('the reason of a change is sent, limited, and shown with the document', async () => {
+    const fake = new FakeDocuments();
+    const path = file('reason.yaml', 'kind: Partition\n');
+    await fake.run(['ctl', 'apply', '-f', path, '--reason', 'new shop']);
+    await fake.run(['ctl', 'delete', 'partition', 'part1', '--yes', '--reason', 'shop closed']);
+    await fake.run(['ctl', 'delete', 'partition', 'part1', '--yes']);
+    const reasons = fake.asked.map((request) => (request as { header: { reason: string } }).header.reason);
+    expect(reasons).toEqual(['new shop', 'shop closed', '']);
+    const long = await fake.run(['ctl', 'apply', '-f', path, '--reason', 'x'.repeat(513)]);
+    expect([long.code, long.stderr]).toEqual([1, expect.stringContaining('at most 512')]);
+    expect(fake.asked).toHaveLength(3);
+    const described = await fake.run(['ctl', 'describe', 'partition', 'part1', '-o', 'json']);
+    expect(JSON.parse(described.stdout)).toMatchObject({ lastChange: { by: 'cli', reason: 'to try it' } });
+    expect((await fake.run(['ctl', 'describe', 'partition', 'part1'])).stdout).toContain('by cli: to try it');
+    // What users compare and apply again has the words of its author alone.
+    expect((await fake.run(['ctl', 'get', 'partition', 'part1', '-o', 'yaml'])).stdout).not.toContain('to try it');
   });
 
   test('delete wants the name, or --yes where nobody can be asked', async () => {

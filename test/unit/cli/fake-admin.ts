@@ -191,6 +191,7 @@ export const event = (sequence: number, type: string, message: string): WireEven
   storeId: 0,
   operatorId: 95,
   actor: 'cli',
+  reason: '',
 });
 
 /** An administration service that answers from fixtures and remembers what it was asked to change. */

@@ -507,8 +507,8 @@ describe('documents', () => {
     expect((await apply(machine, node, [partition('p3', 'm', 'n'), partition('p4', 'b', 'd')])).refusal?.code).toBe(
       'OverlappingRange',
     );
-    expect(await machine.settle(node.pinRegion(R(2), true, 'me'))).toBe(true);
-    expect(await machine.settle(node.pinRegion(R(2), true, 'me'))).toBe(false);
+    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toBe(true);
+    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toBe(false);
     const before = [...node.placement.resources.store.all()];
     const { version } = node.placement.resources.store;
     machine.crash();
@@ -557,7 +557,7 @@ describe('documents', () => {
     const node = await machine.bootstrapped();
     const region = makeRegion({ id: 2, on: ['1'] });
     node.onRegionHeartbeat(report(region));
-    await machine.settle(node.pinRegion(R(2), true, 'me'));
+    await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }));
     expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPinned' } });
     expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPinned' } });
     const noted = node.placement.events.after(0, 100).filter(({ type }) => type === 'step-refused');

@@ -295,6 +295,31 @@ describe('documents as users write them', () => {
     expect(made.placement.resources.store.partition('part1')).toBe(before);
   });
 
+  test('a changed document says who asked for it and why, one that was not changed keeps what it said', () => {
+    const made = world();
+    const { resources } = made.placement;
+    const take = (plan: DocumentPlan): void => {
+      expect(plan.refusal).toBeUndefined();
+      if (plan.change !== undefined) {
+        resources.store.apply(plan.change);
+      }
+    };
+    const author = (name: string): unknown => resources.store.partition(name)?.meta.author;
+    const ada = { actor: 'ada', reason: 'new shop' };
+    take(resources.planApply([partition('part1', 'a', 'e'), partition('part2', 'j', 'o')], ada));
+    expect(author('part1')).toEqual(ada);
+    const stored = resources.store.partition('part1');
+    expect(stored === undefined ? undefined : decodeResource(encodeResource(stored))).toEqual(stored);
+    const bob = { actor: 'bob', reason: '' };
+    take(resources.planApply([partition('part1', 'a', 'e'), partition('part2', 'j', 'o', 'pod2')], bob));
+    expect([author('part1'), author('part2')]).toEqual([ada, bob]);
+    // Who deletes a running transition is known until it has ended.
+    take(resources.planApply([partition('part2', 'j', 'o')], bob));
+    take(resources.planApply([merge('a1', ['part1', 'part2'])], ada));
+    expect(resources.store.assignment('a1')?.meta.author).toEqual(ada);
+    expect(author('part1')).toEqual(ada);
+  });
+
   test('a Partition under an Assignment can be neither edited nor deleted nor assigned twice', () => {
     const made = world();
     apply(made, [partition('part1', 'a', 'e'), partition('part2', 'j', 'o'), merge('a1', ['part1', 'part2'])]);

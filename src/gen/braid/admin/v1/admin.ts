@@ -200,6 +200,8 @@ export interface RequestHeader {
   clusterId: string;
   /** Who asks, for the event list. */
   actor: string;
+  /** Why, for the event list and the documents that are changed; at most 512 characters. */
+  reason: string;
 }
 
 export interface GetStatusRequest {
@@ -837,6 +839,8 @@ export interface Event {
   storeId: number;
   operatorId: number;
   actor: string;
+  /** What the actor gave as the reason. */
+  reason: string;
 }
 
 export interface ListEventsRequest {
@@ -885,6 +889,9 @@ export interface Document {
   remainingMs: number;
   /** An Assignment that has not completed; a Partition that is not served as its spec says. */
   settled: boolean;
+  /** Who made the latest change that was asked for, and the reason given; empty for those the service made itself. */
+  changedBy: string;
+  changeReason: string;
 }
 
 export interface Document_PodsEntry {
@@ -1260,7 +1267,7 @@ export const Refusal_DetailsEntry: MessageFns<Refusal_DetailsEntry> = {
 };
 
 function createBaseRequestHeader(): RequestHeader {
-  return { clusterId: "0", actor: "" };
+  return { clusterId: "0", actor: "", reason: "" };
 }
 
 export const RequestHeader: MessageFns<RequestHeader> = {
@@ -1270,6 +1277,9 @@ export const RequestHeader: MessageFns<RequestHeader> = {
     }
     if (message.actor !== "") {
       writer.uint32(18).string(message.actor);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
     }
     return writer;
   },
@@ -1303,6 +1313,14 @@ export const RequestHeader: MessageFns<RequestHeader> = {
             message.actor = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1322,6 +1340,7 @@ export const RequestHeader: MessageFns<RequestHeader> = {
     const message = createBaseRequestHeader();
     message.clusterId = object.clusterId ?? "0";
     message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -8039,7 +8058,17 @@ export const SetSwitchResponse: MessageFns<SetSwitchResponse> = {
 };
 
 function createBaseEvent(): Event {
-  return { sequence: 0, unixMs: 0, type: "", message: "", regionId: 0, storeId: 0, operatorId: 0, actor: "" };
+  return {
+    sequence: 0,
+    unixMs: 0,
+    type: "",
+    message: "",
+    regionId: 0,
+    storeId: 0,
+    operatorId: 0,
+    actor: "",
+    reason: "",
+  };
 }
 
 export const Event: MessageFns<Event> = {
@@ -8067,6 +8096,9 @@ export const Event: MessageFns<Event> = {
     }
     if (message.actor !== "") {
       writer.uint32(66).string(message.actor);
+    }
+    if (message.reason !== "") {
+      writer.uint32(74).string(message.reason);
     }
     return writer;
   },
@@ -8148,6 +8180,14 @@ export const Event: MessageFns<Event> = {
             message.actor = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8173,6 +8213,7 @@ export const Event: MessageFns<Event> = {
     message.storeId = object.storeId ?? 0;
     message.operatorId = object.operatorId ?? 0;
     message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -8431,6 +8472,8 @@ function createBaseDocument(): Document {
     pods: new Map(),
     remainingMs: 0,
     settled: false,
+    changedBy: "",
+    changeReason: "",
   };
 }
 
@@ -8474,6 +8517,12 @@ export const Document: MessageFns<Document> = {
     }
     if (message.settled !== false) {
       writer.uint32(104).bool(message.settled);
+    }
+    if (message.changedBy !== "") {
+      writer.uint32(114).string(message.changedBy);
+    }
+    if (message.changeReason !== "") {
+      writer.uint32(122).string(message.changeReason);
     }
     return writer;
   },
@@ -8598,6 +8647,22 @@ export const Document: MessageFns<Document> = {
             message.settled = reader.bool();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.changedBy = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.changeReason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8636,6 +8701,8 @@ export const Document: MessageFns<Document> = {
     })();
     message.remainingMs = object.remainingMs ?? 0;
     message.settled = object.settled ?? false;
+    message.changedBy = object.changedBy ?? "";
+    message.changeReason = object.changeReason ?? "";
     return message;
   },
 };

@@ -117,6 +117,7 @@ const collect = (text: string, before: readonly string[] | undefined): readonly 
 export function ruleCommands(rule: Command, app: App): void {
   addCommand<{ readonly at?: string; readonly group?: string }>(rule, app, {
     usage: 'list',
+    isList: true,
     summary: 'List placement rules in the order they apply',
     examples: ['braid ctl rule list', 'braid ctl rule list --at user/1 -o wide'],
     modes: LIST_MODES,

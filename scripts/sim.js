@@ -75,6 +75,7 @@ const PROFILES = [
   'sweep',
   'pd-chaos',
   'pd',
+  'pd-members',
 ];
 
 function number(name) {

@@ -8,7 +8,7 @@ import { drawCase, type ProfileName, type SimCase } from './case.ts';
 import { drawFullCase, FULL_PROFILES, type FullCase, type FullProfile } from './full-case.ts';
 import { runFull } from './full-world.ts';
 import { runLite } from './lite-world.ts';
-import { drawPdCase, type PdCase } from './pd-case.ts';
+import { drawPdCase, PD_PROFILES, type PdCase, type PdProfile } from './pd-case.ts';
 import { runPd } from './pd-world.ts';
 import type { RunResult } from './run-result.ts';
 import { shrinkCase } from './shrink.ts';
@@ -16,7 +16,7 @@ import { runSweep } from './sweep.ts';
 import { FailStop } from './store-cluster.ts';
 import { tracePage } from './trace-page.ts';
 
-type AnyProfile = ProfileName | FullProfile | 'pd';
+type AnyProfile = ProfileName | FullProfile | PdProfile;
 type WorldCase = SimCase | FullCase | PdCase;
 
 export type Order =
@@ -44,11 +44,12 @@ const print = (value: unknown): void => {
 };
 
 const isFull = (profile: string): profile is FullProfile => (FULL_PROFILES as readonly string[]).includes(profile);
+const isPd = (profile: string): profile is PdProfile => (PD_PROFILES as readonly string[]).includes(profile);
 const isFullCase = (simCase: WorldCase): simCase is FullCase => simCase.config.world === 'full';
 const isPdCase = (simCase: WorldCase): simCase is PdCase => simCase.config.world === 'pd';
 
 export const draw = (profile: Exclude<AnyProfile, 'sweep'>, seed: number): WorldCase =>
-  profile === 'pd' ? drawPdCase(seed) : isFull(profile) ? drawFullCase(profile, seed) : drawCase(profile, seed);
+  isPd(profile) ? drawPdCase(seed, profile) : isFull(profile) ? drawFullCase(profile, seed) : drawCase(profile, seed);
 
 export function runCase(simCase: WorldCase, options: { readonly trace?: boolean } = {}): Promise<RunResult> {
   if (isPdCase(simCase)) {

@@ -33,7 +33,26 @@ export const PD_KINDS = [
   'disk-slow',
   'disk-error',
 ] as const;
-export type PdKind = (typeof PD_KINDS)[number];
+/** Only where the service has several members. */
+export const PD_MEMBER_KINDS = [
+  'cut-pd',
+  'half-cut-pd',
+  'transfer-pd',
+  'join-pd',
+  'remove-pd',
+  'replace-pd',
+  'crash-follower',
+  'crash-all-pd',
+] as const;
+/** Only where there are documents. */
+export const PD_DOCUMENT_KINDS = [
+  'apply-partition',
+  'merge-parts',
+  'move-part',
+  'split-part',
+  'delete-document',
+] as const;
+export type PdKind = (typeof PD_KINDS)[number] | (typeof PD_MEMBER_KINDS)[number] | (typeof PD_DOCUMENT_KINDS)[number];
 
 export interface PdAction {
   readonly atMs: number;
@@ -47,6 +66,10 @@ export interface PdAction {
 export interface PdWorldConfig {
   readonly world: 'pd';
   readonly stores: number;
+  /** Members of the placement service at the start. */
+  readonly members: number;
+  /** Whether Partitions and Assignments are applied. */
+  readonly documents: boolean;
   readonly durationMs: number;
   readonly regionsAtStart: number;
   readonly regionsMax: number;
@@ -65,9 +88,12 @@ export interface PdWorldConfig {
   readonly storeDownMs: number;
 }
 
+export const PD_PROFILES = ['pd', 'pd-members'] as const;
+export type PdProfile = (typeof PD_PROFILES)[number];
+
 export interface PdCase {
   readonly seed: number;
-  readonly profile: 'pd';
+  readonly profile: PdProfile;
   readonly config: PdWorldConfig;
   readonly schedule: readonly PdAction[];
 }
@@ -98,17 +124,41 @@ const WEIGHTS: Readonly<Record<PdKind, number>> = {
   'wall-jump': 1,
   'disk-slow': 1,
   'disk-error': 0.5,
+  'cut-pd': 2,
+  'half-cut-pd': 1,
+  'transfer-pd': 2,
+  'join-pd': 1,
+  'remove-pd': 1,
+  'replace-pd': 1,
+  'crash-follower': 2,
+  'crash-all-pd': 0.5,
+  'apply-partition': 5,
+  'merge-parts': 4,
+  'move-part': 3,
+  'split-part': 2,
+  'delete-document': 0.7,
 };
 
-export function drawPdCase(seed: number): PdCase {
-  const rng = createRng(seed).fork('case-pd');
-  const config = drawConfig(rng.fork('config'));
-  return { seed, profile: 'pd', config, schedule: drawSchedule(config, rng.fork('nemesis')) };
+export function drawPdCase(seed: number, profile: PdProfile = 'pd'): PdCase {
+  const rng = createRng(seed).fork(`case-${profile}`);
+  const isGroup = profile === 'pd-members';
+  const config = {
+    ...drawConfig(rng.fork('config')),
+    ...(isGroup ? { members: 3, documents: rng.chance(0.5) } : {}),
+  };
+  const kinds: readonly PdKind[] = [
+    ...PD_KINDS,
+    ...(isGroup ? PD_MEMBER_KINDS : []),
+    ...(config.documents ? PD_DOCUMENT_KINDS : []),
+  ];
+  return { seed, profile, config, schedule: drawSchedule(config, kinds, rng.fork('nemesis')) };
 }
 
 function drawConfig(rng: Rng): PdWorldConfig {
   return {
     world: 'pd',
+    members: 1,
+    documents: false,
     stores: rng.pick([3, 4, 5, 6]),
     durationMs: rng.pick([15_000, 30_000]),
     regionsAtStart: rng.pick([1, 3, 6]),
@@ -127,10 +177,10 @@ function drawConfig(rng: Rng): PdWorldConfig {
   };
 }
 
-function drawSchedule(config: PdWorldConfig, rng: Rng): PdAction[] {
-  const kinds = PD_KINDS.filter((kind) => kind === 'split' || rng.chance(0.55)).map(
-    (kind) => [kind, WEIGHTS[kind] * (0.5 + rng.float())] as const,
-  );
+function drawSchedule(config: PdWorldConfig, all: readonly PdKind[], rng: Rng): PdAction[] {
+  const kinds = all
+    .filter((kind) => kind === 'split' || rng.chance(0.55))
+    .map((kind) => [kind, WEIGHTS[kind] * (0.5 + rng.float())] as const);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const meanMs = rng.pick([80, 200, 500]);
   const out: PdAction[] = [];

@@ -68,6 +68,7 @@ export class PdChecks {
   onCommand: (reply: RegionHeartbeatReply) => void = () => undefined;
   readonly #idOwners: Map<number, string> = new Map();
   #newestStamp: Stamp | undefined;
+  #newestId = 0;
   readonly #stamps: Set<string> = new Set();
   #node: PdNode | undefined;
   /** The node's own monotonic clock. */
@@ -123,6 +124,17 @@ export class PdChecks {
       this.#idOwners.set(id, to);
     }
     this.#count('ids');
+  }
+
+  /** A question for ids begins: its answer must lie above everything that was answered until now. */
+  askIds(): (first: number) => void {
+    const before = this.#newestId;
+    return (first) => {
+      if (first <= before) {
+        fail(`id ${first} was given out after id ${before}`);
+      }
+      this.#newestId = Math.max(this.#newestId, first);
+    };
   }
 
   /** A peer id belongs to one region on one store for ever (G6). */

@@ -5,28 +5,26 @@
  * operator may be left.
  */
 import { AppError } from '../../src/base/app-error.ts';
-import { utf8 } from '../../src/base/bytes.ts';
+import { fromUtf8, utf8 } from '../../src/base/bytes.ts';
 import { type RegionId, type StoreId, storeId } from '../../src/base/ids.ts';
 import { rangeContains } from '../../src/base/key-range.ts';
-import { createMemoryEngineFactory, MemoryDisk } from '../../src/engine/index.ts';
-import type { Env } from '../../src/env/env.ts';
-import { NO_FAILPOINTS } from '../../src/env/failpoints.ts';
-import { SILENT_LOGGER } from '../../src/env/log.ts';
 import { createRng, type Rng } from '../../src/env/rng.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply } from '../../src/meta/heartbeat.ts';
 import { formatRegion, isInJointState, type Region, type Store } from '../../src/meta/region.ts';
 import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG } from '../../src/pd/defaults.ts';
-import type { PdMember } from '../../src/pd/pd-member.ts';
-import type { PdNode } from '../../src/pd/pd-node.ts';
+import type { PdNode, PdNodeConfig } from '../../src/pd/pd-node.ts';
 import type { Placement } from '../../src/pd/placement.ts';
+import { primaryOf } from '../../src/pd/resource/resource.ts';
+import type { DocumentPlan } from '../../src/pd/resource/resources.ts';
 import type { SwitchName } from '../../src/pd/schedule/switches.ts';
-import { openPdNode } from '../support/pd-node.ts';
 import { InvariantError } from './invariants.ts';
-import type { PdAction, PdCase } from './pd-case.ts';
+import type { PdAction, PdCase, PdWorldConfig } from './pd-case.ts';
 import { PdChecks } from './pd-checks.ts';
+import { PdDocumentChecks } from './pd-document-checks.ts';
 import { firstModelRegion, type ModelRegion, PdModel } from './pd-model.ts';
+import { type PdMachine, PdService } from './pd-service.ts';
 import type { RunFailure, RunResult, TimelineEntry } from './run-result.ts';
-import { Scheduler, SimClock } from './scheduler.ts';
+import { Scheduler, type SimClock } from './scheduler.ts';
 import { FailStop } from './store-cluster.ts';
 import { WorldError } from './world-error.ts';
 
@@ -38,6 +36,16 @@ const MAX_PEER_DOWN_MS = 4_000;
 const LOOK_MS = 100;
 const LATE_MS = 5_000;
 const KEPT_MAX = 50;
+/** Time a message between members takes. */
+const MEMBER_DELAY_MS: readonly [number, number] = [0.3, 8];
+const MEMBERS_MAX = 5;
+const REMOVE_ROUNDS_MAX = 40;
+/** Time that Assignments have to end by themselves once everything healed. */
+const PATIENCE_MS = 40_000;
+/** How long a restarted service is watched for second thoughts. */
+const REST_MS = 5_000;
+/** Longer than the longest pause between two attempts. */
+const RETRY_MS = 70_000;
 const SWITCHES: readonly SwitchName[] = [
   'scheduling',
   'joint-state-checker',
@@ -68,12 +76,43 @@ const GOOD_MOOD: Readonly<Mood> = {
   slowByMs: 0,
 };
 
+const nodeConfig = (config: PdWorldConfig): PdNodeConfig => ({
+  placement: {
+    ...DEFAULT_PLACEMENT_CONFIG,
+    storeDisconnectedMs: 3_000,
+    storeDownMs: config.storeDownMs,
+    stepStoreSilentMs: 4_000,
+    storeCheckMs: 1_000,
+    patrolIntervalMs: 300,
+    schedulerIntervalMs: 700,
+    pushIntervalMs: 300,
+    pushQuickMs: 600,
+    pushSlowMs: 1_200,
+    warmupMaxMs: 4_000,
+    fastStepMs: 6_000,
+    slowStepMs: 12_000,
+    splitMergeIntervalMs: 1_000,
+    proxyThresholdMs: 2_000,
+    jointConsensus: config.jointConsensus,
+  },
+  allocation: { ...DEFAULT_ALLOCATION_CONFIG, idWindow: 15, tsoUpdateMs: 250, tsoWindowMs: 1_000 },
+});
+
+function describeMachine({ name, member, isRetired, isStarting }: PdMachine): string {
+  if (member === undefined) {
+    return `${name} ${isRetired ? 'left' : isStarting ? 'starts' : 'is down'}`;
+  }
+  const { id, term, membership, leader } = member.group;
+  const { voters, learners } = membership.confState;
+  return `${name} is member ${id} in term ${term}, led by ${leader?.name ?? 'nobody'}; voters ${voters.join()}, learners ${learners.join()}`;
+}
+
 class PdWorld {
   readonly #case: PdCase;
   readonly #rng: Rng;
   readonly #netRng: Rng;
   readonly #scheduler: Scheduler;
-  readonly #disk: MemoryDisk;
+  readonly #service: PdService;
   readonly #model: PdModel = new PdModel();
   readonly #checks: PdChecks = new PdChecks();
   readonly #moods: Map<StoreId, Mood> = new Map();
@@ -84,15 +123,12 @@ class PdWorld {
   readonly #failStops: string[] = [];
   readonly #oldReports: RegionHeartbeat[] = [];
   readonly #oldCommands: RegionHeartbeatReply[] = [];
-  #member: PdMember | undefined;
   /** What the checks follow now. */
   #watched: PdNode | undefined;
-  #clock: SimClock;
-  #incarnation = 0;
-  #wallOffsetMs = 0;
+  readonly #documents: PdDocumentChecks = new PdDocumentChecks();
+  #documentNumber = 0;
   #mayStop = false;
   #isHealed = false;
-  #isStarting = false;
 
   constructor(simCase: PdCase, keepsTrace: boolean) {
     this.#case = simCase;
@@ -106,8 +142,17 @@ class PdWorld {
       }
     };
     this.#scheduler.afterEvent = () => this.#follow();
-    this.#clock = new SimClock(this.#scheduler, 1);
-    this.#disk = new MemoryDisk(this.#rng.fork('disk'), { writeDelayMs: simCase.config.writeDelayMs });
+    this.#service = new PdService({
+      scheduler: this.#scheduler,
+      rng: this.#rng.fork('service'),
+      config: nodeConfig(simCase.config),
+      writeDelayMs: simCase.config.writeDelayMs,
+      delayMs: MEMBER_DELAY_MS,
+      lossChance: () => (this.#isHealed ? 0 : simCase.config.lossChance),
+      mayStop: () => this.#mayStop,
+      onFailStop: (text) => this.#failStops.push(text),
+    });
+    this.#service.addMachine(undefined, 0);
     this.#model.onChange = (region) => this.#report(region);
     if (keepsTrace) {
       this.#checks.onCommand = (reply) => {
@@ -149,6 +194,7 @@ class PdWorld {
     const operators = this.#node?.placement.controller.running() ?? [];
     const known = [...(this.#node?.placement.cluster.tree.values() ?? [])];
     return [
+      ...this.#service.machines.map((machine) => `  ${describeMachine(machine)}`),
       ...known.map(
         (info) =>
           `  the service knows ${formatRegion(info.region)} led by ${info.leader?.id}${info.merging ? ' merging' : ''} pending ${info.pendingPeers.map((p) => p.id).join()} down ${info.downPeers.map((d) => d.peer.id).join()}`,
@@ -172,70 +218,20 @@ class PdWorld {
 
   // ------------------------------------------------------------------------------------------ the service
 
-  async #start(): Promise<void> {
-    if (this.#isStarting || this.#member !== undefined) {
-      return;
-    }
-    this.#isStarting = true;
-    const { config } = this.#case;
-    const incarnation = ++this.#incarnation;
-    const clock = new SimClock(this.#scheduler, 1);
-    clock.jumpWall(this.#wallOffsetMs);
-    this.#clock = clock;
-    const engines = createMemoryEngineFactory(this.#disk, clock);
-    const env: Env = {
-      clock,
-      rng: this.#rng.fork(`pd-${incarnation}`),
-      net: undefined as never,
-      engines,
-      failpoints: NO_FAILPOINTS,
-      log: SILENT_LOGGER,
-      abort: (kind, reason, cause) => {
-        if (incarnation === this.#incarnation) {
-          if (!(kind === 'storage' && this.#mayStop)) {
-            this.#failStops.push(`pd ${kind}: ${reason}`);
-          }
-          this.#crash('kill');
-        }
-        throw new FailStop(reason, { cause });
-      },
-    };
-    const engine = await engines.open({ path: 'pd', createIfMissing: incarnation === 1 });
-    const { member } = await openPdNode(env, engine, {
-      placement: {
-        ...DEFAULT_PLACEMENT_CONFIG,
-        storeDisconnectedMs: 3_000,
-        storeDownMs: config.storeDownMs,
-        stepStoreSilentMs: 4_000,
-        storeCheckMs: 1_000,
-        patrolIntervalMs: 300,
-        schedulerIntervalMs: 700,
-        pushIntervalMs: 300,
-        pushQuickMs: 600,
-        pushSlowMs: 1_200,
-        warmupMaxMs: 4_000,
-        fastStepMs: 6_000,
-        slowStepMs: 12_000,
-        splitMergeIntervalMs: 1_000,
-        jointConsensus: config.jointConsensus,
-      },
-      allocation: { ...DEFAULT_ALLOCATION_CONFIG, idWindow: 15, tsoUpdateMs: 250, tsoWindowMs: 1_000 },
-    });
-    if (incarnation !== this.#incarnation) {
-      return;
-    }
-    this.#isStarting = false;
-    this.#member = member;
-    this.#follow();
-  }
-
   /** The node that serves now; there is none while nothing runs, and another one after each loss of the lead. */
   get #node(): PdNode | undefined {
-    return this.#member?.node;
+    return this.#service.node;
   }
 
   #follow(): void {
     const node = this.#node;
+    const { leading } = this.#service;
+    if (leading.length > 1) {
+      throw new InvariantError('PD1', `${leading.map(({ name }) => name).join(' and ')} serve at the same time`);
+    }
+    if (node !== undefined && this.#case.config.documents) {
+      this.#documents.look(node);
+    }
     if (node === this.#watched) {
       return;
     }
@@ -244,35 +240,26 @@ class PdWorld {
       this.#checks.detach();
       return;
     }
-    const clock = this.#clock;
+    this.#count('lead');
+    const clock = this.#service.leader?.clock as SimClock;
     this.#checks.attach(node, () => clock.monoMs());
     for (const id of this.#model.stores.keys()) {
       this.#bind(id);
     }
   }
 
+  /** Every machine that does not run is started. */
   #boot(): void {
-    this.#start().catch((error: unknown) => {
-      if (!(error instanceof FailStop)) {
-        this.#failStops.push(`the service did not start: ${error instanceof Error ? error.stack : String(error)}`);
-      }
-    });
-  }
-
-  #crash(kind: 'kill' | 'power-loss'): void {
-    this.#incarnation++;
-    this.#isStarting = false;
-    this.#member = undefined;
-    this.#follow();
-    this.#clock.kill();
-    this.#disk.crash(kind);
+    for (const machine of this.#service.active) {
+      this.#service.boot(machine);
+    }
   }
 
   /** Runs on the service's machine; not at all while it is down, later while it is stalled. */
   #onPd(kind: string, run: (node: PdNode) => void): void {
-    this.#clock.deliver(() => {
+    this.#service.leader?.clock.deliver(() => {
       const node = this.#node;
-      if (node === undefined) {
+      if (node === undefined || !node.isLeading) {
         return;
       }
       try {
@@ -537,7 +524,7 @@ class PdWorld {
   async #insist<T>(ask: (node: PdNode) => Promise<T>): Promise<T> {
     for (;;) {
       const node = this.#node;
-      if (node !== undefined && this.#clock.stalledMs === 0) {
+      if (node?.isLeading === true && this.#service.leader?.clock.stalledMs === 0) {
         const late = Symbol('late');
         const answer = await Promise.race([
           ask(node).catch((error: unknown) => {
@@ -572,7 +559,10 @@ class PdWorld {
       address: `store-${id}:1`,
       statusAddress: '',
       state: 'up',
-      labels: [{ key: 'host', value: `h${id}` }],
+      labels: [
+        { key: 'host', value: `h${id}` },
+        { key: 'name', value: `p${id}` },
+      ],
       version: '1',
       startTimestamp: 1,
     };
@@ -626,15 +616,60 @@ class PdWorld {
       reason = this.#disorder(this.#node) ?? '';
       return reason === '';
     };
+    if (config.documents) {
+      this.#scheduler.at(PATIENCE_MS, () => this.#onPd('documents', (node) => this.#endAssignments(node)), {
+        node: 0,
+        kind: 'patience',
+      });
+    }
     await this.#pump(isInOrder, CONVERGE_MS, () => `no order: ${reason}`);
     this.#assertNoFailStop();
+    if (config.documents) {
+      await this.#restartAll(isInOrder, () => reason);
+    }
     if (this.#checks.counts['commands'] === undefined) {
       throw new WorldError('vacuous', 'the placement service never sent a command');
     }
   }
 
+  /** All members that the case begins with are there and vote. */
+  async #gather(): Promise<void> {
+    const { members } = this.#case.config;
+    while (this.#service.voters < members) {
+      if (this.#service.voters === this.#service.active.length && this.#service.voters > 0) {
+        await this.#service.join();
+      }
+      await this.#sleep(100);
+    }
+  }
+
+  /** A service that starts again on the same facts says the same about every document. */
+  async #restartAll(isInOrder: () => boolean, reason: () => string): Promise<void> {
+    // Order came in the middle of the last decisions about documents, and failed attempts are repeated after a while.
+    await this.#scheduler.pump(() => false, this.#scheduler.nowMs + REST_MS);
+    const areServed = (): boolean =>
+      this.#node?.placement.resources.store.partitions().every((partition) => partition.status.ready) === true;
+    await this.#scheduler.pump(areServed, this.#scheduler.nowMs + RETRY_MS);
+    const before = this.#node === undefined ? '' : PdDocumentChecks.shown(this.#node);
+    for (const machine of this.#service.active) {
+      this.#service.crash(machine, 'power-loss');
+    }
+    this.#follow();
+    this.#boot();
+    await this.#pump(isInOrder, CONVERGE_MS, () => `no order after a restart: ${reason()}`);
+    const restMs = this.#scheduler.nowMs + REST_MS;
+    await this.#scheduler.pump(() => false, restMs);
+    const after = this.#node === undefined ? '' : PdDocumentChecks.shown(this.#node);
+    if (after !== before) {
+      throw new InvariantError('PD2', `after a restart documents are\n${after}\nand were\n${before}`);
+    }
+    this.#count('documents:restarted');
+    this.#assertNoFailStop();
+  }
+
   async #found(): Promise<void> {
     const { config } = this.#case;
+    await this.#gather();
     const first = await this.#joinStore();
     const ids = await this.#insist((node) => node.allocIds(2));
     if (ids.type === 'refused') {
@@ -693,8 +728,10 @@ class PdWorld {
       onAnswer(stamp);
       if (rng.chance(0.2)) {
         const count = 1 + rng.below(20);
+        const onIds = this.#checks.askIds();
         const ids = await this.#insist((node) => node.allocIds(count));
         if (ids.type === 'ok') {
+          onIds(ids.value);
           this.#checks.onIds(
             Array.from({ length: count }, (_, i) => ids.value + i),
             'a caller',
@@ -712,7 +749,9 @@ class PdWorld {
     }
     this.#undo.clear();
     this.#moods.clear();
-    this.#disk.setBehavior({ writeDelayMs: [0.1, 1] });
+    for (const { disk } of this.#service.machines) {
+      disk.setBehavior({ writeDelayMs: [0.1, 1] });
+    }
     for (const store of this.#model.stores.values()) {
       store.downSinceMs = undefined;
     }
@@ -746,6 +785,10 @@ class PdWorld {
     const difference = this.#checks.difference(regions.map(({ region }) => region));
     if (difference !== undefined) {
       return difference;
+    }
+    const [assignment] = node.placement.resources.store.activeAssignments();
+    if (assignment !== undefined) {
+      return `Assignment ${assignment.meta.name} is ${assignment.status.phase}: ${JSON.stringify(assignment.status)}`;
     }
     const [operator] = node.placement.controller.running();
     if (operator !== undefined) {
@@ -851,33 +894,224 @@ class PdWorld {
         return;
       case 'crash-pd':
         this.#count(kind);
-        this.#crash(c % 2 === 0 ? 'kill' : 'power-loss');
-        this.#later(forMs, () => this.#boot());
+        this.#crash([this.#service.leader ?? pick(this.#service.active, a)], action);
+        return;
+      case 'crash-follower':
+        this.#count(kind);
+        this.#crash([pick(this.#followers(), a)], action);
+        return;
+      case 'crash-all-pd':
+        this.#count(kind);
+        this.#crash(this.#service.active, action);
         return;
       case 'stall-pd':
         this.#count(kind);
-        this.#clock.stall(forMs);
+        pick(this.#service.active, c)?.clock.stall(forMs);
+        return;
+      case 'cut-pd':
+      case 'half-cut-pd': {
+        const machine = c % 2 === 0 ? this.#service.leader : pick(this.#service.active, a);
+        if (machine !== undefined) {
+          this.#count(kind);
+          this.#later(forMs, this.#service.isolate(machine, kind === 'half-cut-pd'));
+        }
+        return;
+      }
+      case 'transfer-pd':
+        this.#transferLead(pick(this.#followers(), a)?.name);
+        return;
+      case 'join-pd':
+        if (this.#service.active.length < MEMBERS_MAX) {
+          void this.#service.join().then((isDone) => this.#count(isDone ? kind : `${kind}:not-now`));
+        }
+        return;
+      case 'remove-pd':
+      case 'replace-pd':
+        this.#removeMember(pick(this.#followers(), a), kind === 'replace-pd');
+        return;
+      case 'apply-partition':
+      case 'merge-parts':
+      case 'move-part':
+      case 'split-part':
+      case 'delete-document':
+        this.#changeDocuments(action, truth.region);
         return;
       case 'wall-jump': {
         this.#count(kind);
         const byMs = (b % 600_000) - 300_000;
-        this.#wallOffsetMs += byMs;
-        this.#clock.jumpWall(byMs);
+        for (const machine of this.#service.active) {
+          machine.wallOffsetMs += byMs;
+          machine.clock.jumpWall(byMs);
+        }
         return;
       }
       case 'disk-slow':
         this.#count(kind);
-        this.#disk.setBehavior({ writeDelayMs: [20, 20 + (b % 800)] });
-        this.#later(forMs, () => this.#disk.setBehavior({ writeDelayMs: this.#case.config.writeDelayMs }));
+        for (const { disk } of this.#service.active) {
+          disk.setBehavior({ writeDelayMs: [20, 20 + (b % 800)] });
+          this.#later(forMs, () => disk.setBehavior({ writeDelayMs: this.#case.config.writeDelayMs }));
+        }
         return;
-      case 'disk-error':
-        if (this.#member !== undefined) {
+      case 'disk-error': {
+        const machine = pick(this.#service.active, a);
+        if (machine?.member !== undefined) {
           this.#count(kind);
           this.#mayStop = true;
-          this.#disk.failNextWrite(c % 2 === 0 ? 'write-error' : 'sync-error');
+          machine.disk.failNextWrite(c % 2 === 0 ? 'write-error' : 'sync-error');
           this.#later(forMs + 500, () => this.#boot());
         }
         return;
+      }
+    }
+  }
+
+  #followers(): readonly PdMachine[] {
+    const { leader, active } = this.#service;
+    return active.filter((machine) => machine !== leader);
+  }
+
+  #crash(machines: readonly (PdMachine | undefined)[], { c, forMs }: PdAction): void {
+    for (const machine of machines) {
+      if (machine !== undefined) {
+        this.#service.crash(machine, c % 2 === 0 ? 'kill' : 'power-loss');
+        this.#later(forMs, () => this.#service.boot(machine));
+      }
+    }
+    this.#follow();
+  }
+
+  #transferLead(to: string | undefined): void {
+    try {
+      const answer = this.#service.leader?.member?.group.transferLeader(to);
+      this.#count(answer?.type === 'ok' ? 'transfer-pd' : 'transfer-pd:not-now');
+    } catch (error) {
+      // It has just lost the lead.
+      if (!(error instanceof AppError)) {
+        throw error;
+      }
+    }
+  }
+
+  /** Never below a majority of three; the group refuses what would lose it its quorum. */
+  #removeMember(machine: PdMachine | undefined, isReplaced: boolean): void {
+    if (machine === undefined || (this.#service.active.length <= this.#case.config.members && !isReplaced)) {
+      return;
+    }
+    const kind = isReplaced ? 'replace-pd' : 'remove-pd';
+    const run = async (): Promise<void> => {
+      if (isReplaced) {
+        // Its disk is gone: it never comes back, and an empty one takes its place.
+        const isWhole = this.#service.active.every(({ member }) => member !== undefined);
+        const { length } = this.#service.active;
+        if (!isWhole || length < 3 || this.#service.voters !== length) {
+          this.#count(`${kind}:not-now`);
+          return;
+        }
+        this.#service.retire(machine);
+      }
+      for (let round = 0; round < REMOVE_ROUNDS_MAX; round++) {
+        if (await this.#service.remove(machine)) {
+          this.#count(kind);
+          this.#service.retire(machine);
+          break;
+        }
+        if (!isReplaced) {
+          this.#count(`${kind}:not-now`);
+          return;
+        }
+        await this.#sleep(500);
+      }
+      for (let round = 0; isReplaced && round < REMOVE_ROUNDS_MAX && !(await this.#service.join()); round++) {
+        await this.#sleep(500);
+      }
+    };
+    void run();
+  }
+
+  // ------------------------------------------------------------------------------------------ documents
+
+  /** Applies documents about what there is, in words of users; many are refused, because they make no sense any more. */
+  #changeDocuments({ kind, a, b, c }: PdAction, region: Region): void {
+    const number = ++this.#documentNumber;
+    const plan = ({ placement }: PdNode): DocumentPlan | undefined => {
+      const { resources } = placement;
+      const parts = [...resources.store.partitions()].sort((x, y) =>
+        Buffer.compare(x.spec.range.start, y.spec.range.start),
+      );
+      const pods = [...this.#model.stores.keys()].map((id) => `p${id}`);
+      const part = pick(parts, b);
+      const assignment = (spec: object): DocumentPlan =>
+        resources.planApply([{ kind: 'Assignment', metadata: { name: `a${number}` }, spec }]);
+      switch (kind) {
+        case 'apply-partition': {
+          // The range of a region, or one that has to be cut out of several.
+          const [from, to] = [b % 1000, c % 1000].sort((x, y) => x - y) as [number, number];
+          const range =
+            c % 3 === 0
+              ? { start: fromUtf8(keyOf(from)), end: fromUtf8(keyOf(to + 1)) }
+              : { start: fromUtf8(region.range.start), end: fromUtf8(region.range.end) };
+          const primary = a % 2 === 0 ? {} : { primary: pick(pods, a >> 1) };
+          return resources.planApply([
+            { kind: 'Partition', metadata: { name: `part${number}` }, spec: { range, ...primary } },
+          ]);
+        }
+        case 'merge-parts': {
+          const at = parts.length < 2 ? 0 : b % (parts.length - 1);
+          const names = parts.slice(at, at + 2 + (c % 2)).map(({ meta }) => meta.name);
+          return assignment({
+            type: 'InWorkerMerge',
+            mergeParams: { partitions: names, mergedName: `merged${number}`, proxyThreshold: '2s' },
+          });
+        }
+        case 'move-part': {
+          const from = part === undefined ? undefined : primaryOf(part.spec);
+          return part === undefined
+            ? undefined
+            : assignment({
+                type: 'InterWorkerMove',
+                moveParams: { partition: part.meta.name, from: from ?? 'p0', to: pick(pods, c), proxyThreshold: '2s' },
+              });
+        }
+        case 'split-part':
+          return part === undefined
+            ? undefined
+            : assignment({
+                type: 'InWorkerSplit',
+                splitParams: { partition: part.meta.name, splitKey: fromUtf8(keyOf(c)) },
+              });
+        default: {
+          const all = [...parts, ...resources.store.activeAssignments()];
+          const one = pick(all, c);
+          return one === undefined ? undefined : resources.planDelete(one.kind, one.meta.name, 0);
+        }
+      }
+    };
+    this.#onPd('documents', (node) => {
+      const nothing: DocumentPlan = { refusal: undefined, results: [], change: undefined };
+      node
+        .changeDocuments(() => plan(node) ?? nothing, { dryRun: false })
+        .then(
+          ({ refusal }) => this.#count(refusal === undefined ? kind : `${kind}:${refusal.code}`),
+          (error: unknown) => {
+            if (!(error instanceof AppError) && !(error instanceof FailStop)) {
+              throw error;
+            }
+          },
+        );
+    });
+  }
+
+  /** Assignments that are still under way some time after everything healed are taken back. */
+  #endAssignments(node: PdNode): void {
+    for (const { meta } of node.placement.resources.store.activeAssignments()) {
+      this.#count('assignment:taken-back');
+      node
+        .changeDocuments(() => node.placement.resources.planDelete('Assignment', meta.name, 0), { dryRun: false })
+        .catch((error: unknown) => {
+          if (!(error instanceof AppError) && !(error instanceof FailStop)) {
+            throw error;
+          }
+        });
     }
   }
 
@@ -1000,7 +1234,9 @@ class PdWorld {
         failed: 0,
         unknown: 0,
         actions: this.#actions,
-        checks: Object.fromEntries(Object.entries(this.#checks.counts).map(([name, n]) => [`pd-${name}`, n])),
+        checks: Object.fromEntries(
+          Object.entries({ ...this.#checks.counts, ...this.#documents.counts }).map(([name, n]) => [`pd-${name}`, n]),
+        ),
       },
       traceHash: this.#scheduler.trace.text,
       checkpoints: this.#scheduler.trace.checkpoints,

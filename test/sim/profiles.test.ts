@@ -92,10 +92,25 @@ describe('the placement service alone', () => {
   });
 });
 
+describe('several members of the placement service', () => {
+  test('pd-members: 60 seeds keep PD1 and PD2 and end in order', async () => {
+    const { code, output } = await runFrontEnd(['--profile', 'pd-members', '--seeds', '60', '--jobs', '2']);
+    expect(code, output).toBe(0);
+    const count = (name: string): number => Number(new RegExp(`\\b${name} (\\d+)`).exec(output)?.[1] ?? 0);
+    for (const name of ['lead', 'crash-pd', 'cut-pd', 'transfer-pd', 'join-pd', 'replace-pd', 'merge:committed']) {
+      expect(count(name), `${name} in ${output}`).toBeGreaterThan(3);
+    }
+    for (const name of ['documents:restarted', 'pd-documents', 'pd-phase:InWorkerMerge:completed', 'pd-quorums']) {
+      expect(count(name), `${name} in ${output}`).toBeGreaterThan(3);
+    }
+  });
+});
+
 describe('determinism', () => {
   test.each([
     ['full', 2],
     ['pd', 60],
+    ['pd-members', 12],
   ])('%s: %i seeds give the same trace whatever ran before them', async (profile, seeds) => {
     const hashes = async (jobs: number): Promise<string[]> => {
       const args = ['--profile', profile, '--seeds', String(seeds), '--first-seed', '31', '--jobs', String(jobs)];

@@ -1,6 +1,7 @@
 /** Scripted schedules of splits: slow replicas, children that exist already, replaced and removed ones. */
 import { describe, expect } from 'vitest';
 import { fromUtf8, utf8 } from '../../src/base/bytes.ts';
+import { decodeRaftLocalState } from '../../src/codec/raft-records.ts';
 import { applyStateKey, raftStateKey } from '../../src/engine/index.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import type { Region } from '../../src/meta/region.ts';
@@ -322,6 +323,38 @@ describe('split', () => {
     expect(again.id).toBeGreaterThan(first as number);
     expect(scene.status(4, child.id)?.peerId).toBe(again.id);
     releaseChild();
+    await scene.data(child.id, 4);
+    expect(scene.status(4, child.id)?.peerId).toBe(again.id);
+  });
+
+  scenario('S-12 nor one whose newer peer only left its promises here when the store died', async (scene) => {
+    const cluster = await scene.start({ stores: 4 });
+    const parent = scene.holdSnapshots((m) => m.regionId === 1 && m.to.storeId === 4 && m.epoch.version === 1);
+    const children = scene.holdSnapshots((m) => m.regionId !== 1 && m.to.storeId === 4);
+    const deafen = (): (() => void) => cluster.drop((m) => m.regionId !== 1 && m.to.storeId === 4);
+    // The first peer of the child is removed before store 4 hears of it: it leaves no tombstone there.
+    const hear = deafen();
+    await scene.addLearner(1, 4);
+    await cluster.until('a snapshot from before the split', () => parent.held.length > 0);
+    const [child] = await cluster.mustSplit('k');
+    await scene.remove(child.id, 4);
+    const again = await scene.addLearner(child.id, 4);
+    hear();
+    await cluster.until('the promises of the newer peer are written', () => {
+      const bytes = cluster.machine(4).engine?.getSync(raftStateKey(child.id));
+      return bytes !== undefined && decodeRaftLocalState(bytes).peerId === again.id;
+    });
+    scene.pause(4, 'apply::before-split', 1);
+    parent.release();
+    await scene.data(1, 4);
+    const hearAgain = deafen();
+    cluster.crash(4, 'kill');
+    cluster.reboot(4);
+    cluster.failpoints.clear();
+    await cluster.until('the parent has split', () => scene.status(4, 1)?.region.epoch.version === 2);
+    expect(scene.status(4, child.id)).toBeUndefined();
+    hearAgain();
+    children.release();
     await scene.data(child.id, 4);
     expect(scene.status(4, child.id)?.peerId).toBe(again.id);
   });

@@ -120,6 +120,7 @@ export class Invariants {
     if (machine !== undefined) {
       this.#durable.observe(machine);
       this.#promises.onBoot(machine);
+      this.#replicas.onBoot(machine);
     }
   }
 

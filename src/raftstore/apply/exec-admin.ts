@@ -7,10 +7,15 @@
 import { assert } from '../../base/assert.ts';
 import { peerId, regionId } from '../../base/ids.ts';
 import type { AdminCommand } from '../../codec/command.ts';
-import { decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
+import {
+  decodeRaftLocalState,
+  decodeRegionLocalState,
+  encodeApplyState,
+  encodeRegionLocalState,
+} from '../../codec/raft-records.ts';
 import type { RegionError } from '../../codec/region-error.ts';
-import type { ApplyState, MergeState, RegionLocalState } from '../../codec/store-record.ts';
-import { applyStateKey, regionStateKey } from '../../engine/keyspace.ts';
+import type { ApplyState, MergeState, RaftLocalState, RegionLocalState } from '../../codec/store-record.ts';
+import { applyStateKey, raftStateKey, regionStateKey } from '../../engine/keyspace.ts';
 import type { WriteBatch } from '../../env/engine.ts';
 import { buriedRegion, findPeer, regionsEqual, type Region } from '../../meta/region.ts';
 import type { ConfChangeV2, Entry } from '../../raft/types.ts';
@@ -102,6 +107,12 @@ function readRegionState(ctx: StoreContext, region: number): RegionLocalState | 
   return bytes === undefined ? undefined : decodeRegionLocalState(bytes);
 }
 
+/** What a replica without data promised here; it outlives the process, the replica in memory does not. */
+function readRaftState(ctx: StoreContext, region: number): RaftLocalState | undefined {
+  const bytes = ctx.engine.getSync(raftStateKey(regionId(region)));
+  return bytes === undefined ? undefined : decodeRaftLocalState(bytes);
+}
+
 // ---------------------------------------------------------------------------------------------------- split
 
 /**
@@ -136,6 +147,14 @@ function claimChildren(ctx: StoreContext, parent: Region, myPeerId: number, chil
     }
     const existing = readRegionState(ctx, child.id);
     if (existing === undefined) {
+      const { id: childPeerId } = child.peers[position] as Region['peers'][number];
+      const promised = readRaftState(ctx, child.id)?.peerId ?? 0;
+      if (promised > childPeerId) {
+        // Removed here and added again, which this store learned before it died: the newer replica waits for its data.
+        ctx.pendingCreatePeers.delete(child.id);
+        ctx.log.warn({ region: parent.id, child: child.id, promised }, 'split skips a child that was replaced');
+        skipped.add(child.id);
+      }
       continue;
     }
     if (replacing.has(child.id)) {

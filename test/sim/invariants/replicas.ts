@@ -8,7 +8,7 @@ import { EntryType, type ConfState } from '../../../src/raft/types.ts';
 import type { RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
 import type { RaftStore } from '../../../src/raftstore/store/raft-store.ts';
 import type { CommittedLog } from './committed-log.ts';
-import type { DurableState } from './durable.ts';
+import { type DurableState, raftStateOn } from './durable.ts';
 import type { LeaseChecks } from './leases.ts';
 import { halvesOf, hasQuorum, type ObservedMachine, type Tally, violated } from './observed.ts';
 import type { RegionModel } from './region-model.ts';
@@ -27,6 +27,7 @@ interface Seen {
   last: number;
   isLeader: boolean;
   needsApply: boolean;
+  wasInitialized: boolean;
   region: Region | undefined;
   confState: ConfState;
   /** The configuration before the last change, for commits decided just before it. */
@@ -98,6 +99,18 @@ export class ReplicaChecks {
 
   ignoreLeases(): void {
     this.#checksLeases = false;
+  }
+
+  /** A process has ended and its store begins anew: replicas without data that left nothing on the disk never were. */
+  onBoot(machine: ObservedMachine): void {
+    for (const [key, seen] of this.#seen) {
+      const region = Math.floor(key / STORES_MAX);
+      const isForgotten = (): boolean =>
+        machine.database === undefined || raftStateOn(machine.database.view, region)?.peerId !== seen.peerId;
+      if (seenKey(machine.id, region) === key && !seen.wasInitialized && isForgotten()) {
+        this.#seen.delete(key);
+      }
+    }
   }
 
   check(machine: ObservedMachine, store: RaftStore): void {
@@ -243,6 +256,7 @@ export class ReplicaChecks {
     seen.confVer = region.epoch.confVer;
     seen.last = node.lastIndex;
     seen.first = node.firstIndex;
+    seen.wasInitialized ||= peer.isInitialized;
     seen.region = region;
     return regionChanged;
   }
@@ -411,6 +425,7 @@ function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
     last: 0,
     isLeader: false,
     needsApply: false,
+    wasInitialized: false,
     region: undefined,
     confState: node.confState,
     confBefore: node.confState,

@@ -5,10 +5,11 @@
 import type { Command, Option } from 'commander';
 import { type CommonOptions, addCommonOptions, flag, listFlags } from './common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, EXIT_REFUSED, exitCodeOf } from './exit-code.ts';
+import type { FlagSource } from './contexts.ts';
 import { formatFailure } from './failure.ts';
 import { type CliIo, ReaderGoneError } from './io.ts';
 import type { OutputMode } from './output/mode.ts';
-import { type Connector, Session } from './session.ts';
+import { type Connector, type OptionSources, Session } from './session.ts';
 import { watch } from './watch.ts';
 
 /** One run of the program. */
@@ -71,10 +72,14 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
       .slice(0, command.registeredArguments.length)
       .flatMap((arg) => (arg === undefined ? [] : (arg as string | string[])));
     const options = command.opts<Options & CommonOptions>();
-    const timeoutSource = command.getOptionValueSource('timeout');
-    const isTimeoutGiven = timeoutSource !== 'default';
+    const sources: OptionSources = {
+      timeout: sourceOf(command, 'timeout'),
+      pd: sourceOf(command, 'pd'),
+      context: sourceOf(command, 'context'),
+    };
+    const isTimeoutGiven = sources.timeout !== 'default';
     const look = (looking: App): Promise<ExitCode> =>
-      execute(looking, options, isTimeoutGiven, spec.task(args), (session) => spec.run(session, args, options));
+      execute(looking, options, sources, spec.task(args), (session) => spec.run(session, args, options));
     const isWatched = spec.isWatchable === true && (options as { readonly watch?: true }).watch === true;
     const code = isWatched ? await watch(app, options, isTimeoutGiven, look) : await look(app);
     app.exitCode = spec.isQuestion === true && code === EXIT_REFUSED ? EXIT_NO : code;
@@ -82,14 +87,25 @@ export function addCommand<Options extends object>(parent: Command, app: App, sp
   return command;
 }
 
+function sourceOf(command: Command, option: string): FlagSource {
+  switch (command.getOptionValueSource(option)) {
+    case 'cli':
+      return 'flag';
+    case 'env':
+      return 'variable';
+    default:
+      return 'default';
+  }
+}
+
 async function execute(
   app: App,
   options: CommonOptions,
-  isTimeoutGiven: boolean,
+  sources: OptionSources,
   task: string,
   run: (session: Session) => Promise<ExitCode>,
 ): Promise<ExitCode> {
-  const session = new Session(app.io, options, isTimeoutGiven, app.connector);
+  const session = new Session(app.io, options, sources, app.connector);
   try {
     return await run(session);
   } catch (error) {

@@ -16,6 +16,7 @@ const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 export interface CommonOptions {
   readonly pd: string;
+  readonly context?: string;
   readonly output: OutputMode;
   readonly timeout: number;
   readonly keyFormat: KeyFormat;
@@ -128,6 +129,7 @@ const GROUP = 'Common options:';
 export function addCommonOptions(command: Command, modes: readonly OutputMode[], mode: OutputMode): void {
   const common = [
     flag('--pd <endpoints>', 'placement endpoints as host:port, separated by commas').default(PD_DEFAULT),
+    flag('--context <name>', 'cluster to talk to, by the name "braid ctl context add" gave it'),
     flag('-o, --output <mode>', `how data is printed: ${modes.join(', ')}`)
       .default(mode)
       .argParser(choice(modes)),
@@ -155,6 +157,7 @@ export function addCommonOptions(command: Command, modes: readonly OutputMode[],
 /** Common flags typed before the command word, with whether they take a value. */
 const LEADING_FLAGS: Readonly<Record<string, boolean>> = {
   '--pd': true,
+  '--context': true,
   '-o': true,
   '--output': true,
   '--timeout': true,

@@ -6,9 +6,9 @@
 import type { Command, Option } from 'commander';
 import { type App, addCommand } from './command.ts';
 import { PD_DEFAULT } from './common-options.ts';
+import { type FlagSource, loadContexts, targetOf } from './contexts.ts';
 import { EXIT_DONE } from './exit-code.ts';
 import { UsageError } from './failure.ts';
-import type { Connector } from './session.ts';
 
 const LIVE_LIMIT_MS = 300;
 const REGIONS_MAX = 200;
@@ -40,7 +40,7 @@ complete -c braid -f -a '(__braid_complete)'
 };
 
 /** Which kind of object an argument or the value of a flag names. */
-type Live = 'store' | 'region' | 'switch' | 'operator';
+type Live = 'store' | 'region' | 'switch' | 'operator' | 'context';
 
 const ARGUMENTS: Readonly<Record<string, Live>> = {
   store: 'store',
@@ -53,6 +53,7 @@ const FLAGS: Readonly<Record<string, Live>> = {
   '--from': 'store',
   '--to': 'store',
   '--region': 'region',
+  '--context': 'context',
 };
 const SWITCH_COMMANDS: readonly string[] = ['on', 'off', 'scheduler'];
 
@@ -61,6 +62,9 @@ function liveOf(command: Command, argument: string | undefined): Live | undefine
   const group = command.parent?.name() ?? '';
   if (argument === 'id') {
     return group === 'store' || group === 'region' || group === 'operator' ? group : undefined;
+  }
+  if (argument === 'name' && group === 'context') {
+    return command.name() === 'add' ? undefined : 'context';
   }
   if (argument === 'name' || argument === 'scheduler') {
     return SWITCH_COMMANDS.includes(command.name()) || group === 'scheduler' ? 'switch' : undefined;
@@ -112,7 +116,11 @@ export function candidates(program: Command, words: readonly string[]): Wanted {
   return { words: [...names, ...(argument?.argChoices ?? [])], live: liveOf(command, argument?.name()) };
 }
 
-async function liveWords(connector: Connector, pd: readonly string[], live: Live): Promise<string[]> {
+async function liveWords({ connector, io }: App, typed: readonly string[], live: Live): Promise<string[]> {
+  if (live === 'context') {
+    return [...(await loadContexts(io.env)).byName.keys()];
+  }
+  const pd = await endpointsOf(typed, io.env);
   const limits = { timeoutMs: LIVE_LIMIT_MS };
   const admin = await connector.admin({ pd, timeoutMs: LIVE_LIMIT_MS });
   try {
@@ -131,10 +139,24 @@ async function liveWords(connector: Connector, pd: readonly string[], live: Live
   }
 }
 
-/** The endpoints that the typed command line or the environment names. */
-function endpointsOf(words: readonly string[], env: App['io']['env']): readonly string[] {
-  const at = words.indexOf('--pd');
-  return ((at >= 0 ? words[at + 1] : undefined) ?? env['BRAID_PD'] ?? PD_DEFAULT).split(',');
+/** The endpoints that the typed command line, the environment or the current context names. */
+async function endpointsOf(words: readonly string[], env: App['io']['env']): Promise<readonly string[]> {
+  const valueOf = (flag: string): string | undefined => {
+    const at = words.indexOf(flag);
+    return at >= 0 ? words[at + 1] : undefined;
+  };
+  const source = (flag: string, variable: string): FlagSource =>
+    valueOf(flag) !== undefined ? 'flag' : env[variable] !== undefined ? 'variable' : 'default';
+  const { pd } = await targetOf(
+    {
+      pd: valueOf('--pd') ?? env['BRAID_PD'] ?? PD_DEFAULT,
+      pdSource: source('--pd', 'BRAID_PD'),
+      context: valueOf('--context') ?? env['BRAID_CONTEXT'],
+      contextSource: source('--context', 'BRAID_CONTEXT'),
+    },
+    env,
+  );
+  return pd;
 }
 
 export function registerCompletion(program: Command, ctl: Command, app: App): void {
@@ -166,7 +188,7 @@ export function registerCompletion(program: Command, ctl: Command, app: App): vo
         wanted.live === undefined
           ? []
           : // Completion never complains: without an answer there is nothing to offer.
-            await liveWords(app.connector, endpointsOf(words, app.io.env), wanted.live).catch(() => []);
+            await liveWords(app, words, wanted.live).catch(() => []);
       const last = words.at(-1) ?? '';
       const found = [...wanted.words, ...live].filter((word) => word.startsWith(last));
       await app.io.stdout.write(found.map((word) => `${word}\n`).join(''));

@@ -6,8 +6,16 @@ import type { AdminClient } from '../client/admin.ts';
 import type { Braid } from '../client/kv.ts';
 import { connect, connectAdmin } from '../client/real.ts';
 import type { CommonOptions } from './common-options.ts';
+import { type FlagSource, type Target, targetOf } from './contexts.ts';
 import type { CliIo } from './io.ts';
 import { Printer } from './output/printer.ts';
+
+/** Where the values of these flags come from. */
+export interface OptionSources {
+  readonly timeout: FlagSource;
+  readonly pd: FlagSource;
+  readonly context: FlagSource;
+}
 
 /** How a session reaches a cluster; tests put their own in. */
 export interface Connector {
@@ -40,15 +48,17 @@ export class Session implements AsyncDisposable {
   readonly printer: Printer;
   /** Whether the user named a deadline; without one, long work may take as long as it takes. */
   readonly isTimeoutGiven: boolean;
+  readonly #sources: OptionSources;
   readonly #connector: Connector;
   readonly #startMs = performance.now();
   #db: Braid | undefined;
   #admin: AdminClient | undefined;
 
-  constructor(io: CliIo, options: CommonOptions, isTimeoutGiven: boolean, connector: Connector) {
+  constructor(io: CliIo, options: CommonOptions, sources: OptionSources, connector: Connector) {
     this.io = io;
     this.options = options;
-    this.isTimeoutGiven = isTimeoutGiven;
+    this.isTimeoutGiven = sources.timeout !== 'default';
+    this.#sources = sources;
     this.#connector = connector;
     this.printer = new Printer(io, {
       mode: options.output,
@@ -78,13 +88,13 @@ export class Session implements AsyncDisposable {
 
   /** The data interface; its calls share the command's deadline and end at Ctrl-C. */
   async db(): Promise<Braid> {
-    this.#db ??= await this.#connector.data({ pd: this.#endpoints(), timeoutMs: this.leftMs });
+    this.#db ??= await this.#connector.data({ pd: (await this.target()).pd, timeoutMs: this.leftMs });
     return this.#db.with({ timeoutMs: this.leftMs, signal: this.signal });
   }
 
   /** Changes made through it carry the command's `--reason`, if it has one. */
   async admin(): Promise<AdminClient> {
-    this.#admin ??= await this.#connector.admin({ pd: this.#endpoints(), timeoutMs: this.leftMs });
+    this.#admin ??= await this.#connector.admin({ pd: (await this.target()).pd, timeoutMs: this.leftMs });
     const { reason } = this.options;
     return reason === undefined || reason === '' ? this.#admin : this.#admin.withReason(reason);
   }
@@ -99,7 +109,10 @@ export class Session implements AsyncDisposable {
     await this.#admin?.close();
   }
 
-  #endpoints(): readonly string[] {
-    return this.options.pd.split(',').map((endpoint) => endpoint.trim());
+  /** The cluster the command talks to, and what named it. @throws UsageError, InputFileError */
+  target(): Promise<Target> {
+    const { pd, context } = this.options;
+    const { pd: pdSource, context: contextSource } = this.#sources;
+    return targetOf({ pd, pdSource, context, contextSource }, this.io.env);
   }
 }

@@ -13,6 +13,7 @@ import { COMMON_MODES, LIST_MODES, isMachineMode } from '../output/mode.ts';
 import { section } from '../output/printer.ts';
 import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
+import { contextCommands } from './context-commands.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
 import { eventsCommand } from './events.ts';
@@ -71,6 +72,7 @@ export function registerCtlCommands(program: Command, app: App): void {
     app,
   );
   memberCommands(ctl, app);
+  contextCommands(ctl, app);
   eventsCommand(ctl, app);
   switchCommands(
     ctl

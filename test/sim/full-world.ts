@@ -175,6 +175,8 @@ export class FullWorld {
       const enabled = name === 'merge-checker' ? merges : name.startsWith('balance') ? balance : true;
       while ((await admin.setSwitch(name, enabled).catch(() => undefined)) === undefined) {
         await this.#sleep(200);
+        // An injected disk fault may strike only now.
+        this.cluster.bootPd();
       }
     }
   }

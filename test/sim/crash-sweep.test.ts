@@ -1,6 +1,6 @@
 /**
  * Sweeps over every effect, event and message of short operations; by default a stride keeps them short. `SIM_STRIDE=1`
- * runs all, `SIM_PART=2/5` a fifth of them, and says how many there are.
+ * runs all and says how many there are, `SIM_PART=2/5` a fifth of them, `SIM_SWEEP_SEED=12` another schedule.
  */
 import { describe, expect, test } from 'vitest';
 import { bootstrapFaults, measureBootstrap, runBootstrap } from './bootstrap-sweep.ts';
@@ -10,7 +10,7 @@ import { SWEEP_SCENARIOS } from './sweep-scenarios.ts';
 
 const STRIDE = Number(process.env['SIM_STRIDE'] ?? 23);
 const [PART, PARTS] = (process.env['SIM_PART'] ?? '1/1').split('/').map(Number) as [number, number];
-const SEED = 11;
+const SEED = Number(process.env['SIM_SWEEP_SEED'] ?? 11);
 
 /** Runs every so many faults, and says how many there are when none is left out. */
 async function sweep<T>(

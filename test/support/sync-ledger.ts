@@ -169,18 +169,18 @@ export function cutPower(directory: string, events: readonly LedgerEvent[], rest
   const synced = new Map<string, number>();
   for (const event of events) {
     if (event.type === 'open') {
-      synced.set(basename(event.path), 0);
+      synced.set(event.path, 0);
     } else if (event.type === 'sync') {
-      synced.set(basename(event.path), event.bytes);
+      synced.set(event.path, event.bytes);
     } else if (event.type === 'rename') {
-      synced.set(basename(event.to), synced.get(basename(event.from)) ?? 0);
-      synced.delete(basename(event.from));
+      synced.set(event.to, synced.get(event.from) ?? 0);
+      synced.delete(event.from);
     }
   }
-  for (const name of readdirSync(directory)) {
-    const path = join(directory, name);
-    const kept = synced.get(name);
-    if (kept === undefined || !statSync(path).isFile()) {
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  for (const path of files.map(({ parentPath, name }) => join(parentPath, name))) {
+    const kept = synced.get(path);
+    if (kept === undefined) {
       continue;
     }
     const unsynced = Math.max(0, statSync(path).size - kept);

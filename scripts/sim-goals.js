@@ -47,6 +47,18 @@ export const GOALS = [
     marks: 'no leader for long, asking whether this replica still counts',
   },
   { name: 'a replica is created by a message', profiles: LITE, marks: 'created a replica for a message' },
+  ...[
+    'after seconds',
+    'after a restart',
+    'for a region that is gone',
+    'of an older epoch',
+    'for an earlier replica',
+    'with entries before the log',
+  ].map((change) => ({
+    name: `old mail arrives ${change}`,
+    profiles: ['lite', 'merge-storm', 'move-storm', 'membership'],
+    marks: `old mail ${change}`,
+  })),
   ...['crash', 'crash-point', 'isolate', 'drop-class'].flatMap((kind) =>
     ['merging', 'installing', 'uninitialized', 'leaving', 'no leader'].map((state) => ({
       name: `${kind} while a region is ${state}`,

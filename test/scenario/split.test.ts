@@ -291,7 +291,7 @@ describe('split', () => {
   scenario('S-15 mail for the peer that was replaced has no effect on the one that replaced it', async (scene) => {
     const { child, releaseParent, releaseChild } = await uninitializedChild(scene);
     const { cluster } = scene;
-    cluster.oldMailMax = 300;
+    cluster.oldMail.capacity = 300;
     await cluster.advance(500);
     releaseParent();
     await scene.data(1, 4);

@@ -67,7 +67,7 @@ function mixed(messages: readonly PeerMessage[], rng: Rng): PeerMessage[] {
 describe('removed replicas', () => {
   scenario('T-01 a removed replica comes back under a larger id, never under its own', async (scene) => {
     const cluster = await scene.start({ stores: 4 });
-    cluster.oldMailMax = 2_000;
+    cluster.oldMail.capacity = 2_000;
     const ids: number[] = [];
     for (let round = 0; round < 3; round++) {
       const peer = await scene.addLearner(1, 4);
@@ -175,7 +175,7 @@ describe('removed replicas', () => {
   scenario('T-08 a replica that ends slowly gets mail, and its store restarts meanwhile', async (scene) => {
     const cluster = await scene.start({ stores: 4, config: SMALL_LOG });
     scene.traffic(['m~', 'n~'], 4);
-    cluster.oldMailMax = 300;
+    cluster.oldMail.capacity = 300;
     await scene.addVoter(1, 4);
     await cluster.advance(300);
     cluster.machine(4).disk.setBehavior({ writeDelayMs: [100, 400] });
@@ -215,7 +215,7 @@ describe('removed replicas', () => {
 
   scenario('T-10 an empty replica that was removed stays away; a newer one may come', async (scene) => {
     const cluster = await scene.start({ stores: 4 });
-    cluster.oldMailMax = 1_000;
+    cluster.oldMail.capacity = 1_000;
     const gate = scene.holdSnapshots((m) => m.to.storeId === 4);
     const old = await scene.addLearner(1, 4);
     await cluster.until('an empty replica', () => scene.status(4, 1)?.state === 'uninitialized');

@@ -56,6 +56,10 @@ export class Coverage {
     return this.#cells.counts;
   }
 
+  mark(name: string): void {
+    this.#marks.add(name);
+  }
+
   onFault(kind: string, stores: readonly RaftStore[]): void {
     for (const state of statesOf(stores)) {
       this.#cells.add(`${kind} × ${state}`);

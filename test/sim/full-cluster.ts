@@ -35,6 +35,7 @@ import { TikvService } from '../../src/server/service/tikv-service.ts';
 import { addPeerService, StoreTransport } from '../../src/server/transport/store-transport.ts';
 import type { FullConfig } from './full-case.ts';
 import { Invariants, type ObservedMachine } from './invariants.ts';
+import { changesSince, OldMailbox } from './old-mail.ts';
 import { PdChecks } from './pd-checks.ts';
 import { Scheduler, SimClock } from './scheduler.ts';
 import { SimHost, SimNetwork } from './sim-net.ts';
@@ -46,6 +47,8 @@ export const PD_NODE = 100;
 const CLIENT_TIMEOUT_MS = 3_000;
 const GIB = 2 ** 30;
 const OLD_COMMANDS_MAX = 64;
+/** Share of messages between stores that may be kept for later. */
+const OLD_MAIL_SHARE = 0.2;
 
 /** One machine with a store process, which may be down. */
 export interface Machine {
@@ -84,11 +87,6 @@ export interface ClusterObserver {
   onStart(machine: Machine | undefined): void;
 }
 
-interface OldMail {
-  readonly to: number;
-  readonly bytes: Uint8Array;
-}
-
 export class FullCluster {
   readonly config: FullConfig;
   readonly rng: Rng;
@@ -118,7 +116,9 @@ export class FullCluster {
   /** Wall clocks survive restarts. */
   readonly #wallOffsetMs: Map<number, number> = new Map();
   readonly #raftstore: RaftstoreConfig;
-  readonly #oldMail: OldMail[] = [];
+  readonly #oldMail: OldMailbox;
+  /** Told what has changed for an old message that is delivered once more. */
+  onOldMail: ((change: string) => void) | undefined;
   readonly #oldCommands: { readonly to: number; readonly reply: RegionHeartbeatReply }[] = [];
   readonly #mailRng: Rng;
   /** In every other history stores work for clients with an outdated idea of a region, instead of telling them. */
@@ -126,6 +126,7 @@ export class FullCluster {
 
   constructor(seed: number, config: FullConfig) {
     this.config = config;
+    this.#oldMail = new OldMailbox(config.oldMail);
     this.#servesSelfRouting = seed % 2 === 1;
     this.rng = createRng(seed).fork('full');
     this.#mailRng = this.rng.fork('old-mail');
@@ -570,15 +571,13 @@ export class FullCluster {
   // ------------------------------------------------------------------------------------------ old mail
 
   #keepMail(machine: Machine, message: PeerMessage): void {
-    const { oldMail } = this.config;
-    if (oldMail === 0 || !this.#mailRng.chance(0.2)) {
-      return;
-    }
-    const mail: OldMail = { to: machine.storeId, bytes: encodeFrame([message]) };
-    if (this.#oldMail.length < oldMail) {
-      this.#oldMail.push(mail);
-    } else {
-      this.#oldMail[this.#mailRng.below(oldMail)] = mail;
+    if (this.config.oldMail > 0 && this.#mailRng.chance(OLD_MAIL_SHARE)) {
+      this.#oldMail.offer(this.#mailRng, {
+        message,
+        bytes: encodeFrame([message]),
+        atMs: this.scheduler.nowMs,
+        incarnation: machine.incarnation,
+      });
     }
   }
 
@@ -592,12 +591,22 @@ export class FullCluster {
 
   /** Delivers messages between stores once more, as a connection that hung for long would. */
   replayMail(count: number): void {
-    for (let i = 0; i < count && this.#oldMail.length > 0; i++) {
-      const { to, bytes } = this.#mailRng.pick(this.#oldMail);
-      const machine = this.machineOfStore(to);
-      machine?.host?.run(() => {
-        for (const message of decodeFrame(bytes)) {
-          machine.store?.receive(message);
+    for (let i = 0; i < count; i++) {
+      const mail = this.#oldMail.pick(this.#mailRng);
+      const machine = mail === undefined ? undefined : this.machineOfStore(mail.message.to.storeId);
+      if (mail === undefined || machine === undefined) {
+        continue;
+      }
+      machine.host?.run(() => {
+        const { store, incarnation } = machine;
+        if (store === undefined) {
+          return;
+        }
+        for (const change of changesSince(mail, { store, incarnation, nowMs: this.scheduler.nowMs })) {
+          this.onOldMail?.(change);
+        }
+        for (const message of decodeFrame(mail.bytes)) {
+          store.receive(message);
         }
       }, 'old-mail');
     }

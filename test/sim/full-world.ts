@@ -42,6 +42,9 @@ const WAITING_MAX_MS = 160_000;
 const CLEANING_MS = 7_000;
 /** Mean pause between two questions for timestamps and ids. */
 const CLOCKWORK_MS = 150;
+/** Old messages delivered once more at the end, and the time for what may come of them. */
+const OLD_MAIL_AT_REST = 60;
+const OLD_MAIL_MS = 500;
 const SWITCH_NAMES = [
   'scheduling',
   'joint-state-checker',
@@ -71,6 +74,7 @@ export class FullWorld {
     this.simCase = simCase;
     this.cluster = new FullCluster(simCase.seed, simCase.config);
     this.history = new HistoryRecorder(() => this.#nowNs());
+    this.cluster.onOldMail = (change) => this.#countCheck(`old mail ${change}`);
     this.story = new Story(this.cluster, options.trace === true);
   }
 
@@ -106,6 +110,10 @@ export class FullWorld {
     }
   }
 
+  #countCheck(name: string): void {
+    this.#checks[name] = (this.#checks[name] ?? 0) + 1;
+  }
+
   #count(action: string): void {
     this.actions[action] = (this.actions[action] ?? 0) + 1;
   }
@@ -136,6 +144,10 @@ export class FullWorld {
     this.story.note('all faults healed');
     await this.#pump(Promise.all(clients), 60_000, 'the last answers of clients');
     await this.#pump(this.#setSwitches(admin, false), 60_000, 'setting switches');
+    await this.#converge();
+    // Messages of the whole history arrive once more at a cluster at rest: nothing may come of them.
+    cluster.replayMail(OLD_MAIL_AT_REST);
+    await this.#pump(this.#sleep(OLD_MAIL_MS), OLD_MAIL_MS + 1, 'old mail');
     await this.#converge();
     await this.#finalReads();
     await this.#checkNothingWaits();

@@ -55,6 +55,8 @@ const AMBUSHES: ReadonlySet<NemesisKind> = new Set<NemesisKind>([
 const PRECARIOUS: ReadonlySet<string> = new Set(['merging', 'installing', 'leaving', 'splitting', 'joint']);
 const AMBUSH_LOOKS = 60;
 const AMBUSH_LOOK_MS = 4;
+/** Old messages delivered once more at the end. */
+const OLD_MAIL_AT_REST = 60;
 const TIMELINE_MAX = 20_000;
 
 type Answer =
@@ -174,7 +176,8 @@ export class LiteWorld {
         this.note(id, 'note', 'started');
       },
     };
-    cluster.oldMailMax = simCase.config.oldMail;
+    cluster.oldMail.capacity = simCase.config.oldMail;
+    cluster.onOldMail = (change) => coverage.mark(`old mail ${change}`);
     this.nemesis = new Nemesis(this.#nemesisHost());
   }
 
@@ -299,6 +302,9 @@ export class LiteWorld {
     assertFewEvents(cluster, fromSteps);
     if (config.lateChance > 0) {
       await cluster.advance(LAST_MAIL_MS);
+    }
+    if (simCase.seed % 2 === 0) {
+      await this.#deliverOldMail();
     }
     await assertQuiet(cluster);
     await this.#finalReads();
@@ -450,6 +456,16 @@ export class LiteWorld {
         this.history.fail(process, 'nobody answers');
         this.count('silent-after-disaster');
       }
+    }
+  }
+
+  /** Messages of the whole history arrive once more at a cluster at rest: nothing may come of them. */
+  async #deliverOldMail(): Promise<void> {
+    const { cluster } = this;
+    const rng = cluster.rng.fork('old-mail-at-rest');
+    for (let i = 0; i < OLD_MAIL_AT_REST; i++) {
+      cluster.replayOldMail(rng);
+      await cluster.advance(1);
     }
   }
 

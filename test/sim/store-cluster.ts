@@ -55,6 +55,7 @@ import { RaftStore } from '../../src/raftstore/store/raft-store.ts';
 import { isBiasName } from '../../src/raftstore/bias.ts';
 import type { Bias } from './nemesis/bias.ts';
 import { LinkFaults } from './nemesis/links.ts';
+import { changesSince, OldMailbox } from './old-mail.ts';
 import { Scheduler } from './scheduler.ts';
 import { SimClock, type WallShape } from './sim-clock.ts';
 
@@ -170,8 +171,9 @@ export class StoreCluster {
   /** What the placement service says about a region, in place of what it heard. */
   regionAnswer: ((region: RegionId) => Region | undefined) | undefined;
   /** Copies of delivered messages, for delivering them once more much later; off unless given a size. */
-  oldMailMax = 0;
-  readonly oldMail: { readonly message: PeerMessage; readonly bytes: Uint8Array }[] = [];
+  readonly oldMail: OldMailbox = new OldMailbox(0);
+  /** Told what has changed for an old message that is delivered once more. */
+  onOldMail: ((change: string) => void) | undefined;
   /** Stores that are allowed to stop themselves: a disk fault was injected. */
   readonly mayStop: Set<number> = new Set();
   /** Fail-stops that tests did not expect. */
@@ -517,11 +519,12 @@ export class StoreCluster {
     if ([...this.filters].some((f) => f(message))) {
       return;
     }
-    if (this.oldMailMax > 0 && this.oldMail.length < this.oldMailMax) {
-      this.oldMail.push({ message, bytes });
-    } else if (this.oldMailMax > 0) {
-      this.oldMail[this.#netRng.below(this.oldMailMax)] = { message, bytes };
-    }
+    this.oldMail.offer(this.#netRng, {
+      message,
+      bytes,
+      atMs: this.scheduler.nowMs,
+      incarnation: machine.incarnation,
+    });
     this.observer?.onArrive?.(message);
     const { clock } = machine;
     clock.deliver(() => {
@@ -533,19 +536,26 @@ export class StoreCluster {
 
   /** Delivers a copy of an old message once more. */
   replayOldMail(rng: Rng): void {
-    if (this.oldMail.length > 0) {
-      const { message, bytes } = rng.pick(this.oldMail);
-      const machine = this.machines.get(message.to.storeId);
-      if (machine === undefined) {
+    const mail = this.oldMail.pick(rng);
+    const machine = mail === undefined ? undefined : this.machines.get(mail.message.to.storeId);
+    if (mail === undefined || machine === undefined) {
+      return;
+    }
+    this.scheduler.trace.add('old-mail', mail.message.regionId);
+    machine.clock.deliver(() => {
+      const { store, incarnation } = machine;
+      if (store === undefined) {
         return;
       }
-      this.scheduler.trace.add('old-mail', message.regionId);
-      machine.clock.deliver(() => {
-        for (const decoded of decodeFrame(bytes)) {
-          machine.store?.receive(decoded);
+      if (this.onOldMail !== undefined) {
+        for (const change of changesSince(mail, { store, incarnation, nowMs: this.scheduler.nowMs })) {
+          this.onOldMail(change);
         }
-      }, 'mail');
-    }
+      }
+      for (const decoded of decodeFrame(mail.bytes)) {
+        store.receive(decoded);
+      }
+    }, 'mail');
   }
 
   #delay(): number {

@@ -1,15 +1,22 @@
 /** Scripted schedules of snapshots: late, doubled, overlapping, interrupted and damaged ones. */
 import { describe, expect } from 'vitest';
+import { assert } from '../../src/base/assert.ts';
 import { compareBytes } from '../../src/base/bytes.ts';
+import type { KeyRange } from '../../src/base/key-range.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import { logIndex, regionId } from '../../src/base/ids.ts';
-import { raftLogRange } from '../../src/engine/index.ts';
+import { raftLogRange, stagingRangeFrom } from '../../src/engine/index.ts';
 import type { FailpointName } from '../../src/env/failpoint-names.ts';
 import { scenario, SMALL_LOG, type Scene } from './support/scene.ts';
 
 /** Entries of a region's log on a store's disk. */
-function logEntries(scene: Scene, store: number, region: number): number {
-  const { start, end } = raftLogRange(regionId(region), logIndex(0), logIndex(1_000_000));
+const logEntries = (scene: Scene, store: number, region: number): number =>
+  rowsIn(scene, store, raftLogRange(regionId(region), logIndex(0), logIndex(1_000_000)));
+
+/** Rows of received snapshots on a store's disk. */
+const stagedRows = (scene: Scene, store: number): number => rowsIn(scene, store, stagingRangeFrom(0));
+
+function rowsIn(scene: Scene, store: number, { start, end }: KeyRange): number {
   let count = 0;
   for (const [key] of scene.cluster.machine(store).disk.database('db')?.view.entriesFrom(start) ?? []) {
     if (compareBytes(key, end) >= 0) {
@@ -235,6 +242,33 @@ describe('snapshots', () => {
       deaf();
     },
   );
+
+  scenario('P-08 a snapshot that is there in the moment its replica dies leaves nothing staged', async (scene) => {
+    const cluster = await scene.start({ stores: 4 });
+    const store = cluster.store(4);
+    // The news that all is staged is kept back, to come behind the news that the tombstone is written: in one round.
+    const told: (() => void)[] = [];
+    const tell = store.snapshotReceived.bind(store);
+    store.snapshotReceived = (message, staged) => void told.push(() => tell(message, staged));
+    const { engine } = cluster.machine(4);
+    assert(engine !== undefined, 'store 4 runs');
+    const write = engine.write.bind(engine);
+    engine.write = async (batch) => {
+      await write(batch);
+      queueMicrotask(() => queueMicrotask(() => queueMicrotask(tellIfDead)));
+    };
+    const tellIfDead = (): void => {
+      if (scene.record(4, 1)?.state === 'tombstone') {
+        told.splice(0).forEach((each) => each());
+      }
+    };
+    await scene.addLearner(1, 4);
+    await cluster.until('a staged snapshot', () => told.length > 0);
+    expect(stagedRows(scene, 4)).toBeGreaterThan(0);
+    await scene.remove(1, 4);
+    await scene.gone(1, 4);
+    await cluster.until('nothing staged', () => told.length === 0 && stagedRows(scene, 4) === 0);
+  });
 
   scenario('P-08 a snapshot that is persisted slowly: nothing else happens to its replica meanwhile', async (scene) => {
     const cluster = await scene.start({ stores: 4 });

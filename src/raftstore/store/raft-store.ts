@@ -607,11 +607,16 @@ export class RaftStore implements Router {
         // Mail for a newer incarnation of the replica.
         this.toStore({ type: 'peer-message', message: msg.message });
       } else {
-        answerLost(msg, this.#unknownRegion(region));
-        if (msg.type === 'snapshot-received') {
-          this.#workers.discardStaged(msg.staged.stagingId);
-        }
+        this.#lose(region, msg);
       }
+    }
+  }
+
+  /** Mail for a replica that is gone, and for nobody else: requests are answered, a staged snapshot is removed. */
+  #lose(region: RegionId, msg: PeerMsg): void {
+    answerLost(msg, this.#unknownRegion(region));
+    if (msg.type === 'snapshot-received') {
+      this.#workers.discardStaged(msg.staged.stagingId);
     }
   }
 
@@ -909,7 +914,7 @@ export class RaftStore implements Router {
     if (msg.type === 'peer-message' && msg.message.to.id > peerId) {
       this.toStore({ type: 'peer-message', message: msg.message });
     } else {
-      answerLost(msg, this.#unknownRegion(region));
+      this.#lose(region, msg);
     }
   }
 

@@ -419,6 +419,51 @@ describe('merge: a store that was away', () => {
     await s.put('b', 'after');
   });
 
+  scenario(
+    'R36 gc arrives together with the word that CommitMerge is committed',
+    { isExact: true, stores: 4 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const release = await s.prepareHeld(left, right);
+      await s.untilState(left, 'merging');
+      const before = s.status(3, right)?.lastIndex ?? 0;
+      // Store 3 gets CommitMerge, answers, and does not hear that it is committed.
+      const news: PeerMessage[] = [];
+      const heal = s.c.drop((m) => {
+        if (m.to.storeId !== 3 || m.regionId !== right.id || m.body.type !== 'raft') {
+          return false;
+        }
+        const { message } = m.body;
+        if (message.type === MsgType.App && message.index === before && (message.entries?.length ?? 0) > 0) {
+          return message.commit > before;
+        }
+        news.push(m);
+        return true;
+      });
+      release();
+      await s.untilGone(left, [1, 2]);
+      await s.c.until('CommitMerge in the log of store 3', () => (s.status(3, right)?.lastIndex ?? 0) > before);
+      const commit = s.status(3, right)?.lastIndex ?? 0;
+      expect(s.record(3, left)?.state).toBe('merging');
+      const told = (m: PeerMessage): boolean =>
+        m.body.type === 'raft' && m.body.message.type === MsgType.Heartbeat && m.body.message.commit >= commit;
+      await s.c.until('a heartbeat with the commit index', () => news.some(told));
+      const heartbeat = news.findLast(told) as PeerMessage;
+      await s.remove(right, 3);
+      const gone = s.now(right);
+      expect(s.status(3, right)?.commitIndex).toBeLessThan(commit);
+      s.deliverTogether([
+        heartbeat,
+        { ...heartbeat, epoch: gone.epoch, range: undefined, body: { type: 'gc', mergeTarget: undefined } },
+      ]);
+      await s.untilGone(right, [3]);
+      await s.untilGone(left, [3]);
+      // The target took the source along before it went: the source is no witness against the merge.
+      expect(s.record(3, left)?.mergeState?.target.id).toBe(right.id);
+      heal();
+    },
+  );
+
   scenario('R36 gc and the last entries arrive together', { stores: 4 }, async (s) => {
     const { left, right } = await s.twoRegions();
     const waiting: PeerMessage[] = [];

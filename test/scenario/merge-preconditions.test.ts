@@ -6,6 +6,7 @@ import { describe, expect } from 'vitest';
 import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import { findPeerOnStore, type Peer, type Region } from '../../src/meta/region.ts';
+import { MsgType } from '../../src/raft/types.ts';
 import { EARLY_GC, scenario, type Scenario } from './support/scenario.ts';
 
 /** Asks until the leader has an opinion about the merge itself: it may have to apply something first. */
@@ -260,6 +261,40 @@ describe('merge: what must be refused, and works once the cause is gone', () => 
     await merge(s, left, right);
     await s.mergeAway(left, right);
   });
+
+  scenario(
+    'P8 R4 a fresh leader refuses while a follower has not reached the entry it began with',
+    { isExact: true, config: { maxSizePerMsgBytes: 1 } },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const heal = s.cut(left, 3);
+      const last = s.status(3, left)?.lastIndex ?? 0;
+      for (let i = 0; i < 4; i++) {
+        await s.put(`b${i}`, 'x');
+      }
+      await s.lead(left, 2);
+      heal();
+      // Its position is known and inside the permitted gap, but the leader before may have sent it a later snapshot.
+      const slow = s.c.drop(
+        ({ regionId, to, body }) =>
+          regionId === left.id &&
+          to.storeId === 3 &&
+          body.type === 'raft' &&
+          body.message.type === MsgType.App &&
+          body.message.index === last + 1,
+      );
+      await s.c.until('one more entry', () => s.status(3, left)?.lastIndex === last + 1);
+      let answer = 'PeerUnknown';
+      for (let i = 0; i < 100 && answer === 'PeerUnknown'; i++) {
+        await s.c.advance(50);
+        answer = await merge(s, left, right);
+      }
+      expect(answer).toBe('PeerBehindSnapshot');
+      await stillUsable(s);
+      slow();
+      await mergesNow(s, left, right);
+    },
+  );
 
   scenario('R2 a learner that is behind is waited for', { stores: 4, config: { mergeMaxLogGap: 5 } }, async (s) => {
     const { left, right } = await s.twoRegions();

@@ -404,6 +404,16 @@ export class Scenario {
     clock.deliver(() => store?.receive(message), 'replayed');
   }
 
+  /** Messages for one store that arrive in one event, in this order: nothing is handled in between. */
+  deliverTogether(messages: readonly [PeerMessage, ...PeerMessage[]]): void {
+    const { clock, store } = this.c.machine(messages[0].to.storeId);
+    clock.deliver(() => {
+      for (const message of messages) {
+        store?.receive(message);
+      }
+    }, 'replayed');
+  }
+
   /** The store dies when it passes this point (for the given region); wait with {@link untilDown}. */
   crashAt(store: number, point: FailpointName, region?: Region): void {
     this.c.failpoints.set(`${store}!${point}${region === undefined ? '' : `#${region.id}`}`, { type: 'crash' });

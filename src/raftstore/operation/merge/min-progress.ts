@@ -1,8 +1,14 @@
 /** How far the slowest replica of a group is, as its leader knows. */
 import type { RaftPeer } from '../../peer/raft-peer.ts';
 
+/** What is looked at of a replica that leads. */
+export interface ProgressView {
+  readonly peer: RaftPeer['peer'];
+  readonly node: Pick<RaftPeer['node'], 'committed' | 'progress'>;
+}
+
 /** Progress of every replica of the group as the leader knows it, the leader's own included. */
-export function minProgress(peer: RaftPeer): {
+export function minProgress(peer: ProgressView): {
   readonly matched: number;
   readonly committed: number;
   readonly inSnapshot: number | undefined;

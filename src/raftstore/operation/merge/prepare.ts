@@ -28,10 +28,10 @@ import { entrySizeBytes } from '../../peer/peer-storage.ts';
 import { checkAdmin, proposeAdmin } from '../../peer/propose.ts';
 import type { RaftPeer } from '../../peer/raft-peer.ts';
 import { answerCatchUp } from './catch-up.ts';
-import { minProgress } from './min-progress.ts';
+import { minProgress, type ProgressView } from './min-progress.ts';
 import { checkMerge } from './schedule.ts';
 
-type Check =
+export type Check =
   | { readonly type: 'ok'; readonly minIndex: number }
   | { readonly type: 'refused'; readonly refusal: AdminRefusal };
 
@@ -49,9 +49,23 @@ function isHarmless(entry: Entry): boolean {
   return command.type === 'write' || command.command.type === 'compute-hash' || command.command.type === 'verify-hash';
 }
 
+/** What the checks look at of the source's leader. */
+export interface PrepareView extends ProgressView {
+  readonly region: Region;
+  readonly node: ProgressView['node'] & Pick<RaftPeer['node'], 'lastIndex' | 'firstIndex' | 'slice'>;
+  readonly lastHeardMs: ReadonlyMap<number, number>;
+  readonly lastSentSnapshotIndex: number;
+  readonly ctx: {
+    readonly storeId: number;
+    readonly clock: Pick<RaftPeer['ctx']['clock'], 'monoMs'>;
+    readonly config: Pick<RaftPeer['ctx']['config'], 'maxPeerDownMs' | 'mergeMaxLogGap' | 'entrySizeMaxBytes'>;
+    readonly meta: { readonly regions: ReadonlyMap<Region['id'], Region> };
+  };
+}
+
 /** The fellow peer that was not heard from for the longest time. */
 function longestSilence(
-  peer: RaftPeer,
+  peer: PrepareView,
 ): { readonly id: number; readonly storeId: number; readonly silentMs: number } | undefined {
   const nowMs = peer.ctx.clock.monoMs();
   let longest: { readonly id: number; readonly storeId: number; readonly silentMs: number } | undefined;
@@ -93,7 +107,8 @@ export function checkJoinable(source: Region, target: Region): AdminRefusal | un
   return undefined;
 }
 
-function checkPrepare(peer: RaftPeer, target: Region): Check {
+/** P1 to P10, in the order in which their answers are worth most; changes nothing. */
+export function checkPrepare(peer: PrepareView, target: Region): Check {
   const { region, node, ctx } = peer;
   const { config } = ctx;
   for (const each of [region, target]) {

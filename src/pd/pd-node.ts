@@ -22,6 +22,7 @@ import { PauseKeeper } from './pause-keeper.ts';
 import { Placement, type StoreTarget } from './placement.ts';
 import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
 import type { DocumentPlan } from './resource/resources.ts';
+import type { SplitCause } from './schedule/coordinator.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import { ruleName } from './schedule/placement/rule.ts';
 import type { RulePlan } from './schedule/placement/rule-plan.ts';
@@ -450,7 +451,7 @@ export class PdNode {
   }
 
   /** Ids for `count` children of a region whose descriptor must be the current one. */
-  async askBatchSplit(region: Region, count: number): Promise<Result<SplitIds[]>> {
+  async askBatchSplit(region: Region, count: number, cause?: SplitCause): Promise<Result<SplitIds[]>> {
     const checked = this.#checkSplit(region, count);
     if (checked !== undefined) {
       return refused(checked);
@@ -464,7 +465,7 @@ export class PdNode {
       newRegionId: regionId(next++),
       newPeerIds: region.peers.map(() => peerId(next++)),
     }));
-    this.placement.coordinator.noteSplit([region.id, ...ids.map((split) => split.newRegionId)]);
+    this.placement.coordinator.noteSplit([region.id, ...ids.map((split) => split.newRegionId)], cause);
     return ok(ids);
   }
 

@@ -32,7 +32,7 @@ import { Reconciler } from './resource/reconciler.ts';
 import type { ResourceChange } from './resource/resource-store.ts';
 import type { Partition } from './resource/resource.ts';
 import { Resources } from './resource/resources.ts';
-import { Coordinator } from './schedule/coordinator.ts';
+import { Coordinator, type SplitCause } from './schedule/coordinator.ts';
 import {
   type ExplainContext,
   type Finding,
@@ -233,7 +233,8 @@ export class Placement {
     }
     this.#deletes.push(...verdict.evicted.map((info) => info.region.id));
     for (const event of eventsOfReport(verdict.info, verdict.previous, verdict.evicted)) {
-      this.event(event);
+      const cause = event.type === 'split' ? this.coordinator.splitCause(verdict.info.region.id) : undefined;
+      this.event(cause === undefined ? event : { ...event, message: `${event.message}: ${SPLIT_CAUSES[cause]}` });
     }
   }
 
@@ -810,6 +811,12 @@ export class Placement {
     return wanted;
   }
 }
+
+const SPLIT_CAUSES: Readonly<Record<SplitCause, string>> = {
+  admin: 'it was asked for',
+  size: 'it was too large or had too many keys',
+  load: 'it had too much to do',
+};
 
 /** Blockers listed per store at most. */
 const BLOCKERS_MAX = 16;

@@ -44,6 +44,11 @@ export interface RaftstoreConfig {
   /** … into parts of about this size. */
   readonly regionSplitSizeBytes: number;
   readonly regionSplitKeys: number;
+  /** Split a region whose leader reads and writes more keys, or bytes, per second than this … 0 = no limit. */
+  readonly loadSplitQps: number;
+  readonly loadSplitFlowBytes: number;
+  /** … for so long. */
+  readonly loadSplitDetectMs: number;
   readonly snapshotChunkBytes: number;
   readonly snapshotSendsMax: number;
   readonly snapshotReceivesMax: number;
@@ -96,6 +101,9 @@ export const DEFAULT_RAFTSTORE_CONFIG: RaftstoreConfig = Object.freeze({
   regionMaxKeys: 960_000,
   regionSplitSizeBytes: 64 * MIB,
   regionSplitKeys: 640_000,
+  loadSplitQps: 10_000,
+  loadSplitFlowBytes: 30 * MIB,
+  loadSplitDetectMs: 10_000,
   snapshotChunkBytes: 256 * KIB,
   snapshotSendsMax: 8,
   snapshotReceivesMax: 8,

@@ -17,6 +17,7 @@ import type { Snapshot } from '../raft/types.ts';
 import type { ApplyRegistration } from './apply/apply-fsm.ts';
 import type { RaftstoreConfig } from './config.ts';
 import type { ApplyTask, PeerMsg, SplitIdsResult, StagedSnapshot, StoreMsg } from './msg.ts';
+import type { SplitCause } from './store/counters.ts';
 import type { PendingCreatePeers, StoreMeta } from './store/store-meta.ts';
 
 /** Mailboxes. Messages are handled in a later round of the store loop, in order. */
@@ -71,7 +72,7 @@ export interface PdClient {
   regionHeartbeat(heartbeat: RegionHeartbeat): void;
   /** @returns regions whose redirects may be forgotten */
   storeHeartbeat(heartbeat: StoreHeartbeat): Promise<readonly RegionId[]>;
-  askBatchSplit(region: Region, count: number): Promise<readonly SplitIdsResult[]>;
+  askBatchSplit(region: Region, count: number, cause: SplitCause): Promise<readonly SplitIdsResult[]>;
   reportBatchSplit(regions: readonly Region[]): void;
   getRegionById(region: RegionId): Promise<Region | undefined>;
 }

@@ -55,6 +55,8 @@ export interface ReadRequest {
   readonly replicaRead: boolean;
   /** Nothing but `keys` is read. Default false: anything of the region may be. */
   readonly isPointRead?: boolean;
+  /** Of a scan that begins at the only key: its end, exclusive, empty = the end of the key space. */
+  readonly scanEnd?: Uint8Array;
   /** Called exactly once. */
   readonly respond: (outcome: ReadOutcome) => void;
 }

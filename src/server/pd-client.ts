@@ -29,11 +29,19 @@ import type { RegionHeartbeat, RegionHeartbeatReply, StoreHeartbeat } from '../m
 import type { Region, Store } from '../meta/region.ts';
 import type { PdClient } from '../raftstore/context.ts';
 import type { SplitIdsResult } from '../raftstore/msg.ts';
+import type { SplitCause } from '../raftstore/store/counters.ts';
 import { openStream, type TypedStream } from '../rpc/call.ts';
 import type { UnaryMethod } from '../rpc/method.ts';
 import { pdMethods, placementMethods } from '../rpc/services.ts';
 
 /** Deadline of one question to the placement service. */
+/** The public protocol has one word for too many bytes and too many keys. */
+const SPLIT_REASONS: Readonly<Record<SplitCause, SplitReason>> = {
+  admin: SplitReason.ADMIN,
+  size: SplitReason.SIZE,
+  keys: SplitReason.SIZE,
+  load: SplitReason.LOAD,
+};
 const CALL_TIMEOUT_MS = 5_000;
 /** How long one attempt of a starting store may take before the reason is logged. */
 const CONNECT_ROUND_MS = 3_000;
@@ -238,12 +246,12 @@ export class StorePd implements PdClient {
     return fromWireRoute(reply)?.region;
   }
 
-  async askBatchSplit(region: Region, count: number): Promise<readonly SplitIdsResult[]> {
+  async askBatchSplit(region: Region, count: number, cause: SplitCause): Promise<readonly SplitIdsResult[]> {
     const { ids } = await this.#ask(pdMethods.askBatchSplit, {
       header: this.#header(),
       region: toWireRegion(region),
       splitCount: count,
-      reason: SplitReason.SIZE,
+      reason: SPLIT_REASONS[cause],
     });
     return ids.map(fromWireSplitIds);
   }

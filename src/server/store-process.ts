@@ -384,6 +384,9 @@ function addGauges(metrics: Metrics, store: RaftStore, transport: StoreTransport
       [{ type: 'frames' }, stats.sentFrames],
     ];
   });
+  metrics.gauge('braid_raftstore_splits', 'Splits that leaders here proposed since the start, by cause.', () =>
+    Object.entries(store.counters.splits).map(([cause, count]) => [{ cause }, count] as const),
+  );
   metrics.gauge('braid_raftstore_consistency_checks', 'Comparisons of replicas led here since the start.', () =>
     Object.entries(store.counters.checks).map(([result, count]) => [{ result }, count] as const),
   );

@@ -14,7 +14,7 @@ import { formatRegion, isInJointState, type Region, type Store } from '../../src
 import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG } from '../../src/pd/defaults.ts';
 import type { PdNode, PdNodeConfig } from '../../src/pd/pd-node.ts';
 import type { Placement } from '../../src/pd/placement.ts';
-import { primaryOf } from '../../src/pd/resource/resource.ts';
+import { primaryOf, toJson } from '../../src/pd/resource/resource.ts';
 import type { DocumentPlan } from '../../src/pd/resource/resources.ts';
 import type { SwitchName } from '../../src/pd/schedule/switches.ts';
 import { InvariantError } from './invariants.ts';
@@ -192,6 +192,7 @@ class PdWorld {
 
   #describe(): string {
     const operators = this.#node?.placement.controller.running() ?? [];
+    const { store: documents } = this.#node?.placement.resources ?? {};
     const known = [...(this.#node?.placement.cluster.tree.values() ?? [])];
     return [
       ...this.#service.machines.map((machine) => `  ${describeMachine(machine)}`),
@@ -208,6 +209,9 @@ class PdWorld {
       ...[...this.#model.stores.values()].map(
         ({ id, downSinceMs, isGone }) =>
           `  store ${id}${isGone ? ' gone' : downSinceMs === undefined ? '' : ' down'}: ${this.#node?.placement.cluster.store(id)?.record.store.state}`,
+      ),
+      ...[...(documents?.list('Partition') ?? []), ...(documents?.list('Assignment') ?? [])].map(
+        ({ meta, spec, status }) => `  ${meta.name} ${toJson(spec)} ${toJson(status)}`,
       ),
       ...operators.map(
         (op) =>
@@ -377,7 +381,8 @@ class PdWorld {
       }
       case 'split':
         if (epoch.version === truth.region.epoch.version && epoch.confVer === truth.region.epoch.confVer) {
-          this.#split(truth.region, step.keys.length > 0 ? step.keys : [keyOf(this.#netRng.below(1000))]);
+          // What a Partition needs is never too much.
+          this.#split(truth.region, step.keys.length > 0 ? step.keys : [keyOf(this.#netRng.below(1000))], Infinity);
         }
         return;
       case 'merge':
@@ -425,7 +430,7 @@ class PdWorld {
   }
 
   /** A leader asks for ids, splits, and names the parts; each of the three may get lost. */
-  #split(region: Region, keys: readonly Uint8Array[]): void {
+  #split(region: Region, keys: readonly Uint8Array[], regionsMax = this.#case.config.regionsMax): void {
     const usable = keys.filter(
       (key) => rangeContains(region.range, key) && Buffer.compare(key, region.range.start) !== 0,
     );
@@ -434,7 +439,7 @@ class PdWorld {
     if (usable.length === 0 || place === undefined || this.#mood(place.storeId).isCut) {
       return;
     }
-    if (this.#model.regions.size >= this.#case.config.regionsMax) {
+    if (this.#model.regions.size >= regionsMax) {
       return;
     }
     this.#carry('ask-split', () =>

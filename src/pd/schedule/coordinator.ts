@@ -33,6 +33,9 @@ export interface CoordinatorOptions {
   readonly nowMs: () => number;
 }
 
+/** Why a store splits a region: somebody asked for it, it is too large, or it has too much to do. */
+export type SplitCause = 'admin' | 'size' | 'load';
+
 /** Remembered splits; the oldest are forgotten beyond this. */
 const SPLITS_MAX = 65_536;
 /** Leader transfers proposed per scheduler round. */
@@ -54,7 +57,7 @@ export class Coordinator {
   readonly #switches: Switches;
   readonly #nowMs: () => number;
   readonly #startedMs: number;
-  readonly #splits = new Map<RegionId, number>();
+  readonly #splits = new Map<RegionId, { readonly atMs: number; readonly cause: SplitCause | undefined }>();
   readonly #blocked = new Map<RegionId, Blocked>();
   /** When the lead of a region was moved because of its traffic. */
   readonly #movedForTraffic = new Map<RegionId, number>();
@@ -81,10 +84,10 @@ export class Coordinator {
   }
 
   /** Ids for a split were handed out: parent and children are young, whether or not the split succeeds. */
-  noteSplit(regions: readonly RegionId[]): void {
+  noteSplit(regions: readonly RegionId[], cause?: SplitCause): void {
     for (const id of regions) {
       this.#splits.delete(id);
-      this.#splits.set(id, this.#nowMs());
+      this.#splits.set(id, { atMs: this.#nowMs(), cause });
     }
     for (const id of this.#splits.keys()) {
       if (this.#splits.size <= SPLITS_MAX) {
@@ -94,13 +97,18 @@ export class Coordinator {
     }
   }
 
+  /** Why the region was split lately, as its store said when it asked for ids. */
+  splitCause(id: RegionId): SplitCause | undefined {
+    return this.#splits.get(id)?.cause;
+  }
+
   mergeContext(): MergeCheckContext {
     return {
       cluster: this.#cluster,
       controller: this.#controller,
       nowMs: this.#nowMs(),
       startedMs: this.#startedMs,
-      splitAtMs: (id) => this.#splits.get(id),
+      splitAtMs: (id) => this.#splits.get(id)?.atMs,
     };
   }
 

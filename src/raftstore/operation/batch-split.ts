@@ -15,6 +15,7 @@ import type { StepRefusalCode } from '../../meta/step-refusal.ts';
 import { checkAdmin, proposeAdmin } from '../peer/propose.ts';
 import type { RaftPeer } from '../peer/raft-peer.ts';
 import { adminRefused } from '../refusal.ts';
+import type { SplitCause } from '../store/counters.ts';
 
 /** Most regions one split may create. */
 export const SPLIT_KEYS_MAX = 256;
@@ -38,7 +39,12 @@ function checkKeys(peer: RaftPeer, keys: readonly Uint8Array[]): AdminRefusal | 
 }
 
 /** Splits at `keys`: asks for ids first. Answers every request exactly once. */
-export function startSplit(peer: RaftPeer, keys: readonly Uint8Array[], requests: readonly AdminRequest[]): void {
+export function startSplit(
+  peer: RaftPeer,
+  keys: readonly Uint8Array[],
+  requests: readonly AdminRequest[],
+  cause: SplitCause,
+): void {
   const refusal = checkAdmin(peer, 'batch-split');
   if (refusal !== undefined) {
     for (const request of requests) {
@@ -59,9 +65,9 @@ export function startSplit(peer: RaftPeer, keys: readonly Uint8Array[], requests
     return;
   }
   const attempt = ++peer.splitAttempt;
-  peer.pendingSplit = { attempt, keys, epochVersion: peer.region.epoch.version, requests };
+  peer.pendingSplit = { attempt, keys, epochVersion: peer.region.epoch.version, requests, cause };
   const { ctx, regionId } = peer;
-  ctx.pd.askBatchSplit(peer.region, keys.length).then(
+  ctx.pd.askBatchSplit(peer.region, keys.length, cause).then(
     (ids) => ctx.router.toPeer(regionId, { type: 'split-ids', attempt, ids, failure: '' }),
     (error: unknown) =>
       ctx.router.toPeer(regionId, { type: 'split-ids', attempt, ids: undefined, failure: String(error) }),
@@ -80,7 +86,7 @@ export function onSplitIds(
     return;
   }
   peer.pendingSplit = undefined;
-  const { keys, requests } = pendingSplit;
+  const { keys, requests, cause } = pendingSplit;
   const reject = (code: StepRefusalCode, message: string): void => {
     peer.log.info({ code, message }, 'split not carried out');
     for (const request of requests) {
@@ -133,7 +139,8 @@ export function onSplitIds(
     }
     return;
   }
-  peer.log.info({ children: children.length, index: proposal.index }, 'proposed BatchSplit');
+  peer.ctx.meta.counters.splits[cause]++;
+  peer.log.info({ children: children.length, index: proposal.index, cause }, 'proposed BatchSplit');
 }
 
 /** BatchSplit is applied and durable. `regions` are all parts in key order, `derived` the one that kept this id. */
@@ -148,6 +155,7 @@ export function onSplitApplied(
   meta.redirects.changed(peer.region, peer.regionId, ctx.clock.monoMs());
   meta.removeRange(peer.region);
   peer.region = derived;
+  peer.load.reset();
   meta.regions.set(peer.regionId, derived);
   meta.insertRange(derived);
   const share = regions.length;

@@ -224,7 +224,7 @@ export class PeerFsm {
     }
     switch (body.type) {
       case 'split':
-        startSplit(peer, body.keys, [request]);
+        startSplit(peer, body.keys, [request], 'admin');
         return;
       case 'half-split': {
         const refusal = checkAdmin(peer, 'batch-split');
@@ -292,6 +292,12 @@ export class PeerFsm {
       peer.pendingMerge !== undefined ||
       peer.pendingSplit !== undefined
     ) {
+      peer.load.reset();
+      return;
+    }
+    const hotKey = peer.load.look(peer.ctx.clock.monoMs(), peer.region.range);
+    if (hotKey !== undefined) {
+      startSplit(peer, [hotKey], [], 'load');
       return;
     }
     if (peer.writtenSinceCheckBytes < config.regionSplitSizeBytes / 8 && peer.approximateSizeBytes > 0) {
@@ -327,7 +333,8 @@ export class PeerFsm {
       return;
     }
     if (msg.splitKeys.length > 0) {
-      startSplit(peer, msg.splitKeys, requests);
+      const cause = msg.sizeBytes > peer.ctx.config.regionMaxSizeBytes ? 'size' : 'keys';
+      startSplit(peer, msg.splitKeys, requests, msg.forced ? 'admin' : cause);
       return;
     }
     for (const request of requests) {

@@ -134,7 +134,11 @@ export function addWrite(peer: RaftPeer, request: WriteRequest, again: boolean):
   let bytes = 0;
   for (const op of ops) {
     bytes += opBytes(op);
+    if (op.type !== 'delete-range') {
+      peer.load.noteKey(op.key);
+    }
   }
+  peer.load.noteBytes(bytes);
   const { config } = peer.ctx;
   if (bytes > config.entrySizeMaxBytes) {
     refuse(entryTooLarge(peer.regionId, bytes));

@@ -14,10 +14,12 @@ import type { StepRefusal } from '../../meta/step-refusal.ts';
 import { RawNode } from '../../raft/raw-node.ts';
 import type { Message, Role, Snapshot } from '../../raft/types.ts';
 import type { StoreContext } from '../context.ts';
+import type { SplitCause } from '../store/counters.ts';
 import type { FinishedCheck, RunningCheck } from '../operation/consistency.ts';
 import type { AdminRequest, CatchUpLogs, PendingProposal, ReadRequest, StagedSnapshot, WriteRequest } from '../msg.ts';
 import { EpochChecker } from './epoch-checker.ts';
 import { Lease } from '../../raft/lease.ts';
+import { LoadWatch } from './load-watch.ts';
 import { PeerStorage } from './peer-storage.ts';
 
 /** Where the replica is in its life. Only an active one takes Raft readies and messages. */
@@ -100,6 +102,7 @@ export interface PendingSplit {
   readonly keys: readonly Uint8Array[];
   readonly epochVersion: number;
   readonly requests: readonly AdminRequest[];
+  readonly cause: SplitCause;
 }
 
 export interface RaftPeerOptions {
@@ -184,6 +187,7 @@ export class RaftPeer {
   flowKeysWritten = 0;
   flowBytesRead = 0;
   flowKeysRead = 0;
+  readonly load: LoadWatch;
 
   // --- liveness
   /** Monotonic time of the last end of a leadership; undefined if this replica never led in this process. */
@@ -222,6 +226,7 @@ export class RaftPeer {
     this.log = ctx.log.child({ region: region.id, peer: peer.id });
     this.pendingMerge = mergeState;
     this.lease = new Lease(config.leaderLeaseMs);
+    this.load = new LoadWatch(config, ctx.rng.fork(`load-${region.id}`));
     this.nextReadId = ctx.rng.below(2 ** 32) * 2 ** 20 + 1;
     this.lastApplyingIndex = applyState.appliedIndex;
     this.gcFromIndex = applyState.truncatedIndex + 1;

@@ -80,7 +80,7 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
       peer.ctx.flushWrites();
       return;
     }
-    peer.flowKeysRead += request.keys.length;
+    noteRead(peer, request);
     request.respond({ type: 'ok', region: peer.region });
     maybeRenew(peer, leaseNowMs);
     return;
@@ -245,6 +245,16 @@ export function serveReads(peer: RaftPeer): void {
   peer.pendingReads.push(...rest);
 }
 
+/** Counts a read before it is served; a leader's count says how busy the region is. */
+function noteRead(peer: RaftPeer, { keys, scanEnd }: ReadRequest): void {
+  peer.flowKeysRead += keys.length;
+  if (peer.isLeader) {
+    for (const key of keys) {
+      peer.load.noteKey(key, scanEnd);
+    }
+  }
+}
+
 function serve(peer: RaftPeer, request: ReadRequest): void {
   const { region } = peer;
   if (peer.fence !== undefined) {
@@ -255,6 +265,6 @@ function serve(peer: RaftPeer, request: ReadRequest): void {
     request.respond({ type: 'refused', error: epochNotMatchOf(peer) });
     return;
   }
-  peer.flowKeysRead += request.keys.length;
+  noteRead(peer, request);
   request.respond({ type: 'ok', region });
 }

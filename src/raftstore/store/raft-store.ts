@@ -355,6 +355,15 @@ export class RaftStore implements Router {
     }
   }
 
+  /** What a read that was allowed found. */
+  noteBytesRead(region: RegionId, bytes: number): void {
+    const peer = this.#peers.get(region)?.fsm.peer;
+    if (peer !== undefined) {
+      peer.flowBytesRead += bytes;
+      peer.load.noteBytes(bytes);
+    }
+  }
+
   admin(request: AdminRequest): void {
     if (this.#stopped || !this.toPeer(request.regionId, { type: 'admin', request })) {
       request.respond({ type: 'refused', error: this.#unknownRegion(request.regionId) });

@@ -10,9 +10,11 @@ import {
   type GetOperatorResponse,
   OperatorStatus,
   type ResponseHeader,
+  SplitReason,
   type StoreHeartbeatResponse,
 } from '../../gen/pdpb.ts';
 import type { StoreHeartbeat } from '../../meta/heartbeat.ts';
+import type { SplitCause } from '../../pd/schedule/coordinator.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { pdMethods, placementMethods } from '../../rpc/services.ts';
@@ -21,6 +23,12 @@ import type { ServiceContext } from './context.ts';
 import { addRoutingCalls } from './routing-calls.ts';
 import { scatterRegions, splitRegions } from './split-calls.ts';
 import { regionOf, statsOf, storeOf, storeReportOf, storeToWire } from './wire.ts';
+
+const SPLIT_CAUSES: ReadonlyMap<SplitReason, SplitCause> = new Map([
+  [SplitReason.ADMIN, 'admin'],
+  [SplitReason.SIZE, 'size'],
+  [SplitReason.LOAD, 'load'],
+]);
 
 /** Version stores and clients see; clients only compare it with old releases of TiKV. */
 const CLUSTER_VERSION = '8.5.0';
@@ -127,7 +135,11 @@ function addSplitCalls(builder: ServiceBuilder, context: ServiceContext): void {
   builder
     .unary(pdMethods.askBatchSplit, async (request, call) => {
       context.check(request.header, call);
-      const ids = await node.askBatchSplit(regionOf(request.region), request.splitCount);
+      const ids = await node.askBatchSplit(
+        regionOf(request.region),
+        request.splitCount,
+        SPLIT_CAUSES.get(request.reason),
+      );
       return ids.type === 'refused'
         ? { header: context.refusal(ids.refusal), ids: [] }
         : { header: context.header(), ids: ids.value.map(toWireSplitIds) };

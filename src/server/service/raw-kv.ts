@@ -3,6 +3,7 @@
  * answers (reference wire-api 6.3). Owns nothing but the moment between "the region may be read now" and the read. All
  * methods answer exactly once, possibly before they return.
  */
+import type { RegionId } from '../../base/ids.ts';
 import { EMPTY_BYTES, compareBytes, keyAfter } from '../../base/bytes.ts';
 import { compareEnds, isBeforeEnd, isEmptyRange, type KeyRange } from '../../base/key-range.ts';
 import { MIB } from '../../base/units.ts';
@@ -63,6 +64,8 @@ export interface KvBackend {
   write(request: WriteRequest): void;
   read(request: ReadRequest): void;
   admin(request: AdminRequest): void;
+  /** What an allowed read found, for the figures of its region. */
+  noteBytesRead?(region: RegionId, bytes: number): void;
 }
 
 export interface RawKvOptions {
@@ -186,8 +189,9 @@ export class RawKv {
     if (this.#refuse(context, request.cf, fail)) {
       return;
     }
-    this.#read(context, call, [key], true, fail, () => {
+    this.#read(context, call, [key], true, fail, (region) => {
       this.#reads.add(dataKey(key), (stored, failure) => {
+        this.#backend.noteBytesRead?.(region.id, key.length + (stored?.length ?? 0));
         const live = failure === undefined ? this.#live(stored) : failure;
         if (live instanceof Error) {
           fail(this.#readFailure(live), '');
@@ -205,9 +209,11 @@ export class RawKv {
     if (this.#refuse(context, request.cf, fail)) {
       return;
     }
-    this.#read(context, call, keys, true, fail, () => {
+    this.#read(context, call, keys, true, fail, (region) => {
       this.#engine.getMany(keys.map(dataKey)).then(
         (values) => {
+          const bytes = values.reduce((sum, stored, i) => sum + (stored?.length ?? 0) + (keys[i]?.length ?? 0), 0);
+          this.#backend.noteBytesRead?.(region.id, bytes);
           const pairs: KvPair[] = [];
           for (const [i, stored] of values.entries()) {
             const live = this.#live(stored);
@@ -237,20 +243,32 @@ export class RawKv {
     }
     // The upper bound of a reverse scan may be the region's end, which no key check lets pass.
     const keys = reverse ? [] : [startKey];
-    this.#read(context, call, keys, false, fail, (region) => {
-      const range = reverse
-        ? reverseRange(startKey, endKey, region)
-        : { start: startKey, end: clampEnd(endKey, region) };
-      if (range === undefined) {
-        fail(toWireRegionError(keyNotInRegion(startKey, region)), '');
-        return;
-      }
-      this.#scanning(
-        fail,
-        (snapshot) => this.#scan([{ range, reverse, limit, keyOnly }], snapshot),
-        (kvs) => respond({ kvs }),
-      );
-    });
+    this.#read(
+      context,
+      call,
+      keys,
+      false,
+      fail,
+      (region) => {
+        const range = reverse
+          ? reverseRange(startKey, endKey, region)
+          : { start: startKey, end: clampEnd(endKey, region) };
+        if (range === undefined) {
+          fail(toWireRegionError(keyNotInRegion(startKey, region)), '');
+          return;
+        }
+        this.#scanning(
+          fail,
+          (snapshot) => this.#scan([{ range, reverse, limit, keyOnly }], snapshot),
+          (kvs) => {
+            const bytes = kvs.reduce((sum, { key, value }) => sum + key.length + value.length, 0);
+            this.#backend.noteBytesRead?.(region.id, bytes);
+            respond({ kvs });
+          },
+        );
+      },
+      reverse || endKey.length === 0 ? undefined : endKey,
+    );
   }
 
   rawBatchScan(request: RawBatchScanRequest, call: CallInfo, respond: Respond<RawBatchScanResponse>): void {
@@ -677,11 +695,13 @@ export class RawKv {
     isPointRead: boolean,
     fail: (regionError: WireRegionError | undefined, error: string) => void,
     allowed: (region: Region) => void,
+    scanEnd?: Uint8Array,
   ): void {
     this.#backend.read({
       header: headerOf(context ?? NO_CONTEXT, call.nowMs, call.timeoutMs),
       keys,
       isPointRead,
+      ...(scanEnd === undefined ? {} : { scanEnd }),
       replicaRead: context?.replicaRead ?? false,
       respond: (outcome) => {
         if (outcome.type === 'ok') {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { utf8 } from '../../../src/base/bytes.ts';
 import { MIB } from '../../../src/base/units.ts';
 import type { PlacementConfig } from '../../../src/pd/defaults.ts';
 import type { Operator } from '../../../src/pd/schedule/operator/operator.ts';
@@ -16,6 +17,40 @@ function repair(world: World, except: readonly number[] = []): void {
     world.settle();
   }
 }
+
+describe('splits', () => {
+  test.each([
+    ['load', 'it had too much to do'],
+    ['size', 'it was too large or had too many keys'],
+    ['admin', 'it was asked for'],
+  ] as const)('of cause %s are noted with their cause', (cause, text) => {
+    const world = new World(WARM, [1, 2, 3]);
+    world.region({ id: 1, on: ['1', '2', '3'] });
+    world.placement.coordinator.noteSplit([R(1)], cause);
+    world.splitTruth(1, [utf8('m')]);
+    world.report(1);
+    const events = world.placement.events.after(0, 100).filter(({ type }) => type === 'split');
+    expect(events.map(({ message }) => message)).toEqual([`region 1 gave its left part away: ${text}`]);
+  });
+});
+
+describe('learner checker', () => {
+  test('does not leave a learner that documents want where it is without a vote while a voter is missing', () => {
+    const world = new World(WARM, [1, 2, 3, 4]);
+    world.region({ id: 1, on: ['1', '2', '3L'] });
+    world.placement.cluster.claims = {
+      pinnedReason: () => undefined,
+      pausedReason: () => undefined,
+      heldReason: () => undefined,
+      protects: (_, store) => store === 3,
+    };
+    repair(world);
+    expect(world.shape(1)).toBe('1 2 3');
+    world.region({ id: 2, on: ['1', '2', '4', '3L'], version: 5 });
+    repair(world);
+    expect(world.shape(2)).toBe('1 2 3L 4');
+  });
+});
 
 describe('replica checker', () => {
   test('grows the first region to the wanted number of replicas', () => {

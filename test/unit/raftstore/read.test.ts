@@ -125,6 +125,7 @@ describe('a confirmed read', () => {
       appliedIndex: 41,
       region: { id: REGION, epoch: { confVer: 1, version: 1 } },
       flowKeysRead: 0,
+      load: { noteKey: () => undefined },
     });
     serveReads(peer);
     return answers;

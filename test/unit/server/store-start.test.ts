@@ -325,10 +325,10 @@ describe('the placement service as seen by a store', () => {
     service.start(1);
     service.regionHeartbeat(report(3));
     await vi.waitFor(() => expect(pd.node.placement.cluster.tree.get(regionId(2))?.region.epoch.version).toBe(3), WAIT);
-    const ids = await service.askBatchSplit(report(3).region, 2);
+    const ids = await service.askBatchSplit(report(3).region, 2, 'load');
     expect(ids).toHaveLength(2);
     expect(ids.every(({ newPeerIds }) => newPeerIds.length === 1)).toBe(true);
-    await expect(service.askBatchSplit(report(1).region, 1)).rejects.toBeInstanceOf(PlacementRefusedError);
+    await expect(service.askBatchSplit(report(1).region, 1, 'size')).rejects.toBeInstanceOf(PlacementRefusedError);
   });
 
   test('a store with an older copy of its disk is told so', async () => {

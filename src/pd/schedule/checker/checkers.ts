@@ -89,10 +89,10 @@ const learnerChecker: Checker = {
       return NOTHING;
     }
     for (const learner of learnersOf(info.region)) {
-      if (cluster.claims.protects(info, learner.storeId)) {
-        continue;
-      }
       if (votersOf(info.region).length >= cluster.config.maxReplicas) {
+        if (cluster.claims.protects(info, learner.storeId)) {
+          continue;
+        }
         return verdictOf(factory.removePeer(info, learner.storeId, maker));
       }
       if (!isPending(info, learner) && cluster.isUsable(learner.storeId, nowMs)) {

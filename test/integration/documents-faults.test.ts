@@ -6,9 +6,9 @@ import { afterEach, expect, test } from 'vitest';
 import type { AdminClient, Braid } from '../../src/index.ts';
 import { TestCluster, waitFor } from './cluster.ts';
 import { DocumentLoad } from './document-load.ts';
+import { LIMIT_MS, expectInOrder, partition, restartPdLeader, throughPhase } from './document-phases.ts';
 
 const KEYS = ['c/1', 'f/1', 'k/1'];
-const LIMIT_MS = 90_000;
 
 let cluster: TestCluster | undefined;
 
@@ -19,60 +19,6 @@ afterEach(async (context) => {
   await cluster?.[Symbol.asyncDispose]();
   cluster = undefined;
 });
-
-const partition = (name: string, start: string, end: string): unknown => ({
-  kind: 'Partition',
-  metadata: { name },
-  spec: { range: { start, end }, primary: 'pod1' },
-});
-
-const phaseOf = (status: unknown): string => {
-  const inner: unknown = typeof status === 'object' && status !== null ? Object.values(status)[0] : undefined;
-  return typeof inner === 'object' && inner !== null ? String((inner as { status: unknown }).status) : '';
-};
-
-/** Applies a document, and kills when its Assignment has come to a phase. Resolves when it is completed. */
-async function throughPhase(
-  admin: AdminClient,
-  document: { readonly metadata: { readonly name: string } },
-  phase: string,
-  kill: () => Promise<void>,
-): Promise<readonly string[]> {
-  const { name } = document.metadata;
-  const { version } = await admin.documents.list();
-  const seen: string[] = [];
-  const ended = new AbortController();
-  const watching = (async () => {
-    for await (const change of admin.documents.watch({ afterVersion: version, signal: ended.signal })) {
-      if (change.document.metadata.name === name) {
-        const now = phaseOf(change.document.status);
-        if (seen.at(-1) !== now) {
-          seen.push(now);
-        }
-        if (change.document.settled) {
-          return;
-        }
-      }
-    }
-  })();
-  await admin.documents.apply([document]);
-  await waitFor(`${name} is ${phase}`, () => seen.includes(phase), LIMIT_MS);
-  await kill();
-  const timer = setTimeout(() => ended.abort(), LIMIT_MS);
-  await watching;
-  clearTimeout(timer);
-  return seen;
-}
-
-const order = ['', 'loading', 'following', 'proxying', 'completed'];
-/** Phases come in order; a restarted service may have been too quick for the watch to see them all. */
-function expectInOrder(seen: readonly string[]): void {
-  const places = seen.map((phase) => order.indexOf(phase));
-  expect(places.every((place) => place >= 0)).toBe(true);
-  const withoutSteppingBack = places.filter((place, i) => !(place === 2 && places[i - 1] === 1));
-  expect([...withoutSteppingBack].sort((a, b) => a - b)).toEqual(withoutSteppingBack);
-  expect(seen.at(-1)).toBe('completed');
-}
 
 async function startMerge(pdMembers = 1): Promise<{
   readonly client: Braid;
@@ -145,13 +91,7 @@ test('a merge ends the same when the leading member of three is killed in any ph
   const { client, admin, cluster: running } = await startMerge(3);
   const load = new DocumentLoad(client, KEYS);
   for (const [round, phase] of ['loading', 'following', 'proxying'].entries()) {
-    await oneMerge(admin, round, phase, async () => {
-      const { members } = await admin.status();
-      const leader = members.find((member) => member.isLeader)?.name ?? '';
-      const number = Number(/^pd(\d)$/.exec(leader)?.[1]);
-      await running.pdMember(number).kill('SIGKILL');
-      await running.startPdMember(number);
-    });
+    await oneMerge(admin, round, phase, () => restartPdLeader(admin, running));
   }
   expect(await load.stop()).toEqual([]);
   expect(load.operations).toBeGreaterThan(100);

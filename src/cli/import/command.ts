@@ -1,4 +1,5 @@
 /** `braid import`: many rows of a file become entries. A bad row is refused with its line number, the others go in. */
+import type { ReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { extname } from 'node:path';
@@ -156,6 +157,8 @@ interface Input {
   readonly sizeBytes: number;
   /** Bytes of the file read so far, as stored on disk. */
   readonly readBytes: () => number;
+  /** Gives the file back, also one that was not read to its end. */
+  readonly close: () => void;
 }
 
 async function openInput(session: Session, file: string): Promise<Input> {
@@ -167,10 +170,10 @@ async function openInput(session: Session, file: string): Promise<Input> {
     }
   };
   if (file === '-') {
-    return { stream: counted(session.io.stdin), sizeBytes: 0, readBytes: () => read };
+    return { stream: counted(session.io.stdin), sizeBytes: 0, readBytes: () => read, close: () => {} };
   }
   let sizeBytes: number;
-  let source: AsyncIterable<Uint8Array>;
+  let source: ReadStream;
   try {
     const found = await stat(file);
     if (found.isDirectory()) {
@@ -178,7 +181,7 @@ async function openInput(session: Session, file: string): Promise<Input> {
     }
     sizeBytes = found.size;
     const handle = await open(file, 'r');
-    source = handle.createReadStream({ highWaterMark: 256 * KIB }) as AsyncIterable<Uint8Array>;
+    source = handle.createReadStream({ highWaterMark: 256 * KIB });
   } catch (error) {
     if (error instanceof InputFileError) {
       throw error;
@@ -190,10 +193,15 @@ async function openInput(session: Session, file: string): Promise<Input> {
       { cause: error },
     );
   }
-  const raw = counted(source);
+  const raw = counted(source as AsyncIterable<Uint8Array>);
   // A failure ends the iteration over the result; the callback has nothing to add.
   const stream = file.endsWith('.gz') ? pipeline(raw, createGunzip(), () => {}) : raw;
-  return { stream: stream as AsyncIterable<Uint8Array>, sizeBytes, readBytes: () => read };
+  return {
+    stream: stream as AsyncIterable<Uint8Array>,
+    sizeBytes,
+    readBytes: () => read,
+    close: () => source.destroy(),
+  };
 }
 
 /** Everything the summary tells. */
@@ -223,11 +231,13 @@ async function importFile(session: Session, file: string, flags: ImportFlags): P
   };
   const mapper = new RowMapper(mapperOptions);
   const input = await openInput(session, file);
-  const rejectFile = flags.rejects === undefined ? undefined : await RejectFile.open(flags.rejects);
+  let rejectFile: RejectFile | undefined;
   try {
+    rejectFile = flags.rejects === undefined ? undefined : await RejectFile.open(flags.rejects);
     const write = flags.dryRun === true ? writeNothing : writerTo(await session.db(), session);
     return await load(session, file, { format, delimiter, flags, mapper, input, rejectFile, write });
   } finally {
+    input.close();
     await rejectFile?.close();
   }
 }

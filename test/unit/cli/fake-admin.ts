@@ -296,6 +296,7 @@ export class FakeAdmin {
               ],
             },
       )
+      .unary(adminMethods.pinRegion, () => ({ changed: true }))
       .unary(adminMethods.transferLeader, () => ({ nothingToDo: true }))
       .unary(adminMethods.listOperators, () => ({ operators: [DONE] }))
       .unary(adminMethods.finishedOperators, () => ({ operators: [DONE, CANCELED] }))

@@ -1,11 +1,16 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { utf8 } from '../../../src/base/bytes.ts';
-import { DeadlineExceededError, EntryTooLargeError, UndeterminedResultError } from '../../../src/client/errors.ts';
+import {
+  DeadlineExceededError,
+  EntryTooLargeError,
+  UnavailableError,
+  UndeterminedResultError,
+} from '../../../src/client/errors.ts';
 import { formatOf } from '../../../src/cli/import/command.ts';
 import { type SourceLine, readLines } from '../../../src/cli/import/line-reader.ts';
 import { LoadStoppedError, Loader, type LoaderOptions } from '../../../src/cli/import/loader.ts';
@@ -17,7 +22,7 @@ import {
 } from '../../../src/cli/import/record-reader.ts';
 import { type MapperOptions, type Row, RowMapper } from '../../../src/cli/import/row-mapper.ts';
 import { FakeCluster } from '../client/fake-cluster.ts';
-import { runAlone, runOn } from './harness.ts';
+import { runAlone, runOn, runWith } from './harness.ts';
 
 async function* chunks(data: Uint8Array, size: number): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < data.length; at += size) {
@@ -516,6 +521,25 @@ describe('braid import', () => {
     const outcome = await runAlone(['import', file, '--key-column', 'id', '--dry-run', '-o', 'json']);
     expect(outcome.code).not.toBe(0);
     expect(outcome.stderr).toContain('cannot be read to its end');
+  });
+
+  // Only some systems show the open files of a process.
+  test.runIf(existsSync('/proc/self/fd'))('a file is given back also when the cluster cannot be reached', async () => {
+    const path = join(dir, 'held.tsv');
+    writeFileSync(path, 'id\tname\n1\tAda\n');
+    const nobody = (): Promise<never> => Promise.reject(new UnavailableError('nobody is there'));
+    const ended = await runWith({ data: nobody, admin: nobody }, ['import', path, '--key-column', 'id']);
+    expect(ended.code).toBe(1);
+    const held = (): string[] =>
+      readdirSync('/proc/self/fd').flatMap((fd) => {
+        try {
+          return [readlinkSync(`/proc/self/fd/${fd}`)];
+        } catch {
+          // It was closed meanwhile.
+          return [];
+        }
+      });
+    await vi.waitFor(() => expect(held()).not.toContain(path));
   });
 
   test('a directory and flags that make no sense are refused', async () => {

@@ -655,6 +655,8 @@ class PdWorld {
     const areServed = (): boolean =>
       this.#node?.placement.resources.store.partitions().every((partition) => partition.status.ready) === true;
     await this.#scheduler.pump(areServed, this.#scheduler.nowMs + RETRY_MS);
+    // A document that waited behind a slow write may have come true only now.
+    await this.#pump(isInOrder, CONVERGE_MS, () => `no order before a restart: ${reason()}`);
     const before = this.#node === undefined ? '' : PdDocumentChecks.shown(this.#node);
     for (const machine of this.#service.active) {
       this.#service.crash(machine, 'power-loss');
@@ -1092,6 +1094,10 @@ class PdWorld {
       }
     };
     this.#onPd('documents', (node) => {
+      if (this.#isHealed) {
+        // It was on its way to a service that stood still.
+        return;
+      }
       const nothing: DocumentPlan = { refusal: undefined, results: [], change: undefined };
       node
         .changeDocuments(() => plan(node) ?? nothing, { dryRun: false })

@@ -2,6 +2,7 @@
  * Assignments of types InterWorkerMove, New and InWorkerSplit. A move edits the Partition's spec as a user would, one
  * edit at a time, and watches its status; what the edits mean is the Partition's own business.
  */
+import type { KeyRange } from '../../base/key-range.ts';
 import { isInJointState } from '../../meta/region.ts';
 import { newPartition, splitNames } from './admission.ts';
 import {
@@ -16,7 +17,7 @@ import {
   stay,
 } from './assignment-step.ts';
 import { makerOf } from './merge-phase.ts';
-import { condition, isSameRange } from './partition-phase.ts';
+import { type Wish, condition, isSameRange, shapeOf } from './partition-phase.ts';
 import {
   type Assignment,
   type MoveSpec,
@@ -204,14 +205,35 @@ export function stepSplit(assignment: Assignment, spec: SplitSpec, context: Step
           parts: plan.names.map((name) => [name, 'following'] as const),
           conditions: [],
         })
-      : stay(assignment, context, [condition('WaitingForRegions', 'the region is busy, or its leader is not known')]);
+      : stay(
+          assignment,
+          context,
+          [condition('WaitingForRegions', 'the region is busy, or its leader is not known')],
+          forged([range], context),
+        );
   }
   if (region === undefined || !isSameRange(region, range)) {
-    return stay(assignment, context, [condition('WaitingForRegions', 'not all parts have a leader that reported yet')]);
+    return stay(
+      assignment,
+      context,
+      [condition('WaitingForRegions', 'not all parts have a leader that reported yet')],
+      forged(status.aborting ? [range] : [left, right], context),
+    );
   }
   return facts.runningOn(region) === undefined && region.leader !== undefined
     ? stay(assignment, context, [], { type: 'split', region, keys: [spec.splitKey] })
     : stay(assignment, context, []);
+}
+
+/** A split that was under way before the Partition was may leave a border where none belongs: it is taken out again. */
+function forged(ranges: readonly KeyRange[], { facts }: StepContext): Wish | undefined {
+  for (const range of ranges) {
+    const shape = shapeOf(range, facts);
+    if (shape.type === 'wish') {
+      return shape.wish;
+    }
+  }
+  return undefined;
 }
 
 function beginSplit(assignment: Assignment, spec: SplitSpec, parent: Partition, context: StepContext): AssignmentStep {

@@ -1,6 +1,7 @@
 /** Documents come true: every phase in its order, whatever is in the way, and the same after a restart at any point. */
 import { describe, expect, test } from 'vitest';
-import { regionId, storeId } from '../../../src/base/ids.ts';
+import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
+import { type RegionId, regionId, storeId } from '../../../src/base/ids.ts';
 import { isServed } from '../../../src/pd/resource/resource.ts';
 import { DocumentWorld } from './document-world.ts';
 
@@ -482,6 +483,40 @@ describe('New and InWorkerSplit', () => {
     expect(made.map()[1]).toBe('[a,e) 3');
     expect(made.partition('part1').spec.pods).toEqual([{ name: 'pod3', type: 'primary' }]);
   });
+
+  test.each(['before it is planned', 'while it runs', 'when it is taken back'])(
+    'InWorkerSplit takes out a border that an older split left %s',
+    (when) => {
+      const made = threePods();
+      made.apply(partition('part1', 'a', 'z'));
+      made.until('ready', () => made.partition('part1').status.ready);
+      made.apply(assignment('s1', { type: 'InWorkerSplit', splitParams: { partition: 'part1', splitKey: 'h' } }));
+      const late = (): void => {
+        const id = [...made.world.regions.values()].find(({ region }) => fromUtf8(region.range.start) === 'a')?.region
+          .id;
+        const children = made.world.splitTruth(id as RegionId, [utf8('p')]);
+        for (const region of [id as RegionId, ...children]) {
+          made.world.report(region);
+        }
+      };
+      if (when === 'before it is planned') {
+        late();
+      } else {
+        made.held.add('split');
+        made.until('following', () => made.assignment('s1').status.phase === 'following');
+        late();
+        made.held.delete('split');
+      }
+      if (when === 'when it is taken back') {
+        made.delete('Assignment', 's1');
+        made.until('gone', () => made.store.assignment('s1') === undefined);
+        expect(made.ranges()).toEqual(['[,a)', '[a,z)', '[z,)']);
+        return;
+      }
+      made.until('completed', () => made.assignment('s1').status.phase === 'completed');
+      expect(made.ranges()).toEqual(['[,a)', '[a,h)', '[h,z)', '[z,)']);
+    },
+  );
 
   test('InWorkerSplit divides a Partition in two', () => {
     const made = threePods();

@@ -5,7 +5,7 @@
  *   npm run sim -- --profile lite --seed 42 [--trace out.html] [--history out.jsonl] [--shrink]
  *   npm run sim -- --replay FILE [--trace out.html] [--shrink]
  *   npm run sim -- --profile merge-storm --seeds 300 --goals --matrix
- *   npm run sim -- --defects [--only NAME]
+ *   npm run sim -- --defects [--only NAME,NAME] [--tries 3] [--cpu-seconds 60] [--minutes 1]
  *
  * Bundles test/sim/main.ts (with one planted defect if asked), runs it in worker processes and counts. A failing seed is
  * one line with the seed, the commit, the profile and the command that replays it; exit code 1.
@@ -39,6 +39,7 @@ const { values: flags } = parseArgs({
     defects: { type: 'boolean', default: false },
     only: { type: 'string' },
     tries: { type: 'string', default: '3' },
+    'cpu-seconds': { type: 'string', default: '60' },
     hashes: { type: 'boolean', default: false },
     goals: { type: 'boolean', default: false },
     matrix: { type: 'boolean', default: false },
@@ -413,6 +414,7 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 async function defects() {
   const wanted = DEFECTS.filter((defect) => flags.only === undefined || flags.only.split(',').includes(defect.name));
   const tries = number('tries');
+  const cpuLimitMs = number('cpu-seconds') * 1000;
   const limitMs = Number(flags.minutes ?? 1) * 60_000;
   let missed = 0;
   process.stdout.write(
@@ -433,13 +435,17 @@ async function defects() {
     const cpu = [];
     const by = new Set();
     for (let attempt = 0; attempt < tries; attempt++) {
+      let usedMs = 0;
       const totals = await runSeeds(program, {
         profile: defect.profile,
         first: 1 + attempt * 10_000,
         count: 5_000,
         jobs: 1,
         stopMs: limitMs,
-        onResult: (result) => (result.failure === undefined ? undefined : 'stop'),
+        onResult: (result) => {
+          usedMs += result.cpuMs;
+          return result.failure === undefined && usedMs < cpuLimitMs ? undefined : 'stop';
+        },
       });
       if (totals.failures.length > 0 || totals.broken.length > 0) {
         seeds.push(totals.runs);

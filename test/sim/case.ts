@@ -4,6 +4,7 @@
  * and shrinking work on this data, not on the seed.
  */
 import { createRng, type Rng } from '../../src/env/rng.ts';
+import { MIB } from '../../src/base/units.ts';
 import { MsgType } from '../../src/raft/types.ts';
 
 export const PROFILES = [
@@ -84,6 +85,13 @@ export const NEMESIS_KINDS = [
   // Behind the others, so that their seeds draw as before.
   'starve-apply',
   'repeat-order',
+  // Short sequences; see `nemesis/ordeals.ts`.
+  'shatter',
+  'depose',
+  'rivals',
+  'restart-voter',
+  'lag',
+  'forsake',
 ] as const;
 export type NemesisKind = (typeof NEMESIS_KINDS)[number];
 
@@ -121,6 +129,11 @@ export interface SimConfig {
   readonly snapshotChunkBytes: number;
   readonly proposalBatchOpsMax: number;
   readonly mailboxLimit: number;
+  readonly maxSizePerMsgBytes: number;
+  readonly maxInflightMsgs: number;
+  readonly maxCommittedPerReadyBytes: number;
+  /** 0: leaders do not compare replicas, so that a region without clients has no new entries. */
+  readonly consistencyCheckMs: number;
   readonly leaderLeaseMs: number;
   readonly regionsMax: number;
   readonly valueBytes: number;
@@ -224,7 +237,17 @@ interface ProfileSpec {
 
 const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
   lite: {
-    weights: { ...REGION_WORK, ...MACHINE_FAULTS, ...NETWORK_FAULTS, ...SCHEDULING, exile: 0.7 },
+    weights: {
+      ...REGION_WORK,
+      ...MACHINE_FAULTS,
+      ...NETWORK_FAULTS,
+      ...SCHEDULING,
+      exile: 0.7,
+      shatter: 1.5,
+      depose: 1.5,
+      rivals: 2,
+      lag: 0.7,
+    },
     meanActionMs: [80, 400],
     durationMs: 5_000,
     stores: [3, 3, 3, 4],
@@ -247,6 +270,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       'capture-snapshots': 1,
       'pd-cut': 1,
       'old-mail': 1,
+      lag: 3,
+      depose: 0.5,
     },
     meanActionMs: [20, 110],
     durationMs: 9_000,
@@ -271,6 +296,8 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       bandwidth: 1,
       'old-mail': 2,
       compact: 3,
+      lag: 3,
+      forsake: 4,
     },
     meanActionMs: [50, 200],
     durationMs: 8_000,
@@ -313,6 +340,9 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       'drop-class': 2,
       'reply-lost': 1,
       'clients-cut': 0.5,
+      'restart-voter': 5,
+      depose: 3,
+      rivals: 1,
     },
     meanActionMs: [100, 400],
     durationMs: 9_000,
@@ -337,6 +367,10 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
       'drop-class': 2,
       'old-mail': 2,
       'hold-apply': 1.5,
+      rivals: 6,
+      depose: 1,
+      lag: 2,
+      forsake: 2,
     },
     meanActionMs: [50, 200],
     durationMs: 8_000,
@@ -438,6 +472,7 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     snapshotChunkBytes: rng.pick([64, 256, 4096]),
     proposalBatchOpsMax: rng.pick([1, 4, 1024]),
     mailboxLimit: busy ? 40 : 20_000,
+    ...drawMessageLimits(rng.fork('limits')),
     leaderLeaseMs: rng.pick([90, 450, 800]),
     regionsMax: chaos ? 20 : rng.pick(storm ? [3, 5, 7] : [2, 4, 6]),
     valueBytes: rng.pick([0, 0, 0, 200]),
@@ -447,6 +482,18 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     isBiased: rng.chance(0.6),
     isOverBudget: profile === 'disaster',
     isClockUnsafe: profile === 'unsafe-clock',
+  };
+}
+
+/** Logs that travel and are applied entry by entry show states that a large message skips. */
+export function drawMessageLimits(
+  rng: Rng,
+): Pick<SimConfig, 'maxSizePerMsgBytes' | 'maxInflightMsgs' | 'maxCommittedPerReadyBytes' | 'consistencyCheckMs'> {
+  return {
+    maxSizePerMsgBytes: rng.pick([1, 200, MIB, MIB]),
+    maxInflightMsgs: rng.pick([2, 256, 256]),
+    maxCommittedPerReadyBytes: rng.pick([300, 16 * MIB, 16 * MIB]),
+    consistencyCheckMs: rng.pick([700, 700, 0]),
   };
 }
 

@@ -3,7 +3,7 @@
  * kinds of faults that exist where processes, connections and clients do, and with a workload drawn for each client.
  */
 import { createRng, type Rng } from '../../src/env/rng.ts';
-import type { SimConfig } from './case.ts';
+import { drawMessageLimits, type SimConfig } from './case.ts';
 
 export const FULL_PROFILES = ['full', 'pd-chaos'] as const;
 export type FullProfile = (typeof FULL_PROFILES)[number];
@@ -241,6 +241,7 @@ function drawConfig(spec: Spec, rng: Rng): FullConfig {
     snapshotChunkBytes: rng.pick([256, 1024, 16_384]),
     proposalBatchOpsMax: rng.pick([1, 4, 1024]),
     mailboxLimit: 20_000,
+    ...drawMessageLimits(rng.fork('limits')),
     leaderLeaseMs: rng.pick([90, 450, 800]),
     regionsMax: rng.pick(spec.regionsMax),
     valueBytes: 0,

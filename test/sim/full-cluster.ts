@@ -149,6 +149,7 @@ export class FullCluster {
       store: m.store,
       incarnation: m.incarnation,
       database: m.disk.database('db'),
+      times: m.clock.times,
     });
     // The checker speaks of stores, the scheduler of machines.
     const byStore = (id: number): Machine | undefined => [...this.machines.values()].find((m) => m.storeId === id);
@@ -381,6 +382,7 @@ export class FullCluster {
     const machine = this.machine(id);
     const { host } = machine;
     if (host !== undefined) {
+      this.invariants.beforeDeath(machine.storeId);
       machine.host = undefined;
       machine.store = undefined;
       this.network.kill(host);
@@ -502,10 +504,14 @@ export class FullCluster {
         receive: (message) => {
           this.#keepMail(machine, message);
           this.observer?.onArrive(message, machine);
+          this.invariants.onReceive(message, machine.storeId);
           store.receive(message);
         },
         receiveSnapshot: (message) => store.receiveSnapshot(message),
-        snapshotReceived: (message, staged) => store.snapshotReceived(message, staged),
+        snapshotReceived: (message, staged) => {
+          this.invariants.onReceive(message, machine.storeId);
+          store.snapshotReceived(message, staged);
+        },
       },
     });
     await env.net.listen(address, services.build());
@@ -606,6 +612,7 @@ export class FullCluster {
           this.onOldMail?.(change);
         }
         for (const message of decodeFrame(mail.bytes)) {
+          this.invariants.onReceive(message, machine.storeId);
           store.receive(message);
         }
       }, 'old-mail');
@@ -695,6 +702,9 @@ function raftstoreConfig(config: FullConfig): RaftstoreConfig {
     snapshotChunkBytes: config.snapshotChunkBytes,
     proposalBatchOpsMax: config.proposalBatchOpsMax,
     leaderLeaseMs: config.leaderLeaseMs,
+    maxSizePerMsgBytes: config.maxSizePerMsgBytes,
+    maxInflightMsgs: config.maxInflightMsgs,
+    maxCommittedPerReadyBytes: config.maxCommittedPerReadyBytes,
     ...splitKeys,
   };
 }

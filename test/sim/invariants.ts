@@ -8,8 +8,9 @@ import { ClientOracle } from './invariants/client-oracle.ts';
 import { CommittedLog } from './invariants/committed-log.ts';
 import { DiskChecks } from './invariants/disks.ts';
 import { DurableState } from './invariants/durable.ts';
+import { Evidence } from './invariants/evidence.ts';
 import { LeaseChecks } from './invariants/leases.ts';
-import { type ObservedMachine, Tally } from './invariants/observed.ts';
+import { InvariantError, type ObservedMachine, Tally } from './invariants/observed.ts';
 import { PromiseLedger } from './invariants/promises.ts';
 import { unrest } from './invariants/quiescence.ts';
 import { RegionModel } from './invariants/region-model.ts';
@@ -37,6 +38,7 @@ export class Invariants {
   readonly #durable: DurableState = new DurableState();
   readonly #replicas: ReplicaChecks;
   readonly #promises: PromiseLedger;
+  readonly #evidence: Evidence;
   readonly #disks: DiskChecks;
   readonly #acknowledged: Map<number, number> = new Map();
   readonly model: RegionModel;
@@ -47,9 +49,11 @@ export class Invariants {
     readonly look: (oracle: ClientOracle, machine: ObservedMachine) => void;
   }[] = [];
   #events = 0;
+  /** Found where nobody could report it. */
+  #found: InvariantError | undefined;
 
   /**
-   * @param machine by the number that events carry (which need not be the store's id)
+   * @param machine by the id of its store, which events carry as well
    */
   constructor(machines: () => readonly ObservedMachine[], machine: (id: number) => ObservedMachine | undefined) {
     this.#machines = machines;
@@ -58,17 +62,16 @@ export class Invariants {
     this.model = new RegionModel(tally);
     this.#oracle = new ClientOracle(this.model, tally, (region, index) => this.#acknowledge(region, index));
     this.model.watcher = this.#oracle;
+    const acknowledged = (region: number) => this.#acknowledged.get(region) ?? 0;
+    this.#evidence = new Evidence(machine, machines, acknowledged, tally);
     this.#promises = new PromiseLedger(this.#log, this.model, this.#graves, tally);
     this.#disks = new DiskChecks(this.#log, this.model, this.#graves, tally);
     this.#replicas = new ReplicaChecks({
       log: this.#log,
       model: this.model,
       durable: this.#durable,
-      leases: new LeaseChecks(
-        (store) => this.#machines().find((m) => m.id === store),
-        (region) => this.#acknowledged.get(region) ?? 0,
-        tally,
-      ),
+      evidence: this.#evidence,
+      leases: new LeaseChecks(machine, acknowledged, tally),
       graves: this.#graves,
       promisedTerm: (store, region, peer) => this.#promises.promisedTerm(store, region, peer),
       hasAcknowledged: (store, region, peer, index, term) =>
@@ -83,6 +86,9 @@ export class Invariants {
   }
 
   afterEvent(node: number, kind: string): void {
+    if (this.#found !== undefined) {
+      throw this.#found;
+    }
     if (kind === 'store-round') {
       const machine = this.#machine(node);
       if (machine?.store !== undefined) {
@@ -99,12 +105,43 @@ export class Invariants {
   }
 
   onSend(message: PeerMessage, store: number): void {
-    this.#promises.onSend(message, store);
+    this.#inside(() => {
+      this.#promises.onSend(message, store);
+      this.#evidence.onSend(message, store);
+    });
+  }
+
+  /** Runs a check in the middle of a store's work, which would take its exception for an error of its own. */
+  #inside(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      if (!(error instanceof InvariantError)) {
+        throw error;
+      }
+      this.#found ??= error;
+    }
+  }
+
+  /** A message reaches its store. */
+  onReceive(message: PeerMessage, store: number): void {
+    this.#evidence.onReceive(message, store);
+  }
+
+  /** A store dies in this moment, perhaps in the middle of a round: what it has committed by now may be known to others. */
+  beforeDeath(id: number): void {
+    const machine = this.#machine(id);
+    this.#inside(() => {
+      if (machine?.store !== undefined) {
+        this.#replicas.learnCommits(machine.store);
+      }
+    });
   }
 
   relax({ clocks, copies }: BrokenAssumptions): void {
     if (clocks === true || copies === true) {
       this.#replicas.ignoreLeases();
+      this.#evidence.checksTimes = false;
     }
     if (clocks === true || copies === true) {
       this.#answersChecked = false;

@@ -51,6 +51,7 @@ const AMBUSHES: ReadonlySet<NemesisKind> = new Set<NemesisKind>([
   'drop-class',
   'stall',
   'hold-apply',
+  'rivals',
 ]);
 const PRECARIOUS: ReadonlySet<string> = new Set(['merging', 'installing', 'leaving', 'splitting', 'joint']);
 const AMBUSH_LOOKS = 60;
@@ -87,8 +88,11 @@ export async function runLite(simCase: SimCase, options: RunOptions = {}): Promi
       snapshotChunkBytes: config.snapshotChunkBytes,
       proposalBatchOpsMax: config.proposalBatchOpsMax,
       mailboxLimit: config.mailboxLimit,
+      maxSizePerMsgBytes: config.maxSizePerMsgBytes,
+      maxInflightMsgs: config.maxInflightMsgs,
+      maxCommittedPerReadyBytes: config.maxCommittedPerReadyBytes,
       leaderLeaseMs: config.leaderLeaseMs,
-      consistencyCheckMs: 700,
+      consistencyCheckMs: config.consistencyCheckMs,
     },
   });
   const world = new LiteWorld(cluster, simCase, options.trace === true, coverage);
@@ -140,7 +144,13 @@ export class LiteWorld {
       const machine = cluster.machines.get(storeId(id));
       return machine === undefined
         ? undefined
-        : { id, store: machine.store, incarnation: machine.incarnation, database: machine.disk.database('db') };
+        : {
+            id,
+            store: machine.store,
+            incarnation: machine.incarnation,
+            database: machine.disk.database('db'),
+            times: machine.clock.times,
+          };
     };
     this.invariants = new Invariants(
       () => [...cluster.machines.keys()].map((id) => machineOf(id) as NonNullable<ReturnType<typeof machineOf>>),
@@ -171,6 +181,8 @@ export class LiteWorld {
           entry.untilMs ??= cluster.scheduler.nowMs;
         }
       },
+      onReceive: (message, store) => this.invariants.onReceive(message, store),
+      beforeDeath: (id) => this.invariants.beforeDeath(id),
       onBoot: (id) => {
         this.invariants.onBoot(id);
         this.note(id, 'note', 'started');

@@ -55,6 +55,8 @@ export class SimClock implements Clock {
   #monoBaseMs = 0;
   #trueBaseMs = 0;
   #rate = 1;
+  /** All suspensions so far, up to the end of one that lasts. */
+  #suspendedMs = 0;
   #wallOffsetMs = 0;
   #wallShape: WallShape = { type: 'true' };
   #wallShapeFromMs = 0;
@@ -104,8 +106,21 @@ export class SimClock implements Clock {
   /** As `stall`, but the monotonic clock stands still meanwhile, as that of a suspended virtual machine. */
   suspend(forMs: number): void {
     this.#monoBaseMs = this.monoMs();
-    this.#trueBaseMs = Math.max(this.#trueBaseMs, this.#scheduler.nowMs + forMs);
+    const { nowMs } = this.#scheduler;
+    const untilMs = Math.max(this.#trueBaseMs, nowMs + forMs);
+    this.#suspendedMs += untilMs - Math.max(this.#trueBaseMs, nowMs);
+    this.#trueBaseMs = untilMs;
     this.stall(forMs);
+  }
+
+  /** True time of which suspensions are no part. */
+  get awakeMs(): number {
+    const { nowMs } = this.#scheduler;
+    return nowMs - this.#suspendedMs + Math.max(0, this.#trueBaseMs - nowMs);
+  }
+
+  get times(): { readonly nowMs: number; readonly awakeMs: number } {
+    return { nowMs: this.#scheduler.nowMs, awakeMs: this.awakeMs };
   }
 
   /** Milliseconds until the machine runs again; 0 if it runs. */

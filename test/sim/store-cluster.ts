@@ -108,6 +108,10 @@ export interface ClusterObserver {
   onArrive?(message: PeerMessage): void;
   /** A store has read its disk after a crash and runs again. */
   onBoot(store: number): void;
+  /** A message reaches its store. */
+  onReceive?(message: PeerMessage, store: number): void;
+  /** A store dies in this moment. */
+  beforeDeath?(store: number): void;
 }
 
 export interface ClusterOptions {
@@ -387,6 +391,9 @@ export class StoreCluster {
       return;
     }
     machine.booting = undefined;
+    if (machine.store !== undefined) {
+      this.observer?.beforeDeath?.(id);
+    }
     for (const tell of machine.deathWatch.splice(0)) {
       tell();
     }
@@ -529,6 +536,7 @@ export class StoreCluster {
     const { clock } = machine;
     clock.deliver(() => {
       for (const decoded of decodeFrame(bytes)) {
+        this.observer?.onReceive?.(decoded, machine.id);
         machine.store?.receive(decoded);
       }
     }, 'mail');
@@ -553,6 +561,7 @@ export class StoreCluster {
         }
       }
       for (const decoded of decodeFrame(mail.bytes)) {
+        this.observer?.onReceive?.(decoded, machine.id);
         store.receive(decoded);
       }
     }, 'mail');
@@ -672,6 +681,7 @@ export class StoreCluster {
           if (target.store !== store) {
             return false;
           }
+          this.observer?.onReceive?.(message, target.id);
           store.snapshotReceived(decodeFrame(encodeFrame([message]))[0] as PeerMessage, verdict.staged);
           return true;
         }

@@ -177,6 +177,8 @@ export class Scenario {
     return {
       afterEvent: (node, kind) => invariants.afterEvent(node, kind),
       onSend: (message, store) => invariants.onSend(message, store),
+      onReceive: (message, store) => invariants.onReceive(message, store),
+      beforeDeath: (store) => invariants.beforeDeath(store),
       onBoot: (store) => {
         invariants.onBoot(store);
         this.actors.attach(store, this.c.store(store));
@@ -401,7 +403,10 @@ export class Scenario {
   /** Delivers a message now, whatever the network thinks. */
   deliver(message: PeerMessage): void {
     const { clock, store } = this.c.machine(message.to.storeId);
-    clock.deliver(() => store?.receive(message), 'replayed');
+    clock.deliver(() => {
+      this.invariants.onReceive(message, message.to.storeId);
+      store?.receive(message);
+    }, 'replayed');
   }
 
   /** Messages for one store that arrive in one event, in this order: nothing is handled in between. */

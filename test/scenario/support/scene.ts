@@ -136,6 +136,8 @@ export class Scene {
     cluster.observer = {
       afterEvent: (node, kind) => observer?.afterEvent(node, kind),
       onSend: (message, store) => observer?.onSend(message, store),
+      onReceive: (message, store) => observer?.onReceive?.(message, store),
+      beforeDeath: (store) => observer?.beforeDeath?.(store),
       onBoot: (store) => {
         observer?.onBoot(store);
         actors.attach(store, cluster.store(store));
@@ -375,7 +377,10 @@ export class Scene {
   /** Hands a message to its store now, whatever the network is like. */
   deliver(message: PeerMessage): void {
     const machine = this.cluster.machine(message.to.storeId);
-    machine.clock.deliver(() => machine.store?.receive(message), 'mail');
+    machine.clock.deliver(() => {
+      this.cluster.observer?.onReceive?.(message, machine.id);
+      machine.store?.receive(message);
+    }, 'mail');
   }
 
   // ------------------------------------------------------------------------------------------ the end

@@ -52,9 +52,14 @@ export class DurableState {
   /** Whether the replica has the entry on disk, in its log or as part of a snapshot. */
   holds(store: number, region: number, peer: number, index: number, term: number): boolean {
     const view = this.#views.get(store);
-    if (view === undefined || raftStateOn(view, region)?.peerId !== peer) {
-      return false;
-    }
+    return (
+      view !== undefined &&
+      raftStateOn(view, region)?.peerId === peer &&
+      DurableState.holdsIn(view, region, index, term)
+    );
+  }
+
+  static holdsIn(view: DiskView, region: number, index: number, term: number): boolean {
     const bytes = view.get(raftLogKey(brandRegionId(region), logIndex(index)));
     return bytes === undefined
       ? (applyStateOn(view, region)?.truncatedIndex ?? 0) >= index

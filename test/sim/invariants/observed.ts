@@ -23,6 +23,15 @@ export interface ObservedMachine {
   readonly incarnation: number;
   /** The store's database as its readers see it; undefined before the first start. */
   readonly database: MemoryDatabase | undefined;
+  /** Unknown where nobody looks at times. */
+  readonly times?: MachineTimes;
+}
+
+export interface MachineTimes {
+  /** True time. */
+  readonly nowMs: number;
+  /** True time of which suspensions of the machine are no part. */
+  readonly awakeMs: number;
 }
 
 /** Counts by name: checks made, states reached. A run that checked nothing proves nothing. */

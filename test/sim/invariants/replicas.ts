@@ -1,6 +1,6 @@
 /**
- * Checks on the inside of every replica of a store, after each of its rounds: R1, R3, R4, R5, R6, G1, G8, I1, I3, I4,
- * I12. What became committed in the round is handed to the model first, by whoever knows it first.
+ * Checks on the inside of every replica of a store, after each of its rounds: E1, R1, R3, R4, R5, R6, G1, G3, G8, I1,
+ * I3, I4, I12, L2, P1. What became committed in the round is handed to the model first, by whoever knows it first.
  */
 import { rangesOverlap } from '../../../src/base/key-range.ts';
 import { formatRegion, type Region } from '../../../src/meta/region.ts';
@@ -9,9 +9,16 @@ import type { RaftPeer } from '../../../src/raftstore/peer/raft-peer.ts';
 import type { RaftStore } from '../../../src/raftstore/store/raft-store.ts';
 import type { CommittedLog } from './committed-log.ts';
 import { type DurableState, raftStateOn } from './durable.ts';
-import type { LeaseChecks } from './leases.ts';
+import type { Evidence } from './evidence.ts';
+import { type LeaseChecks, wouldAnswer } from './leases.ts';
 import { halvesOf, hasQuorum, type ObservedMachine, type Tally, violated } from './observed.ts';
 import type { RegionModel } from './region-model.ts';
+
+interface ConfTime {
+  readonly conf: ConfState;
+  /** Monotonic time of the replica. */
+  readonly untilMs: number;
+}
 
 /** What was last seen of a replica. */
 interface Seen {
@@ -19,6 +26,7 @@ interface Seen {
   readonly peer: RaftPeer;
   readonly peerId: number;
   term: number;
+  vote: number;
   commit: number;
   applied: number;
   version: number;
@@ -28,10 +36,12 @@ interface Seen {
   isLeader: boolean;
   needsApply: boolean;
   wasInitialized: boolean;
+  /** When its lease was looked at, on its own monotonic clock. */
+  leaseSeenMs: number;
   region: Region | undefined;
   confState: ConfState;
-  /** The configuration before the last change, for commits decided just before it. */
-  confBefore: ConfState;
+  /** Configurations in force within the last lease, newest first: what was decided by them may still count. */
+  confs: readonly ConfTime[];
   /** Membership changes in the own term of a leader. */
   confIndexes: number[];
 }
@@ -46,6 +56,7 @@ export interface ReplicaOptions {
   readonly log: CommittedLog;
   readonly model: RegionModel;
   readonly durable: DurableState;
+  readonly evidence: Evidence;
   readonly leases: LeaseChecks;
   readonly graves: ReadonlyMap<string, Grave>;
   /** Whether the replica let others believe it is in this term. */
@@ -68,11 +79,16 @@ const isUnchanged = (seen: Seen, machine: ObservedMachine, peer: RaftPeer): bool
   seen.commit === peer.node.committed &&
   seen.applied === peer.appliedIndex &&
   seen.term === peer.node.term &&
+  seen.vote === peer.node.vote &&
   seen.isLeader === peer.isLeader &&
   seen.region === peer.region &&
   seen.confState === peer.node.confState &&
   seen.needsApply === needsApply(peer) &&
   peer.fence === undefined;
+/** Time between two looks at the lease of one leader. */
+const LEASE_LOOK_MS = 10;
+/** Term of a replica that is seen for the first time. */
+const NEVER_SEEN = -1;
 
 const isSameSet = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((id) => b.includes(id));
@@ -122,6 +138,7 @@ export class ReplicaChecks {
     if (mapChanged) {
       this.#checkMap(machine, store);
     }
+    this.#checkPendingSnapshots(machine, store);
     if (this.#checksLeases) {
       this.#options.leases.check(machine.id);
     }
@@ -165,7 +182,27 @@ export class ReplicaChecks {
         model.commit(regionId, entry);
       }
       this.#options.tally.add('commits', entries.length);
+      this.#checkCommitter(peer);
       this.#checkDurable(peer);
+    }
+  }
+
+  /**
+   * R4: only a leader makes an entry committed, and only one of its own term; what is before it is committed with it
+   * (Raft paper 5.4.2). Everybody else hears of it.
+   */
+  #checkCommitter(peer: RaftPeer): void {
+    const { node, regionId } = peer;
+    const index = node.committed;
+    const where = `peer ${peer.peer.id} of region ${regionId}`;
+    if (node.role !== 'leader') {
+      violated('R4', `${where} takes entry ${index} for committed, which no leader has committed (${node.role})`);
+    }
+    if (node.termAt(index) !== node.term) {
+      violated(
+        'R4',
+        `${where} leads in term ${node.term} and commits entry ${index} of term ${node.termAt(index)} by counting its copies`,
+      );
     }
   }
 
@@ -211,6 +248,7 @@ export class ReplicaChecks {
     leases.observe(machine, peer);
     const known = this.#seen.get(key);
     if (known !== undefined && isUnchanged(known, machine, peer) && (!known.needsApply || store.hasApply(regionId))) {
+      this.#checkLease(peer, known);
       return false;
     }
     const where = `peer ${peerId} of region ${regionId} on store ${machine.id}`;
@@ -221,6 +259,9 @@ export class ReplicaChecks {
     let seen = known;
     const isNew = seen === undefined || seen.peer !== peer || seen.incarnation !== machine.incarnation;
     if (isNew) {
+      if (seen !== undefined && seen.incarnation === machine.incarnation) {
+        this.#checkReplaced(seen, where);
+      }
       this.#checkNewLife(machine, peer, seen, where);
     } else if (seen !== undefined && seen.applied > 0) {
       this.#checkNothingGoesBack(peer, seen, where);
@@ -235,14 +276,22 @@ export class ReplicaChecks {
       this.#checkDescriptor(peer, where);
     }
     if (confChanged) {
-      seen.confBefore = seen.confState;
+      const nowMs = peer.ctx.clock.monoMs();
+      const keptMs = 2 * peer.ctx.config.leaderLeaseMs;
+      const kept = seen.confs.filter(({ untilMs }) => nowMs - untilMs <= keptMs);
+      seen.confs = [{ conf: seen.confState, untilMs: nowMs }, ...kept];
       seen.confState = node.confState;
     }
     if (peer.isLeader) {
       this.#checkLeader(peer, seen, where);
+      this.#checkLease(peer, seen);
     }
     if (node.committed > seen.commit) {
       this.#checkCommittedTerm(peer, where);
+      if (!isNew && node.role !== 'leader') {
+        const known = this.#options.model.regions.get(regionId);
+        this.#options.evidence.checkCommitHeard(peer, known?.merging?.commit ?? known?.mergedInto?.commit ?? 0);
+      }
     }
     seen.needsApply = needsApply(peer);
     if (seen.needsApply && !store.hasApply(regionId)) {
@@ -250,6 +299,7 @@ export class ReplicaChecks {
     }
     seen.isLeader = peer.isLeader;
     seen.term = node.term;
+    seen.vote = node.vote;
     seen.commit = node.committed;
     seen.applied = peer.appliedIndex;
     seen.version = region.epoch.version;
@@ -259,6 +309,15 @@ export class ReplicaChecks {
     seen.wasInitialized ||= peer.isInitialized;
     seen.region = region;
     return regionChanged;
+  }
+
+  /** L2. Nothing but time changes most leases between two rounds, and so they are looked at now and then. */
+  #checkLease(peer: RaftPeer, seen: Seen): void {
+    const nowMs = peer.ctx.clock.monoMs();
+    if (this.#checksLeases && peer.isLeader && nowMs - seen.leaseSeenMs >= LEASE_LOOK_MS && wouldAnswer(peer)) {
+      seen.leaseSeenMs = nowMs;
+      this.#options.evidence.checkLease(peer, recentConfs(peer, seen));
+    }
   }
 
   /** R6: order of the log positions. */
@@ -273,6 +332,13 @@ export class ReplicaChecks {
         'R6',
         `${where}: first ${node.firstIndex}, applied ${appliedIndex}, commit ${node.committed}, last ${node.lastIndex}`,
       );
+    }
+  }
+
+  /** I27: an accepted snapshot is not forgotten with the replica that accepted it. */
+  #checkReplaced({ peer, peerId }: Seen, where: string): void {
+    if (peer.installing.type !== 'none' && peer.life.type === 'active') {
+      violated('I27', `${where} replaces peer ${peerId}, whose snapshot is ${peer.installing.type}`);
     }
   }
 
@@ -307,6 +373,9 @@ export class ReplicaChecks {
         'R5',
         `${where} went back: term ${seen.term} to ${node.term}, commit ${seen.commit} to ${node.committed}, applied ${seen.applied} to ${peer.appliedIndex}`,
       );
+    }
+    if (node.term === seen.term && seen.vote !== 0 && node.vote !== seen.vote) {
+      violated('P1', `${where} voted for ${seen.vote} in term ${node.term}, and now for ${node.vote}`);
     }
     if (region.epoch.version < seen.version || region.epoch.confVer < seen.confVer) {
       violated('I12', `the epoch of ${where} went back to ${formatRegion(region)}`);
@@ -343,6 +412,9 @@ export class ReplicaChecks {
     this.#leaders.set(key, peer.peer.id);
     if (!seen.isLeader || seen.term !== node.term) {
       this.#checkComplete(peer, where);
+      if (seen.term !== NEVER_SEEN) {
+        this.#options.evidence.checkElection(peer, recentConfs(peer, seen));
+      }
       seen.confIndexes = [];
     }
     const from = Math.max(seen.isLeader ? seen.last : 0, node.applied) + 1;
@@ -408,7 +480,29 @@ export class ReplicaChecks {
     }
     this.#options.tally.add('status');
   }
+
+  /** G3: an accepted snapshot overlaps nothing but regions that end with it. */
+  #checkPendingSnapshots(machine: ObservedMachine, store: RaftStore): void {
+    const { meta } = store.inspect();
+    for (const [id, region] of meta.pendingSnapshotRegions) {
+      for (const other of meta.overlapping(region.range)) {
+        if (other.id !== id && !meta.destroyedForSnapshot.has(other.id)) {
+          violated(
+            'G3',
+            `store ${machine.id} accepts a snapshot of ${formatRegion(region)} over ${formatRegion(other)}`,
+          );
+        }
+      }
+      this.#options.tally.add('accepted snapshots');
+    }
+  }
 }
+
+/** Configurations by which something may have been decided that counts now. */
+const recentConfs = ({ node }: RaftPeer, { confs }: Seen): readonly ConfState[] => [
+  node.confState,
+  ...confs.map(({ conf }) => conf),
+];
 
 function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
   const { node, region } = peer;
@@ -416,7 +510,8 @@ function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
     incarnation: machine.incarnation,
     peer,
     peerId: peer.peer.id,
-    term: node.term,
+    term: NEVER_SEEN,
+    vote: 0,
     commit: 0,
     applied: 0,
     version: region.epoch.version,
@@ -426,9 +521,10 @@ function newSeen(machine: ObservedMachine, peer: RaftPeer): Seen {
     isLeader: false,
     needsApply: false,
     wasInitialized: false,
+    leaseSeenMs: Number.NEGATIVE_INFINITY,
     region: undefined,
     confState: node.confState,
-    confBefore: node.confState,
+    confs: [],
     confIndexes: [],
   };
 }

@@ -6,6 +6,7 @@ import { FaultAtlas } from './fault-atlas.ts';
 import { pick, type NemesisHost } from './host.ts';
 import { MachineFaults } from './machine-faults.ts';
 import { NetworkFaults } from './network-faults.ts';
+import { Ordeals } from './ordeals.ts';
 import { RegionActions } from './region-actions.ts';
 
 /** Kinds that change who replicates a region. While copies are lost this is left to repairs. */
@@ -16,6 +17,8 @@ const MEMBERSHIP: ReadonlySet<NemesisKind> = new Set<NemesisKind>([
   'learner',
   'joint',
   'leave-joint',
+  'lag',
+  'forsake',
 ]);
 
 /** What clients suffer from. */
@@ -35,6 +38,7 @@ export class Nemesis {
   readonly #disks: DiskFaults;
   readonly #network: NetworkFaults;
   readonly #exile: Exile;
+  readonly #ordeals: Ordeals;
 
   constructor(host: NemesisHost) {
     this.#host = host;
@@ -43,6 +47,7 @@ export class Nemesis {
     this.#machines = new MachineFaults(host);
     this.#disks = new DiskFaults(host, this.atlas);
     this.#network = new NetworkFaults(host);
+    this.#ordeals = new Ordeals(host, (action) => this.act(action));
     this.#exile = new Exile(host, (action) => this.act(action));
   }
 
@@ -54,6 +59,7 @@ export class Nemesis {
       // Each refuses what is not its own; an action that finds nothing to act on is left out.
       void (
         this.#exile.act(action) ||
+        this.#ordeals.act(action) ||
         this.#regions.act(action) ||
         this.#machines.act(action) ||
         this.#network.act(action) ||

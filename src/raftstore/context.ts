@@ -95,6 +95,8 @@ export interface Workers {
   recordInstall(batch: WriteBatch, region: Region, staged: StagedSnapshot): void;
   /** Installs a staged snapshot (region state is `applying` on disk); answers with `snapshot-installed`. */
   installSnapshot(region: Region, peerId: number, staged: StagedSnapshot): void;
+  /** Whether a staged snapshot is being copied into the region's range. */
+  isInstalling(region: RegionId): boolean;
   /** Drops a staged snapshot that nobody will install. */
   discardStaged(stagingId: number): void;
   /**

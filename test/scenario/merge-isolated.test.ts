@@ -7,6 +7,7 @@ import { utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import type { Peer, Region } from '../../src/meta/region.ts';
+import type { RegionStatus } from '../../src/raftstore/store/region-status.ts';
 import type { RedirectDecision, RequestSpan } from '../../src/raftstore/store/redirects.ts';
 import { MsgType } from '../../src/raft/types.ts';
 import { EARLY_GC, scenario, type Scenario } from './support/scenario.ts';
@@ -91,6 +92,33 @@ describe('merge: a store that was away', () => {
         // Not for keys that the old region never had.
         expect(decide(of, key === 'b' ? 'y' : 'b').type).toBe('none');
       }
+    },
+  );
+
+  scenario(
+    'M-61 R34 a source that still installs its own snapshot meets the snapshot of its target',
+    { stores: 4, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      s.c.failpoints.set(`4!snapshot::before-install#${left.id}`, { type: 'pause' });
+      await s.addLearner(left, 4);
+      await s.c.until('the source installs', () => s.status(4, left)?.state === 'installing');
+      // The target's replica hears nothing until all the others have merged and forgotten the log of that.
+      const hear = s.cut(right, 4);
+      await s.addLearner(right, 4);
+      await s.mergeAwayOn(left, right, [1, 2, 3]);
+      await s.put('y', 'x');
+      await s.c.mustAdmin(right.id, () => {
+        const { appliedIndex, term } = s.status(s.c.leaderStore(right.id) ?? 1, right) as RegionStatus;
+        return { type: 'compact-log', index: appliedIndex - 1, term };
+      });
+      // The source asks what became of it, and is told into whom it was merged.
+      await s.c.advance(5_000);
+      hear();
+      await s.c.advance(2_000);
+      s.c.failpoints.clear();
+      await s.untilGone(left);
+      await s.caughtUp(right, [4]);
     },
   );
 

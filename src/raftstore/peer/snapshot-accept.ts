@@ -87,6 +87,11 @@ export function acceptSnapshot(peer: RaftPeer, message: PeerMessage, staged: Sta
     if (other.id === regionId) {
       continue;
     }
+    if (ctx.workers.isInstalling(other.id)) {
+      // It learned that it is merged while its own data were on their way here: those come first.
+      blocked = `region ${other.id} is installing a snapshot in the range`;
+      continue;
+    }
     const { canDestroy, mergedIntoMe } = maybeDestroySource(ctx, regionId, peer.peer.id, other.id, region.epoch);
     if (ready && canDestroy) {
       sources.push({ region: other, mergedIntoMe });

@@ -140,6 +140,10 @@ export class StoreWorkers implements Workers {
     });
   }
 
+  isInstalling(region: RegionId): boolean {
+    return this.#installing.has(region);
+  }
+
   discardStaged(stagingId: number): void {
     this.#discards.push(() => removeStaging(this.#ctx, stagingId, this.#discards));
   }

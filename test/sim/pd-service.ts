@@ -114,7 +114,10 @@ export class PdService {
     }
     machine.isStarting = true;
     this.#start(machine).catch((error: unknown) => {
-      if (!(error instanceof FailStop)) {
+      if (error instanceof AppError && error.code === 'MemberRemoved') {
+        // It was taken out while it was away, and its disk says so.
+        this.retire(machine);
+      } else if (!(error instanceof FailStop)) {
         const text = error instanceof Error ? error.stack : String(error);
         this.#options.onFailStop(`${machine.name} did not start: ${text}`);
       }

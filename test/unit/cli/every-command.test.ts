@@ -193,7 +193,7 @@ const ELSEWHERE: Readonly<Record<string, readonly [file: string, proof: RegExp]>
   dev: ['test/integration/dev.test.ts', /'dev'/],
   server: ['test/integration/cluster.ts', /'server'/],
   pd: ['test/integration/cluster.ts', /'pd'/],
-  'pd recover': ['test/integration/pd-recover.test.ts', /'pd', 'recover'[\s\S]*of LIST_MODES/],
+  'pd recover': ['test/unit/cli/pd-recover.test.ts', /'pd', 'recover'[\s\S]*of LIST_MODES/],
   'config default': ['test/integration/bad-input.test.ts', /'config', 'default'/],
   'config check': ['test/integration/bad-input.test.ts', /'config', 'check'/],
 };

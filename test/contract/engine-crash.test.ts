@@ -1,6 +1,6 @@
 /** Real processes on real files: what a killed writer had acknowledged is there, and a failing disk stops an engine. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -90,6 +90,31 @@ describe('Engine on LevelDB in a process of its own', () => {
     expect(engine.health()).toEqual({ type: 'ok' });
     await engine.close();
   });
+
+  test.each(['empty', 'missing'])(
+    'creates anew what a power cut left half-created: the first manifest is %s',
+    async (manifest) => {
+      const halfCreated = async (log: string): Promise<void> => {
+        await rm(path, { recursive: true, force: true });
+        await mkdir(path);
+        await writeFile(join(path, 'CURRENT'), 'MANIFEST-000001\n');
+        await writeFile(join(path, '000003.log'), log);
+        if (manifest === 'empty') {
+          await writeFile(join(path, 'MANIFEST-000001'), '');
+        }
+      };
+      const open = (createIfMissing: boolean) => createLevelEngineFactory().open({ path, createIfMissing });
+      await halfCreated('');
+      await expect(open(false)).rejects.toMatchObject({ code: 'EngineOpen' });
+      const engine = await open(true);
+      expect(engine.health()).toEqual({ type: 'ok' });
+      await engine.close();
+      await (await open(false)).close();
+      // Something was written to this one: it is somebody's.
+      await halfCreated('x'.repeat(40));
+      await expect(open(true)).rejects.toMatchObject({ code: 'EngineOpen' });
+    },
+  );
 
   test('stops for good at the first failed write, and nothing acknowledged is lost', async () => {
     const shell = `ulimit -f ${FILE_LIMIT_KIB}; exec "$0" "$@"`;

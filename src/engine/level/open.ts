@@ -2,7 +2,7 @@
  * Opens and checks a LevelDB directory. Everything that LevelDB would silently accept is refused here: a missing
  * CURRENT file (LevelDB would start empty and delete the old tables), a damaged log, a database of someone else.
  */
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CorruptionError, EngineOpenError, type EngineOptions } from '../../env/engine.ts';
 import { seal, unseal } from '../checksum.ts';
@@ -230,6 +230,44 @@ async function writeFormat(database: NativeDatabase, path: string): Promise<void
   await syncDirectory(dirname(resolve(path)));
 }
 
+/**
+ * LevelDB does not sync its very first manifest, so a power cut while a database is created can leave one that cannot be
+ * opened. A database without tables whose logs are empty was never written to: it is removed, never repaired. `CURRENT`
+ * goes last, so that a crash in between leaves a directory that is found half-created again.
+ * @returns whether there was one
+ */
+async function removeHalfCreated(path: string): Promise<boolean> {
+  const names = await readdir(path);
+  if (!names.includes('CURRENT') || names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst'))) {
+    return false;
+  }
+  for (const name of await logNames(path)) {
+    if ((await stat(join(path, name))).size > 0) {
+      return false;
+    }
+  }
+  for (const name of names.filter((each) => /^(MANIFEST-\d+|\d+\.(log|dbtmp))$/.test(each))) {
+    await rm(join(path, name));
+  }
+  await rm(join(path, 'CURRENT'));
+  await syncDirectory(path);
+  return true;
+}
+
+/** Opens the database; one that was never completely created is created anew where that is allowed. */
+async function openOrCreate(path: string, options: NativeOptions): Promise<NativeDatabase> {
+  try {
+    return await openNative(path, options);
+  } catch (error) {
+    // Whoever holds the lock may be creating it at this moment.
+    const isOurs = options.createIfMissing && nativeErrorCode(error) !== 'LEVEL_LOCKED';
+    if (isOurs && (await removeHalfCreated(path))) {
+      return openNative(path, options);
+    }
+    throw error;
+  }
+}
+
 const nativeOptions = (cacheBytes: number): NativeOptions => ({
   createIfMissing: false,
   writeBufferSize: WRITE_BUFFER_BYTES,
@@ -253,7 +291,7 @@ export async function openChecked(options: EngineOptions, cacheBytes: number): P
     if (logs.type === 'damaged') {
       await refuseDamagedLogs(path, logs.finding);
     }
-    const database = await openNative(path, { ...nativeOptions(cacheBytes), createIfMissing });
+    const database = await openOrCreate(path, { ...nativeOptions(cacheBytes), createIfMissing });
     return await checkOpened(database, options, logs);
   } catch (error) {
     throw error instanceof EngineOpenError ? error : openError(path, error);

@@ -117,7 +117,7 @@ describe.runIf(library !== undefined)('the engine on LevelDB, seen from its file
     const rng = createRng(seed).fork('ledger');
     // Every third process writes more than a memtable holds, so that logs rotate and tables are written.
     const isLong = seed % 3 === 0;
-    const spec = { seed, batches: isLong ? 700 : 150, valueBytesMax: isLong ? 60_000 : 3_000 };
+    const spec = { seed, batches: isLong ? 700 : 150, valueBytesMax: isLong ? 90_000 : 3_000 };
     const lifetime = isLong ? 500 + rng.below(150) : 1 + rng.below(140);
 
     test(`syncs the log before each acknowledgement, and a killed process keeps all of them (${seed})`, async () => {

@@ -55,6 +55,7 @@ import { RETIRE_ALONE_THRESHOLDS, type RedirectDecision, type RequestSpan } from
 import { answerLost, bodyOfStep } from './requests.ts';
 import { regionStatus, type RegionStatus } from './region-status.ts';
 import { onUnknownPeerMessage } from './store-fsm.ts';
+import { StoreWriter } from './store-writer.ts';
 import { StoreMeta, type PendingCreatePeers } from './store-meta.ts';
 
 export type { RegionStatus } from './region-status.ts';
@@ -94,10 +95,7 @@ interface ApplySlot {
   scheduled: boolean;
 }
 
-/** How long a write that nobody waits for is kept back, to join one that somebody waits for. */
-const LAZY_WRITE_MS = 5;
-/** Delays of `bias.ts`, for tests only. */
-const LATE_COMPLETION_MS = 15;
+/** Delay of `bias.ts`, for tests only. */
 const DEFERRED_ROUND_MS = 3;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
 const EXPIRE_DEADLINE_MS = 5_000;
@@ -110,16 +108,13 @@ export class RaftStore implements Router {
   readonly #engine: Engine;
   readonly #transport: PeerTransport;
   readonly #ctx: StoreContext;
+  readonly #writer: StoreWriter;
   readonly #workers: StoreWorkers;
   readonly #sweeper: TtlSweeper;
   readonly #peers: Map<RegionId, PeerSlot> = new Map();
   readonly #applies: Map<RegionId, ApplySlot> = new Map();
   readonly #mergedInto: Map<RegionId, RegionId> = new Map();
   #storeMail: StoreMsg[] = [];
-  #lazyWrites: { readonly batch: WriteBatch; readonly done: () => void }[] = [];
-  #lazyTimer: TimerId | undefined;
-  /** Completions that a test holds back, in order. */
-  readonly #lateDone: (() => void)[] = [];
   #dirtyPeers: PeerSlot[] = [];
   #dirtyApplies: ApplySlot[] = [];
   #roundScheduled = false;
@@ -142,6 +137,17 @@ export class RaftStore implements Router {
     this.#engine = engine;
     this.#transport = this.#biased(transport);
     this.storeId = storeId;
+    this.#writer = new StoreWriter({
+      engine,
+      clock: env.clock,
+      failpoints: env.failpoints,
+      isStopped: () => this.#stopped,
+      run: (done) => this.#guard(done),
+      onFailure: (error) => {
+        this.#running = false;
+        this.#env.abort('storage', `a write failed: ${String(error)}`, error);
+      },
+    });
     const meta = new StoreMeta();
     const pendingCreatePeers: PendingCreatePeers = new Map();
     const log = env.log.child({ store: storeId });
@@ -171,9 +177,9 @@ export class RaftStore implements Router {
       pd,
       workers: this.#workers,
       snapshots: this.#workers.snapshots,
-      write: (batch, done) => this.#write(batch, done),
-      writeLazily: (batch, done) => this.#writeLazily(batch, done),
-      flushWrites: () => this.#flushWrites(),
+      write: (batch, done) => this.#writer.write(batch, done),
+      writeLazily: (batch, done) => this.#writer.writeLazily(batch, done),
+      flushWrites: () => this.#writer.flush(),
       abort: (reason, cause) => this.#abort(reason, cause),
     };
     this.#sweeper = new TtlSweeper(this.#ctx, {
@@ -195,25 +201,6 @@ export class RaftStore implements Router {
       sendSnapshot: (message, source, done) => transport.sendSnapshot(message, source, done),
       flush: () => transport.flush(),
     };
-  }
-
-  /** Hears of a durable batch now or, when a test wants it, a little later; the order of batches stays. */
-  #complete(done: () => void): void {
-    if (this.#lateDone.length > 0) {
-      this.#lateDone.push(done);
-    } else if (isBiased(this.#env.failpoints, 'bias::late-completion')) {
-      this.#lateDone.push(done);
-      const release = (): void => {
-        for (const each of this.#lateDone.splice(0)) {
-          if (!this.#stopped) {
-            this.#guard(each);
-          }
-        }
-      };
-      this.#env.clock.setTimer(LATE_COMPLETION_MS, release, 'late-completion');
-    } else {
-      this.#guard(done);
-    }
   }
 
   /** Gives back the space of values whose time has run out; each is removed only if nothing newer took its place. */
@@ -320,7 +307,7 @@ export class RaftStore implements Router {
       }
       failEverything(slot.fsm.peer, regionNotFound(region));
     }
-    this.#flushWrites();
+    this.#writer.flush();
     await this.#sweeper.stop();
     await this.#workers.stop();
   }
@@ -490,7 +477,7 @@ export class RaftStore implements Router {
 
   #writeIfAny(batch: WriteBatch): void {
     if (batch.count > 0) {
-      this.#write(batch, () => {});
+      this.#writer.write(batch, () => {});
     }
   }
 
@@ -692,7 +679,7 @@ export class RaftStore implements Router {
     raftPeer.writtenSinceCheckBytes = Number.MAX_SAFE_INTEGER;
     const batch = this.#engine.createBatch();
     raftPeer.storage.putRaftState(batch);
-    this.#write(batch, () => {});
+    this.#writer.write(batch, () => {});
     ctx.meta.regions.set(region.id, region);
     ctx.meta.insertRange(region);
     ctx.pendingCreatePeers.delete(region.id);
@@ -790,65 +777,6 @@ export class RaftStore implements Router {
     return this.#env.abort(damaged ? 'storage' : 'bug', reason, cause);
   }
 
-  #write(batch: WriteBatch, done: () => void): void {
-    const { failpoints } = this.#env;
-    failpoints.hit('write::before-flush');
-    this.#flushWrites();
-    failpoints.hit('write::before-submit');
-    this.#submit(batch, () => {
-      failpoints.hit('write::before-done');
-      done();
-      failpoints.hit('write::after-done');
-    });
-  }
-
-  #writeLazily(batch: WriteBatch, done: () => void): void {
-    this.#lazyWrites.push({ batch, done });
-    if (isBiased(this.#env.failpoints, 'bias::write-at-once')) {
-      this.#flushWrites();
-      return;
-    }
-    this.#lazyTimer ??= this.#env.clock.setTimer(
-      LAZY_WRITE_MS,
-      () => {
-        this.#lazyTimer = undefined;
-        this.#flushWrites();
-      },
-      'lazy-writes',
-    );
-  }
-
-  #flushWrites(): void {
-    if (this.#lazyTimer !== undefined) {
-      this.#env.clock.clearTimer(this.#lazyTimer);
-      this.#lazyTimer = undefined;
-    }
-    if (this.#lazyWrites.length > 0) {
-      const lazy = this.#lazyWrites;
-      this.#lazyWrites = [];
-      this.#env.failpoints.hit('lazy::before-submit');
-      for (const { batch, done } of lazy) {
-        this.#submit(batch, done);
-      }
-    }
-  }
-
-  #submit(batch: WriteBatch, done: () => void): void {
-    this.#engine.write(batch).then(
-      () => {
-        if (!this.#stopped) {
-          this.#complete(done);
-        }
-      },
-      (error: unknown) => {
-        if (!this.#stopped) {
-          this.#running = false;
-          this.#env.abort('storage', `a write failed: ${String(error)}`, error);
-        }
-      },
-    );
-  }
-
   #round(): void {
     const { failpoints } = this.#env;
     failpoints.hit('round::before-round');
@@ -904,7 +832,7 @@ export class RaftStore implements Router {
     failpoints.hit('round::after-peers');
     if (written.length > 0) {
       failpoints.hit('round::before-log-write');
-      this.#write(batch, () => {
+      this.#writer.write(batch, () => {
         failpoints.hit('round::after-log-write');
         for (const { region, peerId, readyNumber } of written) {
           this.toPeer(region, { type: 'persisted', peerId, readyNumber });

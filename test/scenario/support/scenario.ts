@@ -414,6 +414,7 @@ export class Scenario {
     const { clock, store } = this.c.machine(messages[0].to.storeId);
     clock.deliver(() => {
       for (const message of messages) {
+        this.invariants.onReceive(message, message.to.storeId);
         store?.receive(message);
       }
     }, 'replayed');

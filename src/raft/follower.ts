@@ -132,7 +132,7 @@ export function handleHeartbeat(r: Raft, m: Message): void {
   const answer = r.message(MsgType.HeartbeatResp, m.from);
   answer.context = m.context;
   if (r.config.reportCommit) {
-    answer.reportedCommit = r.log.committed;
+    answer.reportedCommit = r.log.applied;
   }
   r.send(answer);
 }

@@ -186,12 +186,15 @@ export class Raft {
     return newMessage(type, to, this.id, this.term);
   }
 
-  /** An acknowledgement of an append, with the commit index if that is reported (D5). */
+  /**
+   * An acknowledgement of an append, with the applied index if that is reported (D5): a commit index that is only known
+   * is forgotten in a crash, what is applied is not.
+   */
   appResp(to: number, index: number): Message {
     const m = this.message(MsgType.AppResp, to);
     m.index = index;
     if (this.config.reportCommit) {
-      m.reportedCommit = this.log.committed;
+      m.reportedCommit = this.log.applied;
     }
     return m;
   }

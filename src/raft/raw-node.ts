@@ -547,7 +547,7 @@ export class RawNode {
       view.match = p.match;
       view.next = p.next;
       view.state = p.state;
-      view.committed = p.id === r.id ? r.log.committed : p.reportedCommit;
+      view.committed = p.id === r.id ? r.log.applied : p.reportedCommit;
       view.recentActive = p.recentActive;
       view.isLearner = p.isLearner;
       view.pendingSnapshot = p.pendingSnapshot;

@@ -96,7 +96,10 @@ export interface Message {
   rejectHint: number;
   context: Uint8Array;
   responses: readonly Message[];
-  /** Deviation D5: the sender's commit index in MsgAppResp and MsgHeartbeatResp; 0 if not reported. */
+  /**
+   * Deviation D5: up to where the sender certainly knows entries to be committed, even after a crash: its applied index,
+   * in MsgAppResp and MsgHeartbeatResp; 0 if not reported.
+   */
   reportedCommit: number;
   /** Deviation D11: commit index and its term carried by vote traffic; 0 if not reported. */
   voteCommit: number;

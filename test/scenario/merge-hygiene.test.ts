@@ -294,6 +294,27 @@ describe('merge: crossing other operations', () => {
     await s.mergeAway(a, c);
   });
 
+  scenario('B goes into C only when A is in B on every disk', {}, async (s) => {
+    const [a, b, c] = await threeRegions(s);
+    // Store 3 knows that A's merge is committed. If it died now it would not know any more, and nobody could tell it
+    // once B is gone: A would stand in the way of C's snapshot for ever.
+    s.c.failpoints.set(`3!apply::before-commit-merge#${b.id}`, { type: 'pause' });
+    await s.mergeAwayOn(a, b, [1, 2]);
+    await s.c.until('store 3 knows', () => {
+      const status = s.status(3, b);
+      return status !== undefined && status.commitIndex === status.lastIndex && status.appliedIndex < status.lastIndex;
+    });
+    for (let i = 0; i < 20; i++) {
+      await s.c.advance(100);
+      expect(await s.attempt(b, { type: 'merge', target: s.now(c) })).toBe('AdminInLogGap');
+    }
+    s.c.crash(3, 'lose-unsynced');
+    s.c.failpoints.clear();
+    await s.restart(3);
+    await s.untilGone(a);
+    await s.mergeAway(b, c);
+  });
+
   scenario('three regions in a circle of merges', {}, async (s) => {
     const [a, b, c] = await threeRegions(s);
     s.traffic(['d', 'm', 'y']);

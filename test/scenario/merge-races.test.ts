@@ -6,6 +6,7 @@ import { describe, expect } from 'vitest';
 import { findPeerOnStore, type Region } from '../../src/meta/region.ts';
 import { storeId } from '../../src/base/ids.ts';
 import { MsgType } from '../../src/raft/types.ts';
+import type { RegionStatus } from '../../src/raftstore/store/region-status.ts';
 import { EARLY_GC, scenario, startOf } from './support/scenario.ts';
 
 describe('races beside a merge', () => {
@@ -77,6 +78,36 @@ describe('races beside a merge', () => {
       },
     );
   }
+
+  scenario('R43 the snapshot after a rollback arrives while PrepareMerge is being applied', {}, async (s) => {
+    const { left, right } = await s.twoRegions();
+    s.c.failpoints.set(`3!apply::before-prepare-merge#${left.id}`, { type: 'pause' });
+    const release = await s.prepareHeld(left, right);
+    await s.c.until('it is committed on store 3', () => {
+      const status = s.status(3, left);
+      return (
+        status !== undefined && status.commitIndex > status.appliedIndex && status.commitIndex === status.lastIndex
+      );
+    });
+    const hearLeft = s.cut(left, 3);
+    const hearRight = s.cut(right, 3);
+    // The others see another target and roll back; store 3 still sees the one that was meant.
+    await s.c.mustSplit('p');
+    release();
+    await s.c.until('the rollback', () => [1, 2].every((store) => s.status(store, left)?.state === 'normal'));
+    const leader = (): RegionStatus => s.status(s.c.leaderStore(left.id) ?? 1, left) as RegionStatus;
+    for (let i = 0; i < 20 && leader().firstIndex <= (s.status(3, left)?.lastIndex ?? 0) + 1; i++) {
+      await s.put('b', `${i}`);
+      const { appliedIndex, term } = leader();
+      await s.c.run(s.c.admin(left.id, { type: 'compact-log', index: appliedIndex - 1, term }));
+    }
+    hearLeft();
+    await s.c.until('the snapshot is accepted', () => s.status(3, left)?.state === 'installing');
+    s.c.failpoints.clear();
+    await s.c.advance(500);
+    hearRight();
+    await s.untilState(left, 'normal');
+  });
 
   scenario('R45 results of apply arrive when the replica is already on its way out', { stores: 4 }, async (s) => {
     const { left } = await s.twoRegions();

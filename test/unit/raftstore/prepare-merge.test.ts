@@ -44,14 +44,16 @@ function ask(sketch: Sketch = {}): string | number {
   const local = sketch.local === undefined ? target : sketch.local;
   const followers = sketch.followers ?? [CAUGHT_UP, CAUGHT_UP];
   const own = source.peers[0] as Peer;
-  const views = [{ match: sketch.own ?? LAST, committed: 0, state: 'replicate' as const }, ...followers].map(
-    (follower, i) => ({ state: 'replicate' as const, ...follower, id: (source.peers[i] as Peer).id }),
-  );
+  const first = { match: sketch.own ?? LAST, committed: sketch.committed ?? LAST, state: 'replicate' as const };
+  const views = [first, ...followers].map((follower, i) => ({
+    state: 'replicate' as const,
+    ...follower,
+    id: (source.peers[i] as Peer).id,
+  }));
   const view: PrepareView = {
     region: source,
     peer: own,
     node: {
-      committed: sketch.committed ?? LAST,
       progress: () => views as unknown as ReturnType<PrepareView['node']['progress']>,
       lastIndex: LAST,
       firstIndex: sketch.firstIndex ?? 1,

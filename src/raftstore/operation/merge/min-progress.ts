@@ -4,7 +4,7 @@ import type { RaftPeer } from '../../peer/raft-peer.ts';
 /** What is looked at of a replica that leads. */
 export interface ProgressView {
   readonly peer: RaftPeer['peer'];
-  readonly node: Pick<RaftPeer['node'], 'committed' | 'progress'>;
+  readonly node: Pick<RaftPeer['node'], 'progress'>;
 }
 
 /** Progress of every replica of the group as the leader knows it, the leader's own included. */
@@ -24,7 +24,7 @@ export function minProgress(peer: ProgressView): {
       matched = view.match;
       slowest = view.id;
     }
-    committed = Math.min(committed, view.id === peer.peer.id ? peer.node.committed : view.committed);
+    committed = Math.min(committed, view.committed);
     if (view.state === 'snapshot') {
       inSnapshot = view.id;
     }

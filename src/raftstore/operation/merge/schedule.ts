@@ -28,6 +28,10 @@ export function checkMerge(peer: RaftPeer): void {
     },
     'check-merge',
   );
+  if (peer.installing.type !== 'none') {
+    // The others rolled this merge back and went on: what they sent replaces it, and the log of the merge is gone.
+    return;
+  }
   const { target } = peer.pendingMerge;
   const verdict = validateTarget(ctx, target);
   switch (verdict.type) {

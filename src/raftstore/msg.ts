@@ -70,7 +70,8 @@ export type AdminRequestBody =
   | { readonly type: 'change-peer'; readonly changes: readonly PeerChange[] }
   | { readonly type: 'transfer-leader'; readonly peer: Peer }
   | { readonly type: 'merge'; readonly target: Region }
-  | { readonly type: 'compact-log'; readonly index: number; readonly term: number }
+  /** Forgets the log up to `index`, which must be applied here. */
+  | { readonly type: 'compact-log'; readonly index: number }
   | { readonly type: 'compute-hash' };
 
 /** A named reason why an admin request was not carried out; nothing was changed. */

@@ -36,7 +36,7 @@ describe('merge: requests and FSMs', () => {
             s.askRead(1, region, 'a'),
             s.askRead(1, region, 'a', true),
             s.askAdmin(1, region, { type: 'split', keys: [utf8('c')] }),
-            s.askAdmin(1, region, { type: 'compact-log', index: 6, term: 6 }),
+            s.askAdmin(1, region, { type: 'compact-log', index: 6 }),
             s.askAdmin(1, region, { type: 'merge', target: right }),
           );
         }

@@ -94,7 +94,7 @@ describe('merge: restart', () => {
       for (const body of [
         { type: 'split', keys: [utf8('c')] },
         { type: 'change-peer', changes: [{ type: 'add-learner', peer }] },
-        { type: 'compact-log', index: (s.status(leader, left)?.appliedIndex ?? 2) - 1, term: 6 },
+        { type: 'compact-log', index: (s.status(leader, left)?.appliedIndex ?? 2) - 1 },
         { type: 'merge', target: s.now(right) },
       ] as const) {
         expect(await s.answer(s.askAdmin(leader, now, body))).toBe('proposal-in-merging-mode');
@@ -172,12 +172,12 @@ describe('M-53 merge: crash table', () => {
       await s.caughtUp(left, ALL);
       const heal = s.starve(left, 2, {});
       await s.put('d', 'carried');
-      const { appliedIndex, term } = s.status(1, left) as { appliedIndex: number; term: number };
+      const { appliedIndex } = s.status(1, left) as { appliedIndex: number };
       s.c.failpoints.set('apply::before-compact-log', { type: 'pause' });
       s.c.failpoints.set(`merge::before-commit#${left.id}`, { type: 'pause' });
       // The leader has not seen the result of PrepareMerge when the compaction is proposed.
       s.askAdmin(1, s.now(left), { type: 'merge', target: s.now(right) });
-      s.askAdmin(1, s.now(left), { type: 'compact-log', index: appliedIndex, term });
+      s.askAdmin(1, s.now(left), { type: 'compact-log', index: appliedIndex });
       await s.c.until('the compaction is in the log behind PrepareMerge', () => {
         const types = adminEntries(s, 1, left).map(({ type }) => type);
         return types.at(-1) === 'compact-log' && types.at(-2) === 'prepare-merge';

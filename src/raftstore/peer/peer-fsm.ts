@@ -246,11 +246,13 @@ export class PeerFsm {
         proposePrepareMerge(peer, request, body.target);
         return;
       case 'compact-log': {
-        const refusal = checkAdmin(peer, 'compact-log');
+        const { index } = body;
+        const isApplied = index >= peer.node.firstIndex && index <= peer.appliedIndex;
+        const refusal = isApplied
+          ? checkAdmin(peer, 'compact-log')
+          : adminRefused('Refused', `entry ${index} of region ${peer.regionId} is not there, or not applied yet`);
         const proposal =
-          refusal === undefined
-            ? proposeAdmin(peer, { type: 'compact-log', index: body.index, term: body.term }, () => {})
-            : refusal;
+          refusal ?? proposeAdmin(peer, { type: 'compact-log', index, term: peer.node.termAt(index) }, () => {});
         request.respond(proposal.type === 'proposed' ? { type: 'ok', regions: [peer.region] } : proposal);
         return;
       }

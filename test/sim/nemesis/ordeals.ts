@@ -228,7 +228,7 @@ export class Ordeals {
             .status()
             .find((s) => s.region.id === id);
     if (status !== undefined && status.appliedIndex > status.firstIndex + 1) {
-      this.#host.fire(id, { type: 'compact-log', index: status.appliedIndex - 1, term: status.term }, 'compact');
+      this.#host.fire(id, { type: 'compact-log', index: status.appliedIndex - 1 }, 'compact');
     }
   }
 

@@ -137,11 +137,7 @@ export class RegionActions {
                 .status()
                 .find((s) => s.region.id === region?.id);
         if (region !== undefined && status !== undefined && status.appliedIndex > status.firstIndex + 1) {
-          this.#order(
-            region.id,
-            { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3), term: status.term },
-            kind,
-          );
+          this.#order(region.id, { type: 'compact-log', index: status.appliedIndex - 1 - (b % 3) }, kind);
         }
         return true;
       }

@@ -275,7 +275,7 @@ const SPECS: Readonly<Record<Exclude<ProfileName, 'sweep'>, ProfileSpec>> = {
     },
     meanActionMs: [20, 110],
     durationMs: 9_000,
-    stores: [3, 3, 4, 5],
+    stores: [3, 4, 4, 5],
     always: ['split', 'merge', 'retarget'],
   },
   'move-storm': {

@@ -323,7 +323,8 @@ export class ReplicaChecks {
   /** R6: order of the log positions. */
   #checkPositions(peer: RaftPeer, where: string): void {
     const { node } = peer;
-    if (!peer.isInitialized || peer.installing.type !== 'none') {
+    // A replica that ends gives up the snapshot it had accepted; its log was restored to that and means nothing any more.
+    if (!peer.isInitialized || !peer.isActive || peer.installing.type !== 'none') {
       return;
     }
     const { appliedIndex } = peer;

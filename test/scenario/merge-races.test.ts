@@ -109,6 +109,34 @@ describe('races beside a merge', () => {
     await s.untilState(left, 'normal');
   });
 
+  scenario('R43 a membership change is applied behind the snapshot that follows it', { stores: 4 }, async (s) => {
+    const { left, right } = await s.twoRegions();
+    s.c.failpoints.set(`3!apply::before-change-peer#${left.id}`, { type: 'pause' });
+    const learner = await s.addLearner(left, 4);
+    await s.c.until('it is committed on store 3', () => {
+      const status = s.status(3, left);
+      return (
+        status !== undefined && status.commitIndex > status.appliedIndex && status.commitIndex === status.lastIndex
+      );
+    });
+    const hear = s.cut(left, 3);
+    await s.promote(left, learner);
+    const leader = (): RegionStatus => s.status(s.c.leaderStore(left.id) ?? 1, left) as RegionStatus;
+    for (let i = 0; i < 20 && leader().firstIndex <= (s.status(3, left)?.lastIndex ?? 0) + 1; i++) {
+      await s.put('b', `${i}`);
+      await s.c.run(s.c.admin(left.id, { type: 'compact-log', index: leader().appliedIndex - 1 }));
+    }
+    hear();
+    await s.c.until('the snapshot is accepted', () => s.status(3, left)?.state === 'installing');
+    s.c.failpoints.clear();
+    // G8 compares the core with the region.
+    await s.c.until('the snapshot is installed', () => s.status(3, left)?.state === 'normal');
+    await s.lead(left, 3);
+    await s.put('c', 'by the restored replica');
+    await s.remove(left, 4);
+    await s.mergeAway(left, right);
+  });
+
   scenario('R45 results of apply arrive when the replica is already on its way out', { stores: 4 }, async (s) => {
     const { left } = await s.twoRegions();
     const late = s.actors.hold(({ store, region, msg }) => store === 3 && region === left.id && msg.type === 'applied');

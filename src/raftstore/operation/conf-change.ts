@@ -156,8 +156,8 @@ export function onChangePeerApplied(
     return;
   }
   const { ctx } = peer;
-  if (index >= firstIndex) {
-    // Below the first index the configuration already came with a snapshot.
+  if (index >= firstIndex && index > peer.node.pendingSnapshotIndex) {
+    // Below the first index, or below a snapshot that is accepted, the configuration already came with the snapshot.
     peer.node.applyConfChange(confChange);
   }
   const before = peer.region;

@@ -336,7 +336,8 @@ export class Evidence {
     const context = contextOf(raft);
     const life = this.#peer(store, regionId, from.id);
     const machine = this.#machine(store);
-    if (context === undefined || life === undefined) {
+    // What a follower passes on is the question of somebody else.
+    if (context === undefined || life === undefined || raft.from !== from.id) {
       return;
     }
     const { questions } = this.#of(regionId);

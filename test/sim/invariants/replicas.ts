@@ -272,7 +272,8 @@ export class ReplicaChecks {
     }
     const regionChanged = seen.region !== region;
     const confChanged = seen.confState !== node.confState;
-    if ((regionChanged || confChanged) && peer.isInitialized) {
+    const isBack = needsApply(peer) && !seen.needsApply;
+    if ((regionChanged || confChanged || isBack) && peer.isInitialized) {
       this.#checkDescriptor(peer, where);
     }
     if (confChanged) {

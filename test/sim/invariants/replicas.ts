@@ -195,6 +195,10 @@ export class ReplicaChecks {
     const { node, regionId } = peer;
     const index = node.committed;
     const where = `peer ${peer.peer.id} of region ${regionId}`;
+    if (node.role !== 'leader' && this.#seen.get(seenKey(peer.ctx.storeId, regionId))?.isLeader === true) {
+      // It led when the round began, committed, and heard of a higher term in the same round.
+      return;
+    }
     if (node.role !== 'leader') {
       violated('R4', `${where} takes entry ${index} for committed, which no leader has committed (${node.role})`);
     }

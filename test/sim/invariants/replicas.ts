@@ -293,7 +293,7 @@ export class ReplicaChecks {
     }
     if (node.committed > seen.commit) {
       this.#checkCommittedTerm(peer, where);
-      if (!isNew && node.role !== 'leader') {
+      if (!isNew && !seen.isLeader && node.role !== 'leader') {
         const known = this.#options.model.regions.get(regionId);
         this.#options.evidence.checkCommitHeard(peer, known?.merging?.commit ?? known?.mergedInto?.commit ?? 0);
       }

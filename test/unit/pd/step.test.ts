@@ -118,6 +118,12 @@ describe('staleness', () => {
     );
   });
 
+  test('a joint change does not begin while a learner it promotes is on a silent store, and goes on once it has', () => {
+    expect(checkStep(enter, info(['1', '2', '3L']), view({ 3: 60_001 }))?.code).toBe('StoreDisconnected');
+    expect(checkStep(enter, info(['1', '2', '3L']), view({ 1: 60_001 }))).toBeUndefined();
+    expect(checkStep(enter, info(['1-', '2', '3+']), view({ 3: 60_001 }))).toBeUndefined();
+  });
+
   test('a peer that leads cannot be removed', () => {
     expect(checkStep({ ...remove, storeId: storeId(1) }, info(['1', '3']), view())?.code).toBe('StepStale');
     expect(checkStep(remove, info(['1', '3']), view())).toBeUndefined();

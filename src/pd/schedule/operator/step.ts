@@ -163,6 +163,7 @@ export function checkStep(step: Step, info: RegionInfo, view: StepView): EndReas
     case 'transfer-leader':
       return checkTransfer(step, info, view);
     case 'enter-joint':
+      return checkJoint(step, info) ?? checkPromotes(step, info, view);
     case 'leave-joint':
       return checkJoint(step, info);
     case 'split-region':
@@ -172,6 +173,21 @@ export function checkStep(step: Step, info: RegionInfo, view: StepView): EndReas
     default:
       return unreachable(step);
   }
+}
+
+/** A learner on a store that went away meanwhile would be a voter that cannot answer, while another one is demoted. */
+function checkPromotes(
+  step: Extract<Step, { type: 'enter-joint' }>,
+  info: RegionInfo,
+  view: StepView,
+): EndReason | undefined {
+  for (const { storeId } of step.promotes) {
+    const reason = peerOn(info, storeId)?.role === 'learner' ? checkStoreAlive(storeId, view) : undefined;
+    if (reason !== undefined) {
+      return reason;
+    }
+  }
+  return undefined;
 }
 
 function checkStoreAlive(store: StoreId, view: StepView): EndReason | undefined {

@@ -86,8 +86,8 @@ export class Ordeals {
     this.#host.later(forMs, kind, this.#host.cluster.drop(filter));
   }
 
-  #after({ kind }: NemesisAction, ms: number, act: () => void): void {
-    this.#host.cluster.scheduler.at(ms, act, { node: 0, kind: `nemesis:${kind}` });
+  #after(ms: number, act: () => void): void {
+    this.#host.soon(ms, act);
   }
 
   /** A leader is cut off until others have taken over, and is then asked to lead again while it still has old proposals. */
@@ -98,7 +98,7 @@ export class Ordeals {
     this.#note(action, `store ${leader} is cut off and comes back to lead region ${region.id}`, leader, forMs);
     this.#cut(action, forMs, (m) => m.from.storeId === leader || (!isMute && m.to.storeId === leader));
     for (let i = 1; i <= RETURN_ASKS; i++) {
-      this.#after(action, forMs + i * RETURN_ASK_MS, () => {
+      this.#after(forMs + i * RETURN_ASK_MS, () => {
         const peer = findPeerOnStore(cluster.region(region.id) ?? region, storeId(leader));
         if (peer !== undefined && cluster.leaderStore(region.id) !== leader) {
           this.#host.fire(region.id, { type: 'transfer-leader', peer }, 'return');
@@ -115,7 +115,7 @@ export class Ordeals {
     this.#note(action, `two members of region ${region.id} stand for election`, 0, action.forMs);
     for (const [i, peer] of [first, second, first].entries()) {
       if (peer !== undefined) {
-        this.#after(action, i * (0.1 + (action.c % 40) / 10), () =>
+        this.#after(i * (0.1 + (action.c % 40) / 10), () =>
           this.#host.fire(region.id, { type: 'transfer-leader', peer }, 'rivals'),
         );
       }
@@ -142,7 +142,7 @@ export class Ordeals {
         (m.from.storeId === leader && m.to.storeId === deaf) || (m.from.storeId === deaf && m.to.storeId === leader),
     );
     for (let i = 1; i <= RESTARTS; i++) {
-      this.#after(action, i * RESTART_MS + (action.c % 100), () => {
+      this.#after(i * RESTART_MS + (action.c % 100), () => {
         if (cluster.leaderStore(region.id) === leader && cluster.isUp(voter)) {
           cluster.crash(voter, 'kill');
           this.#host.later(1 + (action.c % 20), 'reboot', () => this.#host.reboot(voter));
@@ -184,15 +184,15 @@ export class Ordeals {
       );
       const key = pick(inside, b >>> 4);
       if (key !== undefined) {
-        this.#after(action, 5, () => this.#host.fire(region.id, { type: 'split', keys: [utf8(key)] }, 'split'));
+        this.#after(5, () => this.#host.fire(region.id, { type: 'split', keys: [utf8(key)] }, 'split'));
       }
     }
-    this.#after(action, 40 + (c % 60), () => this.#changeLearner(region.id, storeId(store)));
+    this.#after(40 + (c % 60), () => this.#changeLearner(region.id, storeId(store)));
     for (const ms of [150, 250, 350]) {
-      this.#after(action, ms + (b % 60), () => this.#mergeWithChild(region.id, known, c % 4 === 0));
+      this.#after(ms + (b % 60), () => this.#mergeWithChild(region.id, known, c % 4 === 0));
     }
     for (const ms of [120, 300, 450, 600]) {
-      this.#after(action, ms + (b % 90), () => {
+      this.#after(ms + (b % 90), () => {
         for (const { id } of this.#host.leaders()) {
           if (id === region.id || !known.has(id)) {
             this.#compact(id);
@@ -259,7 +259,7 @@ export class Ordeals {
     }
     const forMs = 700 + (action.c % 1_000);
     this.#note(action, `a learner of region ${region.id} is forsaken`, 0, forMs);
-    this.#after(action, 350 + (action.b % 300), () => {
+    this.#after(350 + (action.b % 300), () => {
       const learner = this.#host
         .leaders()
         .find((r) => r.id === region.id)

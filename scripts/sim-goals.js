@@ -37,11 +37,6 @@ export const GOALS = [
     marks: 'snapshot installed',
   },
   {
-    name: 'a split finds a child that is being created',
-    profiles: ['merge-storm'],
-    marks: 'split skips a child that is being created',
-  },
-  {
     name: 'a replica asks whether it still counts',
     profiles: ['move-storm', 'membership'],
     marks: 'no leader for long, asking whether this replica still counts',

@@ -65,6 +65,27 @@ function mixed(messages: readonly PeerMessage[], rng: Rng): PeerMessage[] {
 }
 
 describe('removed replicas', () => {
+  scenario('a tombstone from before it was added sends no replica away that waits for its data', async (scene) => {
+    const cluster = await scene.start({ stores: 5 });
+    await scene.addVoter(1, 4);
+    await scene.remove(1, 2);
+    await scene.gone(1, 2);
+    const snapshots = scene.holdSnapshots((m) => m.to.storeId === 5);
+    const waiting = await scene.addLearner(1, 5);
+    await cluster.until('a replica without data', () => scene.status(5, 1)?.state === 'uninitialized');
+    // Store 2 is a member again and does not know: whoever asks there meets the tombstone.
+    const silence = cluster.drop((m) => m.to.storeId === 2 && m.from.storeId !== 5);
+    await scene.addLearner(1, 2);
+    const noLeader = cluster.drop((m) => m.to.storeId === 5 && m.body.type === 'raft');
+    await cluster.advance(15_000);
+    expect(scene.status(5, 1)?.peerId).toBe(waiting.id);
+    noLeader();
+    silence();
+    snapshots.release();
+    await scene.data(1, 5);
+    expect(scene.status(5, 1)?.peerId).toBe(waiting.id);
+  });
+
   scenario('T-01 a removed replica comes back under a larger id, never under its own', async (scene) => {
     const cluster = await scene.start({ stores: 4 });
     cluster.oldMail.capacity = 2_000;

@@ -59,6 +59,9 @@ export function onPeerMessage(peer: RaftPeer, message: PeerMessage): void {
   }
   if (!peer.isInitialized) {
     peer.rememberPeer(from);
+    if (isEpochStale(peer.heardEpoch, epoch)) {
+      peer.heardEpoch = epoch;
+    }
   } else if (peer.region.peers.some((p) => p.id === from.id)) {
     peer.lastHeardMs.set(from.id, peer.ctx.clock.monoMs());
   } else {
@@ -83,7 +86,7 @@ function isOutsider(peer: RaftPeer, message: PeerMessage): boolean {
 
 /** "You are not a member any more": believed only if the sender knows a newer epoch and names exactly this replica. */
 function onGc(peer: RaftPeer, epoch: RegionEpoch, target: number): void {
-  if (target !== peer.peer.id || !isEpochStale(peer.region.epoch, epoch)) {
+  if (target !== peer.peer.id || !isEpochStale(peer.knownEpoch, epoch)) {
     return;
   }
   // Not at once: entries that are already committed (perhaps a CommitMerge) must reach apply first.

@@ -232,7 +232,7 @@ function askAboutTarget(peer: RaftPeer): void {
 
 /** PD's word is final only if it is not older than ours and does not list this replica. */
 export function onPdRegion(peer: RaftPeer, region: Region | undefined): void {
-  if (region === undefined || !peer.isActive || (peer.isInitialized && isEpochStale(region.epoch, peer.region.epoch))) {
+  if (region === undefined || !peer.isActive || isEpochStale(region.epoch, peer.knownEpoch)) {
     return;
   }
   if (!region.peers.some((p) => p.id === peer.peer.id)) {

@@ -9,7 +9,7 @@ import type { PeerMessage, PeerMessageBody } from '../../codec/peer-message.ts';
 import type { ApplyState, Fence, MergeState, RaftLocalState } from '../../codec/store-record.ts';
 import type { TimerId } from '../../env/clock.ts';
 import type { Logger } from '../../env/log.ts';
-import { findPeer, type Peer, type Region } from '../../meta/region.ts';
+import { findPeer, type Peer, type Region, type RegionEpoch } from '../../meta/region.ts';
 import type { StepRefusal } from '../../meta/step-refusal.ts';
 import { RawNode } from '../../raft/raw-node.ts';
 import type { Message, Role, Snapshot } from '../../raft/types.ts';
@@ -197,6 +197,8 @@ export class RaftPeer {
   /** When each fellow peer was last heard from (leader only). */
   readonly lastHeardMs: Map<number, number> = new Map();
   readonly peersBefore: Map<number, Peer> = new Map();
+  /** While there is no data: the newest epoch in which somebody spoke to this replica as a member. */
+  heardEpoch: RegionEpoch = { confVer: 0, version: 0 };
   pdHeartbeatDue = false;
   /** The last heartbeat named pending peers. */
   hadPending = false;
@@ -314,6 +316,11 @@ export class RaftPeer {
   /** The descriptor entry of a fellow peer, also of one that has left or that an uninitialized peer heard from. */
   findPeer(id: number): Peer | undefined {
     return this.region.peers.find((p) => p.id === id) ?? this.peersBefore.get(id);
+  }
+
+  /** What this replica knows of its membership; news that are older than this say nothing about it. */
+  get knownEpoch(): RegionEpoch {
+    return this.isInitialized ? this.region.epoch : this.heardEpoch;
   }
 
   rememberPeer(peer: Peer): void {

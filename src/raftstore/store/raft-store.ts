@@ -727,6 +727,7 @@ export class RaftStore implements Router {
       restarted: raftState.term > 0,
     });
     raftPeer.rememberPeer(message.from);
+    raftPeer.heardEpoch = message.epoch;
     this.#ctx.meta.regions.set(region.id, region);
     this.#ctx.log.info({ region: region.id, peer: peer.id }, 'created a replica for a message');
     this.#addPeer(raftPeer);

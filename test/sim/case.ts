@@ -453,7 +453,7 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     profile === 'chaos-snapshots' ? rng.pick([10, 12]) : chaos ? 500 : rng.pick([12, 20, 40, 500]);
   const busy = profile === 'overload';
   const storm = profile === 'merge-storm';
-  return {
+  const config: SimConfig = {
     world: 'lite',
     stores: rng.pick(spec.stores),
     keys: chaos ? 40 : rng.pick(storm ? [5, 8, 10, 14, 20] : [5, 6, 8, 10, 14]),
@@ -483,6 +483,8 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     isOverBudget: profile === 'disaster',
     isClockUnsafe: profile === 'unsafe-clock',
   };
+  // Two entries per slow write do not catch up with a backlog of hundreds in the time that liveness allows.
+  return config.liveness === 'gray' ? { ...config, maxInflightMsgs: 256, maxSizePerMsgBytes: MIB } : config;
 }
 
 /** Logs that travel and are applied entry by entry show states that a large message skips. */

@@ -2,7 +2,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { fromUtf8 } from '../../src/base/bytes.ts';
 import { all } from '../../src/index.ts';
-import { TestCluster, braid, waitFor } from './cluster.ts';
+import { REAL_CONNECTOR } from '../../src/cli/session.ts';
+import { type RunOutcome, runWith } from '../unit/cli/harness.ts';
+import { TestCluster, type TestStore, braid, waitFor } from './cluster.ts';
 
 const LIMIT_MS = 60_000;
 let cluster: TestCluster;
@@ -15,7 +17,7 @@ beforeAll(async () => {
   for (const name of ['balance-leader', 'balance-region', 'merge-checker']) {
     await run('ctl', 'switch', 'off', name);
   }
-}, LIMIT_MS);
+}, 2 * LIMIT_MS);
 
 afterAll(() => cluster[Symbol.asyncDispose]());
 
@@ -121,4 +123,156 @@ test(
     expect([merged?.id, others]).toEqual([right.id, []]);
   },
   2 * LIMIT_MS,
+);
+
+test(
+  'every merge that cannot be is refused by name, as a plan and in earnest, and changes nothing',
+  async () => {
+    await using own = await TestCluster.start({
+      stores: 4,
+      podNames: ['pod1', 'pod2', 'pod3', 'pod4'],
+      storeSettings: [
+        'raftstore.max-peer-down=20s',
+        'raftstore.split-check=500ms',
+        'raftstore.log-gc-threshold=100000',
+      ],
+      pdSettings: ['placement.store-disconnected=6s', 'placement.merged-size-max=256KiB'],
+    });
+    const ask = (...args: string[]): Promise<RunOutcome> => runWith(REAL_CONNECTOR, [...args, '--pd', own.pdAddress]);
+    const must = async (...args: string[]): Promise<RunOutcome> => {
+      const outcome = await ask(...args);
+      expect(outcome.code, `${args.join(' ')}: ${outcome.stderr}`).toBe(0);
+      return outcome;
+    };
+    const apply = async (document: string): Promise<void> => {
+      const { code, stderr } = await runWith(REAL_CONNECTOR, ['ctl', 'apply', '-f', '-', '--pd', own.pdAddress], {
+        stdin: document,
+      });
+      expect(code, stderr).toBe(0);
+    };
+    for (const name of ['balance-leader', 'balance-region', 'replica-checker', 'hot-region']) {
+      await must('ctl', 'scheduler', 'pause', name);
+    }
+    const client = await own.client();
+    for (const at of ['a', 'c', 'e', 'g']) {
+      await client.put(at, 'x');
+    }
+    const [whole] = await client.regions(all());
+    await waitFor('three replicas', async () => {
+      const [region] = await client.regions(all());
+      return region?.peers.length === 3;
+    });
+    let right = whole?.id as number;
+    for (const at of ['b', 'd', 'f']) {
+      await must('ctl', 'region', 'split', String(right), '--key', at, '--wait', '--timeout', '30s');
+      right = (await client.locate(at)).id;
+    }
+    const ids = async (): Promise<string[]> => (await client.regions(all())).map(({ id }) => String(id));
+    const [one, two, three, four] = (await ids()) as [string, string, string, string];
+
+    /** Everything a merge could have changed. */
+    const state = async (): Promise<unknown> => {
+      const regions = await client.regions(all());
+      const operators = JSON.parse((await must('ctl', 'operator', 'list', '--ended', '-o', 'json')).stdout) as unknown;
+      const running = JSON.parse((await must('ctl', 'operator', 'list', '-o', 'json')).stdout) as unknown;
+      return [regions.map(({ id, range, epoch, peers }) => ({ id, range, epoch, peers })), operators, running];
+    };
+    const isRefused = async (source: string, target: string, code: string, words = ''): Promise<void> => {
+      const before = await state();
+      for (const plan of [['--dry-run'], []]) {
+        const { code: exit, stdout, stderr } = await ask('ctl', 'region', 'merge', source, target, ...plan);
+        expect([exit, stdout], `${source} into ${target} ${plan.join('')}: ${stderr}`).toEqual([3, '']);
+        expect(stderr).toContain(code);
+        expect(stderr).toContain(words);
+      }
+      const explained = await ask('ctl', 'explain', 'merge', source, target, '-o', 'json');
+      expect(explained.code).toBe(5);
+      expect(explained.stdout).toContain(code);
+      expect(await state()).toEqual(before);
+    };
+    const refusalShown = (source: string, target: string, code: string): Promise<boolean> =>
+      waitFor(
+        `${code} of ${source} into ${target}`,
+        async () => (await ask('ctl', 'explain', 'merge', source, target)).stdout.includes(code),
+        LIMIT_MS,
+      );
+
+    await isRefused(one, three, 'NotAdjacent');
+    await isRefused(one, one, 'SameRegion');
+    await isRefused(one, '4000', 'RegionNotFound', '4000');
+    await isRefused('4000', one, 'RegionNotFound', '4000');
+
+    // Paused, as source and as target.
+    await must('ctl', 'region', 'pause', one, '--reason', 'disk check');
+    expect((await must('ctl', 'region', 'list', '--filter', 'paused', '-o', 'name')).stdout.trim()).toMatch(
+      new RegExp(`${one}$`),
+    );
+    await isRefused(one, two, 'RegionPaused', 'disk check');
+    await isRefused(two, one, 'RegionPaused', 'disk check');
+
+    await must('ctl', 'region', 'resume', one);
+
+    // Held by documents: by a Partition, then by an Assignment, which waits for a region that is paused again.
+    for (const [name, range] of [
+      ['left', 'start: "", end: b'],
+      ['middle', 'start: b, end: d'],
+    ] as const) {
+      await apply(`kind: Partition\nmetadata: {name: ${name}}\nspec: {range: {${range}}, primary: pod1}\n`);
+    }
+    await waitFor('Partitions at rest', async () => {
+      const shown = await Promise.all(
+        ['left', 'middle'].map((name) => ask('ctl', 'get', 'partition', name, '-o', 'yaml')),
+      );
+      const running = await ask('ctl', 'operator', 'list', '-o', 'name');
+      return shown.every(({ stdout }) => /^status: ready$/m.test(stdout)) && running.stdout === '';
+    });
+    await isRefused(two, three, 'RegionPinned', 'Partition middle');
+    await isRefused(three, two, 'RegionPinned', 'Partition middle');
+    await must('ctl', 'region', 'pause', one);
+    await apply(
+      'kind: Assignment\nmetadata: {name: join}\nspec: {type: InWorkerMerge, mergeParams: {partitions: [left, middle]}}\n',
+    );
+    await refusalShown(two, three, 'RegionLocked');
+    await isRefused(two, three, 'RegionLocked', 'Assignment join');
+    await isRefused(three, two, 'RegionLocked', 'Assignment join');
+    for (const [kind, name] of [
+      ['assignment', 'join'],
+      ['partition', 'left'],
+      ['partition', 'middle'],
+    ] as const) {
+      await must('ctl', 'delete', kind, name, '--yes');
+    }
+    await must('ctl', 'region', 'resume', one);
+
+    // A store that the source lacks and that cannot take a replica, then a peer that is down.
+    const regionFour = (await client.regions(all())).find(({ id }) => String(id) === four);
+    const has = ({ id }: TestStore): boolean => regionFour?.peers.some(({ storeId }) => storeId === id) === true;
+    const [here, spare] = [own.stores.find(has), own.stores.find((store) => !has(store))];
+    if (here === undefined || spare === undefined) {
+      throw new Error('three replicas on four stores leave one store out');
+    }
+    await must('ctl', 'region', 'move', four, '--from', String(here.id), '--to', String(spare.id), '--wait');
+    await spare.kill();
+    await refusalShown(three, four, `store ${spare.id} is disconnected`);
+    await isRefused(three, four, 'StoreDisconnected', `store ${spare.id}`);
+    await refusalShown(three, four, 'DownPeer');
+    await isRefused(three, four, 'DownPeer', `store ${spare.id}`);
+    await isRefused(four, three, 'DownPeer', `store ${spare.id}`);
+    await spare.start();
+
+    // Too large together.
+    const big = new Uint8Array(8 * 1024).fill(7);
+    for (let i = 0; i < 40; i++) {
+      await client.put(`a${String(i).padStart(3, '0')}`, big);
+    }
+    await refusalShown(one, two, 'MergedTooLarge');
+    await isRefused(one, two, 'MergedTooLarge', '256 KiB');
+
+    // What nothing speaks against is merged, the missing replica included.
+    await waitFor('the store is back', async () => (await ask('ctl', 'explain', 'merge', three, four)).code === 0);
+    await must('ctl', 'region', 'merge', three, four, '--wait', '--timeout', '60s');
+    expect(await ids()).toEqual([one, two, four]);
+    expect(fromUtf8((await client.get('e')) ?? new Uint8Array())).toBe('x');
+  },
+  3 * LIMIT_MS,
 );

@@ -134,6 +134,7 @@ test(
       storeSettings: [
         'raftstore.max-peer-down=20s',
         'raftstore.split-check=500ms',
+        'raftstore.pd-heartbeat=1s',
         'raftstore.log-gc-threshold=100000',
       ],
       pdSettings: ['placement.store-disconnected=6s', 'placement.merged-size-max=256KiB'],

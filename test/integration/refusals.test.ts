@@ -134,6 +134,8 @@ test(
       storeSettings: [
         'raftstore.max-peer-down=20s',
         'raftstore.split-check=500ms',
+        // Sizes are measured again when an eighth of this was written.
+        'raftstore.region-split-size=1MiB',
         'raftstore.pd-heartbeat=1s',
         'raftstore.log-gc-threshold=100000',
       ],

@@ -269,7 +269,7 @@ test(
       await client.put(`a${String(i).padStart(3, '0')}`, big);
     }
     await refusalShown(one, two, 'MergedTooLarge');
-    await isRefused(one, two, 'MergedTooLarge', '256 KiB');
+    await isRefused(one, two, 'MergedTooLarge', 'together');
 
     // What nothing speaks against is merged, the missing replica included.
     await waitFor('the store is back', async () => (await ask('ctl', 'explain', 'merge', three, four)).code === 0);

@@ -51,8 +51,8 @@ export const DEFECTS = [
     room: 'raft',
     profile: 'move-storm',
     file: 'src/raftstore/operation/conf-change.ts',
-    find: 'if (index >= firstIndex) {',
-    replace: 'if (index >= peer.storage.firstIndex()) {',
+    find: 'if (index >= firstIndex &&',
+    replace: 'if (index >= peer.storage.firstIndex() &&',
   },
   {
     name: 'second-conf-change-in-flight',

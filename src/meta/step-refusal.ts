@@ -107,7 +107,8 @@ export const STEP_REFUSALS: Readonly<Record<StepRefusalCode, RefusalWord>> = {
   TargetNotHere: passing('wait until the target has a replica on every store of the source'),
   TargetBehind: passing(SOON),
   TargetChanged: lasting('look at the target and ask for the merge again if it is still wanted'),
-  PeerDown: passing('bring the store back, or wait until its replica was replaced'),
+  // Lasting: a merge that waited would keep the placement service from replacing the very replica it waits for.
+  PeerDown: lasting('bring the store back, or wait until its replica was replaced, and ask for the merge again'),
   PeerNeedsSnapshot: passing('wait until the replica has its snapshot'),
   PeerUnknown: passing('wait until every replica has reported its position'),
   LogGapTooLarge: passing('wait until the slowest replica has caught up; check its store if it does not'),

@@ -241,6 +241,9 @@ async function removeHalfCreated(path: string): Promise<boolean> {
   if (!names.includes('CURRENT') || names.some((name) => name.endsWith('.ldb') || name.endsWith('.sst'))) {
     return false;
   }
+  if (!/^MANIFEST-\d+\n$/.test(await readFile(join(path, 'CURRENT'), 'latin1'))) {
+    return false;
+  }
   for (const name of await logNames(path)) {
     if ((await stat(join(path, name))).size > 0) {
       return false;

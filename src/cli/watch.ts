@@ -2,6 +2,7 @@
  * `--watch` of commands that only look: the command runs again every second and its output is printed when it differs
  * from the last one. Every look is a run of its own, so it follows the placement service wherever that goes.
  */
+import { setTimeout } from 'node:timers/promises';
 import type { App } from './command.ts';
 import type { CommonOptions } from './common-options.ts';
 import { type ExitCode, EXIT_DEADLINE, EXIT_DONE, EXIT_FAILURE } from './exit-code.ts';
@@ -87,14 +88,6 @@ const ioOf = (io: CliIo): Omit<CliIo, 'stdout' | 'stderr'> => ({
   signal: io.signal,
 });
 
-function rest(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done, { once: true });
-  });
-}
+/** Resolves early when the signal aborts: that is the only way in which the timer can fail. */
+export const rest = (ms: number, signal: AbortSignal): Promise<void> =>
+  setTimeout(ms, undefined, { signal }).catch(() => undefined);

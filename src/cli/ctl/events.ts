@@ -12,6 +12,7 @@ import { EXIT_DONE, EXIT_INTERRUPTED, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { Session } from '../session.ts';
+import { rest } from '../watch.ts';
 import { requireUnordered } from './documents.ts';
 import { EVENT_SHAPE } from './shapes.ts';
 
@@ -177,20 +178,3 @@ async function* follow(
 
 /** Whether the same question may be answered a moment later. */
 const isPassing = (error: unknown): boolean => error instanceof BraidError && error.retryable;
-
-/** Resolves early when the signal aborts. */
-function rest(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve();
-      return;
-    }
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done, { once: true });
-  });
-}

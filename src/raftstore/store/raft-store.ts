@@ -50,6 +50,8 @@ import { TTL_SWEEP_DEFAULTS, TtlSweeper, type ExpiredKey } from '../worker/ttl-s
 import { createWorkers, type StoreWorkers } from '../worker/workers.ts';
 import { initialRaftState, loadRegions, type LoadedPeer } from './load.ts';
 import type { StoreCounters } from './counters.ts';
+import { MergedAway } from './merged-away.ts';
+import { PeriodicWork } from './periodic-work.ts';
 import { decideRedirect } from './redirect-decision.ts';
 import { RETIRE_ALONE_THRESHOLDS, type RedirectDecision, type RequestSpan } from './redirects.ts';
 import { answerLost, bodyOfStep } from './requests.ts';
@@ -99,8 +101,6 @@ interface ApplySlot {
 const DEFERRED_ROUND_MS = 3;
 /** How long the removal of expired values may wait for its region; the next pass tries again. */
 const EXPIRE_DEADLINE_MS = 5_000;
-/** How often the merged-away map is trimmed, in entries. */
-const MERGED_INTO_MAX = 10_000;
 
 export class RaftStore implements Router {
   readonly #env: Env;
@@ -113,7 +113,8 @@ export class RaftStore implements Router {
   readonly #sweeper: TtlSweeper;
   readonly #peers: Map<RegionId, PeerSlot> = new Map();
   readonly #applies: Map<RegionId, ApplySlot> = new Map();
-  readonly #mergedInto: Map<RegionId, RegionId> = new Map();
+  readonly #mergedAway = new MergedAway();
+  readonly #periodic: PeriodicWork;
   #storeMail: StoreMsg[] = [];
   #dirtyPeers: PeerSlot[] = [];
   #dirtyApplies: ApplySlot[] = [];
@@ -121,10 +122,6 @@ export class RaftStore implements Router {
   #running = false;
   #stopped = false;
   #tick = 0;
-  #maintenanceDueMs = 0;
-  #heartbeatDueMs = 0;
-  #splitCheckDueMs = 0;
-  #consistencyDueMs = 0;
   /** The region checked last. */
   #checkedRegion = 0;
   #timer: TimerId | undefined;
@@ -136,6 +133,12 @@ export class RaftStore implements Router {
     this.#config = config;
     this.#engine = engine;
     this.#transport = this.#biased(transport);
+    this.#periodic = new PeriodicWork({
+      maintenance: config.maintenanceTickMs,
+      heartbeat: config.pdHeartbeatMs,
+      'split-check': config.splitCheckMs,
+      consistency: config.consistencyCheckMs,
+    });
     this.storeId = storeId;
     this.#writer = new StoreWriter({
       engine,
@@ -231,7 +234,7 @@ export class RaftStore implements Router {
     failpoints.hit('boot::after-load');
     await store.#ctx.meta.redirects.load(options.engine, store.#now());
     for (const [source, target] of loaded.merged) {
-      store.#mergedInto.set(source, target);
+      store.#mergedAway.set(source, target);
     }
     for (const peer of loaded.peers) {
       store.#restore(peer);
@@ -278,11 +281,7 @@ export class RaftStore implements Router {
   start(): void {
     assert(!this.#running, 'the store was started twice');
     this.#running = true;
-    const nowMs = this.#env.clock.monoMs();
-    this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
-    this.#heartbeatDueMs = nowMs + this.#config.pdHeartbeatMs;
-    this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
-    this.#consistencyDueMs = nowMs + this.#config.consistencyCheckMs;
+    this.#periodic.start(this.#env.clock.monoMs());
     for (const slot of this.#peers.values()) {
       this.#schedulePeer(slot);
     }
@@ -624,25 +623,14 @@ export class RaftStore implements Router {
   }
 
   setMergedInto(source: RegionId, target: RegionId): void {
-    if (this.#mergedInto.size >= MERGED_INTO_MAX) {
-      const [oldest] = this.#mergedInto.keys();
-      if (oldest !== undefined) {
-        this.#mergedInto.delete(oldest);
-      }
-    }
-    this.#mergedInto.set(source, target);
+    this.#mergedAway.set(source, target);
   }
 
   mergedInto(source: RegionId): Region | undefined {
-    let id: RegionId | undefined = source;
-    for (let hops = 0; hops < 64 && id !== undefined; hops++) {
-      const live = hops === 0 ? undefined : this.#ctx.meta.regions.get(id);
-      if (live !== undefined && live.peers.length > 0) {
-        return live;
-      }
-      id = this.#mergedInto.get(id);
-    }
-    return undefined;
+    return this.#mergedAway.follow(source, (id) => {
+      const live = this.#ctx.meta.regions.get(id);
+      return live !== undefined && live.peers.length > 0 ? live : undefined;
+    });
   }
 
   createSplitPeer(
@@ -909,9 +897,9 @@ export class RaftStore implements Router {
     this.#env.failpoints.hit('round::before-tick');
     this.#tick++;
     const nowMs = this.#env.clock.monoMs();
-    const maintain = nowMs >= this.#maintenanceDueMs;
-    const heartbeat = nowMs >= this.#heartbeatDueMs;
-    const splitCheck = nowMs >= this.#splitCheckDueMs;
+    const maintain = this.#periodic.take('maintenance', nowMs);
+    const heartbeat = this.#periodic.take('heartbeat', nowMs);
+    const splitCheck = this.#periodic.take('split-check', nowMs);
     for (const slot of this.#peers.values()) {
       const { mailbox } = slot;
       if (maintain) {
@@ -933,16 +921,8 @@ export class RaftStore implements Router {
       redirects.maintain(batch, this.#now());
       redirects.retire(redirects.olderThan(RETIRE_ALONE_THRESHOLDS * this.#config.proxyThresholdMs, nowMs), batch);
       this.#writeIfAny(batch);
-      this.#maintenanceDueMs = nowMs + this.#config.maintenanceTickMs;
     }
-    if (heartbeat) {
-      this.#heartbeatDueMs = nowMs + this.#config.pdHeartbeatMs;
-    }
-    if (splitCheck) {
-      this.#splitCheckDueMs = nowMs + this.#config.splitCheckMs;
-    }
-    if (this.#config.consistencyCheckMs > 0 && nowMs >= this.#consistencyDueMs) {
-      this.#consistencyDueMs = nowMs + this.#config.consistencyCheckMs;
+    if (this.#periodic.take('consistency', nowMs)) {
       this.#checkNextRegion();
     }
   }

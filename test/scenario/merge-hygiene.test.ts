@@ -51,6 +51,33 @@ describe('merge: requests and FSMs', () => {
     });
   }
 
+  scenario(
+    'M-70 R54 a write that comes in the round in which a new leader applies an inherited PrepareMerge has no effect',
+    {},
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      const source = s.now(left);
+      // It is applied on every disk, and no replica has heard of that.
+      const held = s.actors.hold(
+        ({ region, msg }) =>
+          region === left.id &&
+          msg.type === 'applied' &&
+          msg.result.results.some((result) => result.type === 'prepare-merge'),
+      );
+      s.askAdmin(1, source, { type: 'merge', target: s.now(right) });
+      await s.c.until('PrepareMerge is applied on all stores', () => held.caught === 3);
+      await s.lead(left, 2);
+      const tickets = ['b', 'c'].map((key) => s.askWrite(2, source, key, 'must not appear'));
+      held.release();
+      for (const ticket of tickets) {
+        expect(['epoch-not-match', 'proposal-in-merging-mode']).toContain(await s.answer(ticket));
+      }
+      await s.mergeAway(left, right);
+      s.expectRow('b', undefined);
+      s.expectRow('c', undefined);
+    },
+  );
+
   scenario('M-71 R21 a source that lingers after CommitMerge serves nobody', {}, async (s) => {
     const { left, right } = await s.twoRegions();
     // One that knows the route: a read is served from it before, and never once the target owns the range.

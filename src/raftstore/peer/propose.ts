@@ -163,6 +163,11 @@ export function addWrite(peer: RaftPeer, request: WriteRequest, again: boolean):
   ) {
     proposeBatch(peer);
   }
+  if (peer.batchVersion !== peer.region.epoch.version) {
+    // What was checked for an older version is answered by itself.
+    proposeBatch(peer);
+    peer.batchVersion = peer.region.epoch.version;
+  }
   peer.batch.push(request);
   peer.batchOps += ops.length;
   peer.batchBytes += bytes;
@@ -216,6 +221,12 @@ export function proposeBatch(peer: RaftPeer): void {
   const requests = peer.batch.splice(0);
   peer.batchOps = 0;
   peer.batchBytes = 0;
+  if (peer.batchVersion !== peer.region.epoch.version) {
+    // A split or PrepareMerge of an earlier leader became applied in this very round. Under its epoch the writes would
+    // pass the check at apply, and those behind PrepareMerge would be lost with the source.
+    answerAll(requests, { type: 'refused', error: epochNotMatchOf(peer) });
+    return;
+  }
   const ops = requests.length === 1 ? (requests[0] as WriteRequest).ops : requests.flatMap((r) => r.ops);
   const data = encodeRaftCommand({ type: 'write', epoch: peer.region.epoch, ops });
   const proposedAtMs = peer.ctx.leaseClock.nowMs();

@@ -145,6 +145,8 @@ export class RaftPeer {
   readonly batch: WriteRequest[] = [];
   batchOps = 0;
   batchBytes = 0;
+  /** Version of the region for which the writes in `batch` were checked. */
+  batchVersion = 0;
   readonly proposals: QueuedProposal[] = [];
   readonly epochChecker: EpochChecker = new EpochChecker();
   readonly held: HeldRequest[] = [];

@@ -271,7 +271,9 @@ test(
           ask('ctl', 'explain', 'merge', one, two),
         ]);
         const unwell = await Promise.all(
-          ['pending-peer', 'down-peer'].map((filter) => must('ctl', 'region', 'list', '--filter', filter, '-o', 'name')),
+          ['pending-peer', 'down-peer'].map((filter) =>
+            must('ctl', 'region', 'list', '--filter', filter, '-o', 'name'),
+          ),
         );
         return plans.every(({ code }) => code === 0) && unwell.every(({ stdout }) => stdout.trim() === '');
       },

@@ -19,6 +19,7 @@ import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
 import { PauseKeeper } from './pause-keeper.ts';
+import { SchedulerKeeper } from './scheduler-keeper.ts';
 import { Placement, type StoreTarget } from './placement.ts';
 import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
 import type { DocumentPlan } from './resource/resources.ts';
@@ -88,6 +89,7 @@ export class PdNode {
   readonly #log: RegionLog;
   readonly #leadership: Leadership;
   readonly pauses: PauseKeeper;
+  readonly schedulers: SchedulerKeeper;
   readonly #ids: IdAllocator;
   #extendingIds: Promise<void> | undefined;
   readonly #oracle: TimestampOracle;
@@ -127,6 +129,7 @@ export class PdNode {
       log,
       act: (change) => this.act(change),
     });
+    this.schedulers = new SchedulerKeeper({ log, placement: this.placement });
   }
 
   /**
@@ -157,6 +160,7 @@ export class PdNode {
         placement.switches.set(name, setting.enabled, setting.untilWallMs);
       }
     }
+    this.schedulers.load();
     placement.load([...state.stores.values()], regions, state.meta.bootstrapped);
     placement.resources.store.load(state.resources.values(), state.resourceVersion);
     placement.resources.setPins(new Set(state.pins));
@@ -227,6 +231,7 @@ export class PdNode {
     this.stop();
     await this.#storeChanges;
     await this.#documentChanges;
+    await this.schedulers.idle();
     await this.#log.flush();
   }
 

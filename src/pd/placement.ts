@@ -47,9 +47,19 @@ import { type Made, type Maker, OperatorFactory } from './schedule/operator/crea
 import type { Operator } from './schedule/operator/operator.ts';
 import type { OperatorGroup } from './schedule/operator/waiting-queue.ts';
 import type { PlacementRule } from './schedule/placement/rule.ts';
+import { notAdded } from './schedule/scheduler-plan.ts';
 import { type RulePlan, type RulePlanView, planDeleteRule, planSetRule } from './schedule/placement/rule-plan.ts';
 import { type SwitchName, Switches, isSwitchName } from './schedule/switches.ts';
-import { type Refusal, type Result, ok, refuse, refused, regionNotFound, storeNotFound } from './schedule/verdict.ts';
+import {
+  type Refusal,
+  type Result,
+  ok,
+  refuse,
+  refused,
+  regionNotFound,
+  storeNotFound,
+  unknownSwitch,
+} from './schedule/verdict.ts';
 
 export interface PlacementOptions {
   readonly config: PlacementConfig;
@@ -150,6 +160,7 @@ export class Placement {
       factory: this.#factory,
       switches: this.switches,
       nowMs,
+      rng: options.rng.fork('schedulers'),
     });
   }
 
@@ -466,6 +477,19 @@ export class Placement {
       return refused(problem);
     }
     const record = changedRecord(info.record, change);
+    if (
+      record.settings?.leadersEvicted === true &&
+      this.cluster.schedulers.record('grant-leader').stores.includes(id)
+    ) {
+      return refused(
+        refuse(
+          'LeadersGranted',
+          `grant-leader brings leaders to store ${id}`,
+          `end that first: braid ctl scheduler remove grant-leader --store ${id}`,
+          { store_id: id },
+        ),
+      );
+    }
     if (record.settings?.leadersEvicted === true && settingsOf(info).leadersEvicted === false) {
       const nowMs = this.#clock.monoMs();
       const others = this.cluster
@@ -729,13 +753,13 @@ export class Placement {
     return out;
   }
 
-  /** Checks a switch name from outside. */
+  /** Checks a switch name from outside. A scheduler that takes no part is switched neither on nor off. */
   switchName(name: string): Result<SwitchName> {
-    return isSwitchName(name)
-      ? ok(name)
-      : refused(
-          refuse('UnknownSwitch', `there is no switch ${name}`, 'list the switches to see their names', { name }),
-        );
+    if (!isSwitchName(name)) {
+      return refused(unknownSwitch(name));
+    }
+    const absent = notAdded(this.cluster, name);
+    return absent === undefined ? ok(name) : refused(absent);
   }
 
   #request(id: RegionId, options: RequestOptions, make: (info: RegionInfo) => Result<Made>): Result<Submitted> {

@@ -19,6 +19,7 @@ import {
 } from '../schedule/placement/fit.ts';
 import type { PlacementRule } from '../schedule/placement/rule.ts';
 import { RuleSet, type RuleSegment, wantedVoters } from '../schedule/placement/rule-set.ts';
+import { type SchedulerRecord, SchedulerSettings } from '../schedule/scheduler-settings.ts';
 import type { Refusal } from '../schedule/verdict.ts';
 import { type RegionInfo, learnersOf, regionInfoFromHeartbeat, unreportedRegion, votersOf } from './region-info.ts';
 import { type OfferVerdict, RegionTree, type StaleReason } from './region-tree.ts';
@@ -73,6 +74,8 @@ export class Cluster {
     heldReason: () => undefined,
   };
   readonly tree: RegionTree = new RegionTree();
+  /** What administrators have set for checkers and schedulers. */
+  readonly schedulers: SchedulerSettings;
   #config: PlacementConfig;
   #rules: RuleSet;
   readonly #stores = new Map<StoreId, StoreInfo>();
@@ -82,11 +85,20 @@ export class Cluster {
 
   constructor(config: PlacementConfig) {
     this.#config = config;
+    this.schedulers = new SchedulerSettings(config);
     this.#rules = new RuleSet([], config.maxReplicas);
   }
 
+  /** The settings in force: those that administrators have changed at run time included. */
   get config(): PlacementConfig {
     return this.#config;
+  }
+
+  /** Takes over what administrators have set for checkers and schedulers. */
+  setSchedulers(records: Iterable<SchedulerRecord>): void {
+    this.schedulers.load(records);
+    const { maxReplicas } = this.#config;
+    this.#config = { ...this.schedulers.configured, ...this.schedulers.overrides(), maxReplicas };
   }
 
   /** The wanted number of voters as administrators last set it. */

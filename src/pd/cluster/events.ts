@@ -19,6 +19,7 @@ export type EventType =
   | 'step-refused'
   | 'replica-damaged'
   | 'switch'
+  | 'scheduler-changed'
   | 'region-pinned'
   | 'region-paused'
   | 'rule-changed'

@@ -2,8 +2,9 @@
  * Decides when anything automatic happens: warm-up after a start, the patrol that asks the checkers about region after
  * region, the rounds of the schedulers. Schedulers propose; the operator controller disposes.
  */
-import type { RegionId } from '../../base/ids.ts';
+import type { RegionId, StoreId } from '../../base/ids.ts';
 import { isInJointState } from '../../meta/region.ts';
+import type { Rng } from '../../env/rng.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import { CHECKERS, type Checker, type CheckerContext } from './checker/checkers.ts';
@@ -11,11 +12,16 @@ import type { MergeCheckContext } from './checker/merge-checks.ts';
 import type { OperatorController } from './operator/controller.ts';
 import type { OperatorFactory } from './operator/create.ts';
 import type { OperatorGroup } from './operator/waiting-queue.ts';
-import { scheduleLeaderBalance } from './scheduler/balance-leader.ts';
+import { type SchedulerContext, scheduleLeaderBalance } from './scheduler/balance-leader.ts';
 import { scheduleRegionBalance } from './scheduler/balance-region.ts';
 import { scheduleLeaderEviction } from './scheduler/evict-leader.ts';
-import { HOT_REST_MS, scheduleHotRegion } from './scheduler/hot-region.ts';
-import type { SwitchName, Switches } from './switches.ts';
+import { scheduleLeaderGrant } from './scheduler/grant-leader.ts';
+import { scheduleHotRegion } from './scheduler/hot-region.ts';
+import { scheduleRandomMerge } from './scheduler/random-merge.ts';
+import { scheduleLeaderShuffle } from './scheduler/shuffle-leader.ts';
+import { scheduleRegionShuffle } from './scheduler/shuffle-region.ts';
+import type { BatchOwner, RoundOwner } from './parameters.ts';
+import { type SwitchName, type Switches, switchInfo } from './switches.ts';
 import type { Refusal } from './verdict.ts';
 
 export interface WarmupState {
@@ -31,6 +37,8 @@ export interface CoordinatorOptions {
   readonly factory: OperatorFactory;
   readonly switches: Switches;
   readonly nowMs: () => number;
+  /** Chance of the schedulers that move things at random. */
+  readonly rng: Rng;
 }
 
 /** Why a store splits a region: somebody asked for it, it is too large, or it has too much to do. */
@@ -38,8 +46,6 @@ export type SplitCause = 'admin' | 'size' | 'load';
 
 /** Remembered splits; the oldest are forgotten beyond this. */
 const SPLITS_MAX = 65_536;
-/** Leader transfers proposed per scheduler round. */
-const LEADER_MOVES_MAX = 4;
 /** Remembered reasons why a region was not repaired. */
 const BLOCKED_MAX = 4_096;
 /** A region whose repair was not admitted is not planned again before this. */
@@ -61,6 +67,9 @@ export class Coordinator {
   readonly #blocked = new Map<RegionId, Blocked>();
   /** When the lead of a region was moved because of its traffic. */
   readonly #movedForTraffic = new Map<RegionId, number>();
+  readonly #rng: Rng;
+  /** When a scheduler had its latest round. */
+  readonly #roundAtMs = new Map<RoundOwner, number>();
   #cursor: Uint8Array = new Uint8Array(0);
   #warm = false;
 
@@ -71,6 +80,7 @@ export class Coordinator {
     this.#switches = options.switches;
     this.#nowMs = options.nowMs;
     this.#startedMs = options.nowMs();
+    this.#rng = options.rng;
   }
 
   /** Enough regions, of all stores, have reported, or enough time has passed. Stays done once it is. */
@@ -124,6 +134,9 @@ export class Coordinator {
     }
     if (name !== 'scheduling' && !this.#switches.isOn('scheduling')) {
       return 'scheduling is switched off';
+    }
+    if (!this.#cluster.schedulers.isPresent(name)) {
+      return switchInfo(name).isOptional === true ? 'it was not added' : 'it was removed';
     }
     return this.warmup().done ? undefined : 'waiting for the regions to report';
   }
@@ -213,44 +226,86 @@ export class Coordinator {
     }
   }
 
-  /** One round of all balancing schedulers. Call it every `schedulerIntervalMs`. */
+  /** One round of all schedulers. Call it every `schedulerIntervalMs`. */
   schedulerRound(): void {
-    const context = {
+    const context: SchedulerContext = {
       cluster: this.#cluster,
       controller: this.#controller,
       factory: this.#factory,
       nowMs: this.#nowMs(),
+      keepsLeaders: this.#keepsLeaders(),
     };
-    if (this.#isActive('evict-leader')) {
-      for (const group of scheduleLeaderEviction(context)) {
-        if (this.#controller.offer(group) !== undefined) {
-          break;
-        }
-      }
+    if (this.#isDue('evict-leader')) {
+      this.#offerAll(scheduleLeaderEviction(context));
     }
-    if (this.#isActive('hot-region')) {
-      const isResting = (info: RegionInfo): boolean =>
-        context.nowMs < (this.#movedForTraffic.get(info.region.id) ?? -Infinity) + HOT_REST_MS;
-      const group = scheduleHotRegion(context, isResting);
-      if (group !== undefined && this.#controller.offer(group) === undefined) {
-        this.#noteMoved(group[0].regionId, context.nowMs);
-      }
+    if (this.#isDue('grant-leader')) {
+      this.#offerAll(scheduleLeaderGrant(context));
     }
-    if (this.#isActive('balance-leader')) {
-      this.#offerUpTo(LEADER_MOVES_MAX, () => scheduleLeaderBalance(context));
+    if (this.#isDue('hot-region')) {
+      this.#hotRound(context);
     }
-    if (this.#isActive('balance-region')) {
-      this.#offerUpTo(1, () => scheduleRegionBalance(context));
+    this.#round('balance-leader', () => scheduleLeaderBalance(context));
+    this.#round('balance-region', () => scheduleRegionBalance(context));
+    this.#round('shuffle-leader', () => scheduleLeaderShuffle(context, this.#rng));
+    this.#round('shuffle-region', () => scheduleRegionShuffle(context, this.#rng));
+    this.#round('random-merge', () => scheduleRandomMerge(context, this.mergeContext(), this.#rng));
+  }
+
+  /** Stores that leaders were granted to keep them while the scheduler that brings them works. */
+  #keepsLeaders(): (store: StoreId) => boolean {
+    const { stores } = this.#cluster.schedulers.record('grant-leader');
+    return stores.length > 0 && this.#isActive('grant-leader') ? (store) => stores.includes(store) : () => false;
+  }
+
+  /** Whether the scheduler works and its next round has come; notes the round. */
+  #isDue(name: RoundOwner): boolean {
+    if (!this.#isActive(name)) {
+      return false;
+    }
+    const nowMs = this.#nowMs();
+    const { schedulerIntervalMs } = this.#cluster.config;
+    const lastMs = this.#roundAtMs.get(name) ?? -Infinity;
+    // The nearest round of the common clock: a timer that is a little early must not cost a whole round.
+    const waitMs = this.#cluster.schedulers.value(name, 'interval') - schedulerIntervalMs / 2;
+    if (waitMs > schedulerIntervalMs / 2 && nowMs - lastMs < waitMs) {
+      return false;
+    }
+    this.#roundAtMs.set(name, nowMs);
+    return true;
+  }
+
+  /** Up to a batch of operators of one scheduler. */
+  #round(name: RoundOwner & BatchOwner, propose: () => OperatorGroup | undefined): void {
+    if (this.#isDue(name)) {
+      this.#offerUpTo(this.#cluster.schedulers.value(name, 'batch'), propose);
     }
   }
 
-  #noteMoved(region: RegionId, nowMs: number): void {
+  #hotRound(context: SchedulerContext): void {
+    const restMs = this.#cluster.schedulers.value('hot-region', 'rest');
+    const isResting = (info: RegionInfo): boolean =>
+      context.nowMs < (this.#movedForTraffic.get(info.region.id) ?? -Infinity) + restMs;
+    const group = scheduleHotRegion(context, isResting);
+    if (group !== undefined && this.#controller.offer(group) === undefined) {
+      this.#noteMoved(group[0].regionId, context.nowMs, restMs);
+    }
+  }
+
+  #noteMoved(region: RegionId, nowMs: number, restMs: number): void {
     for (const [id, atMs] of this.#movedForTraffic) {
-      if (atMs + HOT_REST_MS <= nowMs) {
+      if (atMs + restMs <= nowMs) {
         this.#movedForTraffic.delete(id);
       }
     }
     this.#movedForTraffic.set(region, nowMs);
+  }
+
+  #offerAll(groups: readonly OperatorGroup[]): void {
+    for (const group of groups) {
+      if (this.#controller.offer(group) !== undefined) {
+        return;
+      }
+    }
   }
 
   #offerUpTo(max: number, propose: () => OperatorGroup | undefined): void {

@@ -1,7 +1,7 @@
 /** Why the service does, or does not do, something with a region, a store or a scheduler. Changes nothing. */
 import type { StoreId } from '../../base/ids.ts';
 import { escapeKey } from '../../base/bytes.ts';
-import { formatBytes } from '../../base/units.ts';
+import { formatBytes, formatDurationMs } from '../../base/units.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import { type RegionInfo, isHealthy, votersOf } from '../cluster/region-info.ts';
 import { settingsOf } from '../cluster/store-info.ts';
@@ -12,9 +12,11 @@ import { checkLeaderTarget, checkPeerTarget, checkRoom } from './filter/store-fi
 import type { OperatorController } from './operator/controller.ts';
 import type { OperatorFactory } from './operator/create.ts';
 import { hasRole } from './placement/fit.ts';
+import { type ParameterUnit, parametersOf } from './parameters.ts';
 import { formatConstraint, ruleName } from './placement/rule.ts';
 import { ledTraffic } from './scheduler/hot-region.ts';
 import { leaderScore, projectedLoads, regionScore } from './scheduler/load.ts';
+import { notAdded } from './scheduler-plan.ts';
 import { SWITCHES, type SwitchName, type Switches } from './switches.ts';
 import { type Refusal, refuse } from './verdict.ts';
 
@@ -39,6 +41,10 @@ export interface ExplainContext {
 const fine = (name: string, detail: string): Finding => ({ name, detail, refusal: undefined });
 
 function switchFinding(context: ExplainContext, name: SwitchName): Finding {
+  const absent = notAdded(context.cluster, name);
+  if (absent !== undefined) {
+    return { name: 'switched-on', detail: '', refusal: absent };
+  }
   if (!context.switches.isOn(name)) {
     return {
       name: 'switched-on',
@@ -220,9 +226,9 @@ export function explainScheduler(context: ExplainContext, name: string): Finding
   const { cluster, controller } = context;
   const findings = [switchFinding(context, known.name)];
   const kind =
-    name === 'balance-region'
+    name === 'balance-region' || name === 'shuffle-region'
       ? 'region'
-      : name === 'merge-checker'
+      : name === 'merge-checker' || name === 'random-merge'
         ? 'merge'
         : name.endsWith('checker')
           ? 'replica'
@@ -249,16 +255,45 @@ export function explainScheduler(context: ExplainContext, name: string): Finding
     'evict-leader': (load) =>
       `${settingsOf(cluster.store(load.storeId)).leadersEvicted ? 'is to lead nothing' : 'may lead'}, leads ${load.leaders}`,
     'hot-region': (load) => `${formatBytes(ledTraffic(cluster, load.storeId))} a second`,
+    'grant-leader': (load) =>
+      `${cluster.schedulers.record('grant-leader').stores.includes(load.storeId) ? 'is to lead what it can' : 'leads what is left'}, leads ${load.leaders} of ${load.regions}`,
+    'shuffle-leader': (load) => `leads ${load.leaders} of ${load.regions}`,
+    'shuffle-region': (load) => `${load.regions} replicas`,
   };
   const text = describe[known.name];
   if (text !== undefined) {
     for (const load of projectedLoads(cluster, controller)) {
       const refusal =
-        name === 'balance-region'
+        kind === 'region'
           ? (checkPeerTarget(cluster, load.storeId, context.nowMs) ?? checkRoom(cluster, load.storeId))
           : checkLeaderTarget(cluster, load.storeId, context.nowMs);
       findings.push({ name: `store-${load.storeId}`, detail: text(load), refusal });
     }
   }
+  findings.push(...parameterFindings(cluster, known.name));
   return findings;
+}
+
+/** The parameters in force, and which of them are not as by default. */
+function parameterFindings({ schedulers }: Cluster, name: SwitchName): Finding[] {
+  return parametersOf(name).map((spec) => {
+    const value = schedulers.valueOf(name, spec);
+    const initial = spec.defaultOf(schedulers.configured);
+    const note = value === initial ? 'the default' : `by default ${formatParameter(initial, spec.unit)}`;
+    return fine(`parameter ${spec.name}`, `${formatParameter(value, spec.unit)}, ${note}: ${spec.description}`);
+  });
+}
+
+function formatParameter(value: number, unit: ParameterUnit): string {
+  switch (unit) {
+    case 'count':
+    case 'ratio':
+      return String(value);
+    case 'bytes':
+      return formatBytes(value);
+    case 'bytes-per-second':
+      return `${formatBytes(value)} a second`;
+    case 'milliseconds':
+      return formatDurationMs(value);
+  }
 }

@@ -18,6 +18,10 @@ export const REFUSAL_CODES = [
   'NoSplitKeys',
   'EpochChanged',
   'UnknownSwitch',
+  'UnknownParameter',
+  'OutOfRange',
+  'NotAScheduler',
+  'NotAdded',
   'SwitchedOff',
   'Idle',
   'OperatorNotFound',
@@ -42,6 +46,7 @@ export const REFUSAL_CODES = [
   'StoreBusy',
   'StoreLowOnSpace',
   'LeadersEvicted',
+  'LeadersGranted',
   'StoreNotDown',
   'TooFewStores',
   'DuplicateAddress',
@@ -138,3 +143,6 @@ export const regionNotFound = (id: number): Refusal =>
 
 export const storeNotFound = (id: number): Refusal =>
   refuse('StoreNotFound', `store ${id} is not known`, 'list the stores to see their ids', { store_id: id });
+
+export const unknownSwitch = (name: string): Refusal =>
+  refuse('UnknownSwitch', `there is no checker or scheduler ${name}`, 'list them: braid ctl scheduler list', { name });

@@ -6,6 +6,7 @@ import { regionId } from '../../base/ids.ts';
 import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
 import type { PdCommand } from './pd-state.ts';
 import { ruleFields, ruleOfFields } from './rule-record.ts';
+import { schedulerFields, schedulerOfFields } from './scheduler-record.ts';
 import { decodePause, decodeResource, decodeStore, encodePause, encodeResource, encodeStore } from './record.ts';
 
 const VERSION = 1;
@@ -28,6 +29,7 @@ const KIND = {
   'resume-range': 14,
   'forget-pauses': 15,
   'change-rules': 16,
+  'change-scheduler': 17,
 } as const satisfies Record<PdCommand['type'], number>;
 
 function fieldsOf(command: PdCommand): unknown[] {
@@ -68,6 +70,8 @@ function fieldsOf(command: PdCommand): unknown[] {
       const { baseVersion, version, puts, deletes } = command.change;
       return [baseVersion, version, puts.map(ruleFields), deletes.map(({ group, id }) => [group, id])];
     }
+    case 'change-scheduler':
+      return [command.baseVersion, schedulerFields(command.record)];
     default:
       return unreachable(command);
   }
@@ -173,6 +177,8 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
           }),
         },
       };
+    case KIND['change-scheduler']:
+      return { type: 'change-scheduler', baseVersion: int(f[1]), record: schedulerOfFields(f[2]) };
     default:
       throw new RecordError(`the log holds a command of the unknown kind ${String(f[0])}`);
   }

@@ -13,6 +13,7 @@ import { type Resource, type ResourceKind, resourceKey } from '../resource/resou
 import { type PlacementRule, ruleName } from '../schedule/placement/rule.ts';
 import type { RuleChange } from '../schedule/placement/rule-plan.ts';
 import type { ResourceChange } from '../resource/resource-store.ts';
+import type { SchedulerRecord } from '../schedule/scheduler-settings.ts';
 import type { SwitchSetting } from '../schedule/switches.ts';
 
 export interface ClusterMeta {
@@ -62,7 +63,9 @@ export type PdCommand =
   /** Pauses that are over at `wallMs` are forgotten. */
   | { readonly type: 'forget-pauses'; readonly wallMs: number }
   /** Placement rules. Refused unless nothing changed since it was planned. */
-  | { readonly type: 'change-rules'; readonly change: RuleChange };
+  | { readonly type: 'change-rules'; readonly change: RuleChange }
+  /** A checker or scheduler. Refused unless it still has the version it was planned on. */
+  | { readonly type: 'change-scheduler'; readonly record: SchedulerRecord; readonly baseVersion: number };
 
 export type PdResult =
   | { readonly type: 'done' }
@@ -84,7 +87,8 @@ export type PdRecordKey =
   | { readonly type: 'resource-version' }
   | { readonly type: 'pins' }
   | { readonly type: 'pauses' }
-  | { readonly type: 'rules' };
+  | { readonly type: 'rules' }
+  | { readonly type: 'schedulers' };
 
 /** The members of a setting alone. */
 const settingOf = ({ enabled, untilWallMs }: SwitchSetting): SwitchSetting =>
@@ -106,6 +110,7 @@ export class PdState {
   #pauses: readonly RegionPause[] = [];
   readonly #rules = new Map<string, PlacementRule>();
   #ruleVersion = 0;
+  readonly #schedulers = new Map<string, SchedulerRecord>();
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -162,6 +167,11 @@ export class PdState {
   /** The largest version given to a rule so far. */
   get ruleVersion(): number {
     return this.#ruleVersion;
+  }
+
+  /** Checkers and schedulers that were changed, by name. */
+  get schedulers(): ReadonlyMap<string, SchedulerRecord> {
+    return this.#schedulers;
   }
 
   /** Applies one command; `touched` collects the records that changed. */
@@ -235,6 +245,15 @@ export class PdState {
         );
       case 'change-rules':
         return this.#changeRules(command.change, touched);
+      case 'change-scheduler': {
+        const { record, baseVersion } = command;
+        if (baseVersion !== (this.#schedulers.get(record.name)?.version ?? 0) || record.version <= baseVersion) {
+          return { type: 'refused', reason: 'not-current' };
+        }
+        this.#schedulers.set(record.name, record);
+        touched.push({ type: 'schedulers' });
+        return DONE;
+      }
       default:
         return unreachable(command);
     }
@@ -348,6 +367,9 @@ export class PdState {
       this.#rules.set(ruleName(rule), rule);
     }
     this.#ruleVersion = saved.rules.version;
+    for (const record of saved.schedulers) {
+      this.#schedulers.set(record.name, record);
+    }
   }
 }
 
@@ -364,6 +386,7 @@ export interface SavedState {
   readonly pins: readonly RegionId[];
   readonly pauses: readonly RegionPause[];
   readonly rules: SavedRules;
+  readonly schedulers: readonly SchedulerRecord[];
 }
 
 export interface SavedRules {

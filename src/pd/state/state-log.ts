@@ -45,6 +45,7 @@ import {
   storeKey,
 } from './record.ts';
 import { RULES_KEY, decodeRules, encodeRules } from './rule-record.ts';
+import { SCHEDULERS_KEY, decodeSchedulers, encodeSchedulers } from './scheduler-record.ts';
 
 export interface StateLog {
   /**
@@ -117,6 +118,9 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       return;
     case 'rules':
       batch.put(RULES_KEY, encodeRules({ version: state.ruleVersion, rules: [...state.rules.values()] }));
+      return;
+    case 'schedulers':
+      batch.put(SCHEDULERS_KEY, encodeSchedulers(state.schedulers.values()));
   }
 }
 
@@ -145,7 +149,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       );
     }
   }
-  const [ids, tso, switches, gc, documents, pins, pauses, rules] = await engine.getMany([
+  const [ids, tso, switches, gc, documents, pins, pauses, rules, schedulers] = await engine.getMany([
     IDS_KEY,
     TSO_KEY,
     SWITCHES_KEY,
@@ -154,6 +158,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     PINS_KEY,
     PAUSES_KEY,
     RULES_KEY,
+    SCHEDULERS_KEY,
   ]);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
@@ -170,6 +175,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     pins: pins === undefined ? [] : decodePins(pins),
     pauses: pauses === undefined ? [] : decodePauses(pauses),
     rules: rules === undefined ? { version: 0, rules: [] } : decodeRules(rules),
+    schedulers: schedulers === undefined ? [] : decodeSchedulers(schedulers),
   });
   return { state, regions: await loadRegions(engine) };
 }

@@ -5,6 +5,9 @@ import { parseAllDocuments } from 'yaml';
 import { ASSIGNMENT_TYPES, CONDITION_TYPES } from '../../../src/pd/resource/resource.ts';
 import { STEP_REFUSALS } from '../../../src/meta/step-refusal.ts';
 import { END_REASON_CODES } from '../../../src/pd/schedule/operator/status.ts';
+import { MIB } from '../../../src/base/units.ts';
+import { DEFAULT_PLACEMENT_CONFIG } from '../../../src/pd/defaults.ts';
+import { type ParameterUnit, parametersOf } from '../../../src/pd/schedule/parameters.ts';
 import { SWITCHES } from '../../../src/pd/schedule/switches.ts';
 import { REFUSAL_CODES } from '../../../src/pd/schedule/verdict.ts';
 
@@ -28,10 +31,41 @@ describe('docs/placement.md', () => {
 
   test('says how every switch is set by default', () => {
     for (const info of SWITCHES) {
-      expect(text).toContain(`| \`${info.name}\` | ${info.enabledByDefault ? 'on' : 'off'} |`);
+      const state = info.isOptional === true ? 'not added' : info.enabledByDefault ? 'on' : 'off';
+      expect(text).toContain(`| \`${info.name}\` | ${state} |`);
     }
   });
 });
+
+describe('the parameters of checkers and schedulers in docs/placement.md', () => {
+  const rows = text.split('\n').filter((line) => line.startsWith('| `'));
+
+  test('are all there, each with its default', () => {
+    for (const { name } of SWITCHES) {
+      for (const spec of parametersOf(name)) {
+        const value = valueText(spec.defaultOf(DEFAULT_PLACEMENT_CONFIG), spec.unit);
+        expect(
+          rows.some((row) => row.startsWith(`| \`${name}\` | \`${spec.name}\` | ${value} |`)),
+          `${name} ${spec.name} ${value}`,
+        ).toBe(true);
+      }
+    }
+  });
+});
+
+function valueText(value: number, unit: ParameterUnit): string {
+  switch (unit) {
+    case 'bytes':
+      return `${value / MIB} MiB`;
+    case 'bytes-per-second':
+      return `${value / MIB} MiB/s`;
+    case 'milliseconds':
+      return value % 60_000 === 0 ? `${value / 60_000} m` : `${value} ms`;
+    case 'count':
+    case 'ratio':
+      return String(value);
+  }
+}
 
 describe('docs/documents.md', () => {
   test('explains every condition, type and status of a pod', () => {

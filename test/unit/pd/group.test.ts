@@ -35,6 +35,7 @@ const states = (world: PdGroupWorld): unknown[] =>
       idLimit: state?.idLimit,
       tsoSavedMs: state?.tsoSavedMs,
       switches: [...(state?.switches ?? [])],
+      schedulers: [...(state?.schedulers ?? [])],
       members: member?.group.membership,
     };
   });
@@ -80,6 +81,9 @@ describe('three members', () => {
     const world = await three(3);
     const before = await world.leader();
     await world.settle(before.node.setSwitch('merge-checker', true, 'test'));
+    const change = { type: 'configure', set: [{ name: 'batch', value: 9 }], reset: [] } as const;
+    const how = { actor: 'test', reason: '', dryRun: false, expectVersion: 0 };
+    await world.settle(before.node.schedulers.change('balance-leader', change, how));
     const id = await ids(world, 30);
     const time = await timestamp(world);
     world.crash(before.name);
@@ -87,6 +91,10 @@ describe('three members', () => {
     expect(after.name).not.toBe(before.name);
     expect(after.node.clusterId).toBe(before.node.clusterId);
     expect(after.node.placement.switches.isOn('merge-checker')).toBe(true);
+    expect(after.node.placement.cluster.schedulers.value('balance-leader', 'batch')).toBe(9);
+    expect(await world.settle(after.node.schedulers.change('balance-leader', change, how))).toMatchObject({
+      refusal: { code: 'Conflict' },
+    });
     expect(await ids(world)).toBeGreaterThanOrEqual(id + 30);
     expect(await timestamp(world)).toBeGreaterThan(time);
   });

@@ -15,6 +15,8 @@ import { term } from '../../../src/base/ids.ts';
 import { DEFAULT_ALLOCATION_CONFIG, DEFAULT_PLACEMENT_CONFIG, type PlacementConfig } from '../../../src/pd/defaults.ts';
 import type { PdMember } from '../../../src/pd/pd-member.ts';
 import type { PdNode } from '../../../src/pd/pd-node.ts';
+import type { SchedulerChange } from '../../../src/pd/schedule/scheduler-plan.ts';
+import type { SwitchName } from '../../../src/pd/schedule/switches.ts';
 import { type PlacementRule, defaultRule } from '../../../src/pd/schedule/placement/rule.ts';
 import type { Result } from '../../../src/pd/schedule/verdict.ts';
 import { LOGICAL_MAX, composeTimestamp } from '../../../src/pd/tso/timestamp-oracle.ts';
@@ -427,6 +429,39 @@ describe('operators', () => {
       [true, false],
     );
     expect(reborn.placement.cluster.config.maxReplicas).toBe(5);
+  });
+});
+
+describe('checkers and schedulers', () => {
+  const HOW = { actor: 'me', reason: 'a test', dryRun: false, expectVersion: undefined };
+
+  test('keep over a crash what was set, added and removed; a dry run and a refusal leave nothing', async () => {
+    const machine = new Machine();
+    const node = await machine.bootstrapped();
+    const change = (name: SwitchName, what: SchedulerChange, how = HOW) =>
+      machine.settle(node.schedulers.change(name, what, how));
+    const set = (value: number): SchedulerChange => ({ type: 'configure', set: [{ name: 'limit', value }], reset: [] });
+    expect(await change('merge-checker', set(2), { ...HOW, dryRun: true })).toMatchObject({
+      value: { record: { version: 1 } },
+    });
+    expect(refusedWith(await change('merge-checker', set(-2)))).toBe('OutOfRange');
+    expect(node.placement.cluster.config.mergeScheduleLimit).toBe(8);
+    const both = await Promise.all([change('merge-checker', set(2)), change('merge-checker', set(4))]);
+    expect(both).toMatchObject([{ value: { record: { version: 1 } } }, { value: { record: { version: 2 } } }]);
+    await change('grant-leader', { type: 'add', storeId: S(1) });
+    await change('balance-region', { type: 'remove', storeId: undefined });
+    expect(node.placement.cluster.config.mergeScheduleLimit).toBe(4);
+    expect(node.placement.events.after(0, 100).filter(({ type }) => type === 'scheduler-changed')).toMatchObject([
+      { message: 'merge-checker was configured: limit=2', actor: 'me', reason: 'a test' },
+      { message: 'merge-checker was configured: limit=4' },
+      { message: 'grant-leader was added for store 1' },
+      { message: 'balance-region was removed' },
+    ]);
+    machine.crash();
+    const { cluster } = (await machine.start()).placement;
+    expect(cluster.config.mergeScheduleLimit).toBe(4);
+    expect(cluster.schedulers.record('grant-leader')).toMatchObject({ presence: 'added', stores: [1] });
+    expect(cluster.schedulers.isPresent('balance-region')).toBe(false);
   });
 });
 

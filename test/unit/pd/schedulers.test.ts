@@ -179,7 +179,9 @@ describe('explanations', () => {
     const world = new World({ warmupMaxMs: 0 }, [1, 2, 3]);
     fill(world, 4, ['1', '2', '3']);
     const findings = world.placement.explainScheduler('balance-leader') ?? [];
-    expect(findings.map((one) => one.name)).toEqual(['switched-on', 'limit', 'store-1', 'store-2', 'store-3']);
+    const names = findings.map((one) => one.name);
+    expect(names.slice(0, 5)).toEqual(['switched-on', 'limit', 'store-1', 'store-2', 'store-3']);
+    expect(names.slice(5).every((name) => name.startsWith('parameter '))).toBe(true);
     expect(findings[2]?.detail).toContain('4 leaders');
     world.placement.switches.set('scheduling', false);
     expect(world.placement.explainScheduler('balance-leader')?.[0]?.refusal?.code).toBe('Idle');

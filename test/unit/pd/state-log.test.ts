@@ -18,6 +18,7 @@ import { encodeRecord } from '../../../src/codec/record.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { RegionPause } from '../../../src/pd/cluster/pauses.ts';
 import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
+import type { SchedulerRecord } from '../../../src/pd/schedule/scheduler-settings.ts';
 import type { PlacementRule } from '../../../src/pd/schedule/placement/rule.ts';
 import type { ClusterMeta, PdCommand } from '../../../src/pd/state/pd-state.ts';
 import {
@@ -34,6 +35,7 @@ import {
   encodeStore,
   encodeSwitches,
 } from '../../../src/pd/state/record.ts';
+import { decodeSchedulers, encodeSchedulers } from '../../../src/pd/state/scheduler-record.ts';
 import { decodeCommand, encodeCommand } from '../../../src/pd/state/command-record.ts';
 import { loadRegions, loadState } from '../../../src/pd/state/state-log.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
@@ -137,6 +139,18 @@ const INIT: PdCommand = { type: 'init-cluster', clusterId: 2n ** 52n + 1n, maxRe
 const FIRST = makeRegion({ id: 2, on: ['1'] });
 const BOOTSTRAP: PdCommand = { type: 'bootstrap', store: record(1), region: FIRST, wallMs: 5 };
 
+const SCHEDULER: SchedulerRecord = {
+  name: 'grant-leader',
+  version: 1,
+  presence: 'added',
+  stores: [S(2), S(7)],
+  parameters: [
+    ['batch', 3],
+    ['interval', 2_000],
+    ['ratio', 1.25],
+  ],
+};
+
 const RULE: PlacementRule = {
   group: 'default',
   id: 'ssd',
@@ -236,6 +250,7 @@ describe('persistence', () => {
         point: { serviceId: 'cdc', safePoint: 2n ** 61n, expiresAtSeconds: Number.MAX_SAFE_INTEGER },
       },
       { type: 'change-rules', change: { baseVersion: 0, version: 1, puts: [RULE], deletes: [] } },
+      { type: 'change-scheduler', record: SCHEDULER, baseVersion: 0 },
     );
     log.saveRegion(makeRegion({ id: 3, start: 'm', on: ['1'] }));
     log.saveRegion(makeRegion({ id: 4, start: 'x', on: ['1'] }));
@@ -250,7 +265,21 @@ describe('persistence', () => {
     expect(again.log.state.gcSafePoint).toBe(2n ** 60n);
     expect(again.log.state.serviceSafePoints.get('cdc')?.safePoint).toBe(2n ** 61n);
     expect([again.log.state.ruleVersion, ...again.log.state.rules.values()]).toEqual([1, RULE]);
+    expect([...again.log.state.schedulers.values()]).toEqual([SCHEDULER]);
     expect(again.regions.map((region) => region.id)).toEqual([2, 3]);
+  });
+
+  test('a change of a scheduler that was planned on another version is refused', async () => {
+    const disk = new Disk();
+    const { log } = await disk.openLog();
+    await disk.propose(log, INIT, { type: 'change-scheduler', record: SCHEDULER, baseVersion: 0 });
+    const refusal = { type: 'refused', reason: 'not-current' };
+    const again = (version: number, baseVersion: number) =>
+      disk.clock.settle(log.propose({ type: 'change-scheduler', record: { ...SCHEDULER, version }, baseVersion }));
+    expect(await again(2, 0)).toEqual(refusal);
+    expect(await again(1, 1)).toEqual(refusal);
+    expect(await again(2, 1)).toEqual({ type: 'done' });
+    expect(log.state.schedulers.get('grant-leader')?.version).toBe(2);
   });
 
   test('a command that was acknowledged survives, one that was not may be lost', async () => {
@@ -377,6 +406,13 @@ describe('persistence', () => {
       '92019292ae62616c616e63652d6c6561646572c292ad6d657267652d636865636b6572c3',
     ],
     [
+      'schedulers',
+      encodeSchedulers([SCHEDULER, { ...SCHEDULER, name: 'balance-leader', presence: 'removed', stores: [] }]),
+      decodeSchedulers,
+      [{ ...SCHEDULER, name: 'balance-leader', presence: 'removed', stores: [] }, SCHEDULER],
+      '92019295ae62616c616e63652d6c65616465720102909392a562617463680392a8696e74657276616ccd07d092a5726174696fcb3ff400000000000095ac6772616e742d6c656164657201019202079392a562617463680392a8696e74657276616ccd07d092a5726174696fcb3ff4000000000000',
+    ],
+    [
       'pauses',
       encodePauses([PAUSE]),
       decodePauses,
@@ -416,6 +452,12 @@ describe('persistence', () => {
     { type: 'put-service-safe-point', point: service },
     { type: 'drop-service-safe-point', serviceId: 'cdc' },
     { type: 'change-rules', change: { baseVersion: 0, version: 1, puts: [RULE], deletes: [{ group: 'x', id: 'y' }] } },
+    { type: 'change-scheduler', record: SCHEDULER, baseVersion: 0 },
+    {
+      type: 'change-scheduler',
+      record: { name: 'x', version: 2, presence: undefined, stores: [], parameters: [] },
+      baseVersion: 1,
+    },
   ];
 
   test.each(commands.map((command) => [command.type, command] as const))(
@@ -452,4 +494,5 @@ const GOLDEN: readonly string[] = [
   '930108d31000000000000000',
   '950109a3636463d32000000000000000cb433fffffffffffff',
   '93010aa3636463',
+  '9401110195a17802009090',
 ];

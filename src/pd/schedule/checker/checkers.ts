@@ -67,9 +67,10 @@ const splitChecker: Checker = {
       return NOTHING;
     }
     const pinned = cluster.claims.pinnedReason(info);
+    // What is left is split by the next operator.
     return pinned === undefined
       ? verdictOf(
-          factory.split(info, borders.slice(0, BORDERS_PER_SPLIT_MAX), {
+          factory.split(info, borders.slice(0, cluster.schedulers.value('split-checker', 'batch')), {
             name: 'split-checker',
             kind: 'split',
             priority: 'medium',
@@ -200,9 +201,6 @@ function checkByRules(
     ? verdictOf(context.factory.removePeer(info, damaged.storeId, maker))
     : verdict;
 }
-
-/** Borders at which one operator splits a region; the next one goes on. */
-const BORDERS_PER_SPLIT_MAX = 16;
 
 /** Merges a small region into the smaller of its neighbors. */
 const mergeChecker: Checker = {

@@ -54,7 +54,6 @@ const RELATED: EndReason = {
 
 export class OperatorController {
   readonly #cluster: Cluster;
-  readonly #config: PlacementConfig;
   readonly #clock: ControllerOptions['clock'];
   readonly #onEnd: (operator: Operator) => void;
   readonly #onRefused: (operator: Operator) => void;
@@ -70,7 +69,6 @@ export class OperatorController {
 
   constructor(options: ControllerOptions) {
     this.#cluster = options.cluster;
-    this.#config = options.cluster.config;
     this.#clock = options.clock;
     this.#onEnd = options.onEnd;
     this.#onRefused = options.onRefused;
@@ -80,7 +78,7 @@ export class OperatorController {
     );
     this.#waiting = new WaitingQueue(options.rng);
     this.#view = {
-      config: this.#config,
+      config: options.cluster.config,
       silentMs: (id) => {
         const store = this.#cluster.store(id);
         return store === undefined ? undefined : this.#clock.monoMs() - store.seenAtMs;
@@ -283,6 +281,11 @@ export class OperatorController {
     this.#endGroup(operator, 'canceled', reason);
     this.#promote();
     return true;
+  }
+
+  /** Administrators change some of it at run time. */
+  get #config(): PlacementConfig {
+    return this.#cluster.config;
   }
 
   #now(): Times {

@@ -13,6 +13,8 @@ export interface SchedulerContext {
   readonly controller: OperatorController;
   readonly factory: OperatorFactory;
   readonly nowMs: number;
+  /** Whether a store is to keep what it leads, because leaders were granted to it. */
+  readonly keepsLeaders: (store: StoreId) => boolean;
 }
 
 /** Regions looked at per pair of stores. */
@@ -28,6 +30,9 @@ export function scheduleLeaderBalance(context: SchedulerContext): OperatorGroup 
   );
   const byLeaders = [...loads].sort((a, b) => leaderScore(a) - leaderScore(b) || a.storeId - b.storeId);
   for (const source of [...byLeaders].reverse()) {
+    if (context.keepsLeaders(source.storeId)) {
+      continue;
+    }
     for (const target of byLeaders) {
       if (!isWorthIt(source, target, context.cluster.config.leaderTolerance)) {
         break;

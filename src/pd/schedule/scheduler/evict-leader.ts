@@ -9,19 +9,18 @@ import { checkLeaderTarget } from '../filter/store-filter.ts';
 import type { OperatorGroup } from '../operator/waiting-queue.ts';
 import type { SchedulerContext } from './balance-leader.ts';
 
-/** Transfers proposed per round, of all such stores together. */
-const TRANSFERS_MAX = 8;
-
 /** Transfers of one round; empty when nothing leads where nothing may. */
 export function scheduleLeaderEviction(context: SchedulerContext): OperatorGroup[] {
   const { cluster, controller, factory } = context;
   const groups: OperatorGroup[] = [];
+  // Of all such stores together.
+  const transfersMax = cluster.schedulers.value('evict-leader', 'batch');
   for (const info of cluster.stores()) {
     if (!settingsOf(info).leadersEvicted) {
       continue;
     }
     for (const id of cluster.tree.ofStore(info.record.store.id).leaders) {
-      if (groups.length >= TRANSFERS_MAX) {
+      if (groups.length >= transfersMax) {
         return groups;
       }
       const region = cluster.tree.get(id);

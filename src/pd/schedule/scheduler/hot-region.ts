@@ -4,19 +4,11 @@
  * only, one dimension (bytes read and written per second, as leaders report them).
  */
 import type { StoreId } from '../../../base/ids.ts';
-import { MIB } from '../../../base/units.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
 import { type RegionInfo, isHealthy, isPending, peerOn } from '../../cluster/region-info.ts';
 import { checkLeaderTarget } from '../filter/store-filter.ts';
 import type { OperatorGroup } from '../operator/waiting-queue.ts';
 import type { SchedulerContext } from './balance-leader.ts';
-
-/** Regions below this traffic are never hot, bytes per second. */
-const HOT_MIN_BYTES_PER_SECOND: number = 1 * MIB;
-/** The busiest store must carry this many times what the other one would carry after the move. */
-const RATIO_MIN = 1.25;
-/** A region moved for its traffic stays where it is for this long: reports lag behind. */
-export const HOT_REST_MS = 60_000;
 
 export const trafficOf = (info: RegionInfo): number => info.bytesReadPerSecond + info.bytesWrittenPerSecond;
 
@@ -36,6 +28,8 @@ export function scheduleHotRegion(
   isResting: (info: RegionInfo) => boolean,
 ): OperatorGroup | undefined {
   const { cluster, controller, factory, nowMs } = context;
+  const minBytesPerSecond = cluster.schedulers.value('hot-region', 'min-rate');
+  const ratioMin = cluster.schedulers.value('hot-region', 'ratio');
   if (!controller.hasRoomFor('leader', 1)) {
     return undefined;
   }
@@ -44,13 +38,13 @@ export function scheduleHotRegion(
     .filter(({ record }) => cluster.isUsable(record.store.id, nowMs))
     .map(({ record }) => ({ id: record.store.id, traffic: ledTraffic(cluster, record.store.id) }))
     .sort((a, b) => b.traffic - a.traffic || a.id - b.id);
-  const [busiest] = loads;
-  if (busiest === undefined || busiest.traffic < HOT_MIN_BYTES_PER_SECOND) {
+  const busiest = loads.find(({ id }) => !context.keepsLeaders(id));
+  if (busiest === undefined || busiest.traffic < minBytesPerSecond) {
     return undefined;
   }
   const hot = [...cluster.tree.ofStore(busiest.id).leaders]
     .map((id) => cluster.tree.get(id))
-    .filter((info): info is RegionInfo => info !== undefined && trafficOf(info) >= HOT_MIN_BYTES_PER_SECOND)
+    .filter((info): info is RegionInfo => info !== undefined && trafficOf(info) >= minBytesPerSecond)
     .sort((a, b) => trafficOf(b) - trafficOf(a) || a.region.id - b.region.id);
   for (const info of hot) {
     if (!isHealthy(info) || info.merging || isResting(info) || controller.runningOn(info.region.id) !== undefined) {
@@ -61,7 +55,7 @@ export function scheduleHotRegion(
     }
     for (const target of [...loads].reverse()) {
       const peer = peerOn(info, target.id);
-      if (busiest.traffic < (target.traffic + trafficOf(info)) * RATIO_MIN) {
+      if (busiest.traffic < (target.traffic + trafficOf(info)) * ratioMin) {
         break;
       }
       if (

@@ -1,7 +1,7 @@
 /** Public face of the SDK. */
 export { connect, connectAdmin } from './client/real.ts';
 export { connectWith } from './client/connect.ts';
-export type { CallOptions, ConnectOptions } from './client/options.ts';
+export type { CallOptions, ConnectOptions, TlsOptions } from './client/options.ts';
 export {
   Braid,
   type CompareAndSwapOptions,
@@ -51,6 +51,7 @@ export {
   type RegionErrorCode,
   RegionRefusalError,
   ServerRefusedError,
+  TlsError,
   UnavailableError,
   UndeterminedResultError,
 } from './client/errors.ts';

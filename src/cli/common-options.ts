@@ -17,6 +17,9 @@ const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 export interface CommonOptions {
   readonly pd: string;
   readonly context?: string;
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly output: OutputMode;
   readonly timeout: number;
   readonly keyFormat: KeyFormat;
@@ -130,6 +133,9 @@ export function addCommonOptions(command: Command, modes: readonly OutputMode[],
   const common = [
     flag('--pd <endpoints>', 'placement endpoints as host:port, separated by commas').default(PD_DEFAULT),
     flag('--context <name>', 'cluster to talk to, by the name "braid ctl context add" gave it'),
+    flag('--tls-ca <file>', 'certificate (PEM) of the authority of an encrypted cluster'),
+    flag('--tls-cert <file>', 'your certificate (PEM) for an encrypted cluster'),
+    flag('--tls-key <file>', 'private key (PEM) of --tls-cert'),
     flag('-o, --output <mode>', `how data is printed: ${modes.join(', ')}`)
       .default(mode)
       .argParser(choice(modes)),
@@ -158,6 +164,9 @@ export function addCommonOptions(command: Command, modes: readonly OutputMode[],
 const LEADING_FLAGS: Readonly<Record<string, boolean>> = {
   '--pd': true,
   '--context': true,
+  '--tls-ca': true,
+  '--tls-cert': true,
+  '--tls-key': true,
   '-o': true,
   '--output': true,
   '--timeout': true,

@@ -6,7 +6,7 @@
 import type { Command, Option } from 'commander';
 import { type App, addCommand } from './command.ts';
 import { PD_DEFAULT } from './common-options.ts';
-import { type FlagSource, loadContexts, targetOf } from './contexts.ts';
+import { type FlagSource, type Target, type TlsFiles, loadContexts, targetOf } from './contexts.ts';
 import { EXIT_DONE } from './exit-code.ts';
 import { UsageError } from './failure.ts';
 
@@ -120,9 +120,9 @@ async function liveWords({ connector, io }: App, typed: readonly string[], live:
   if (live === 'context') {
     return [...(await loadContexts(io.env)).byName.keys()];
   }
-  const pd = await endpointsOf(typed, io.env);
+  const { pd, tls } = await targetOfWords(typed, io.env);
   const limits = { timeoutMs: LIVE_LIMIT_MS };
-  const admin = await connector.admin({ pd, timeoutMs: LIVE_LIMIT_MS });
+  const admin = await connector.admin({ pd, tls, timeoutMs: LIVE_LIMIT_MS });
   try {
     switch (live) {
       case 'store':
@@ -139,24 +139,28 @@ async function liveWords({ connector, io }: App, typed: readonly string[], live:
   }
 }
 
-/** The endpoints that the typed command line, the environment or the current context names. */
-async function endpointsOf(words: readonly string[], env: App['io']['env']): Promise<readonly string[]> {
+/** The cluster that the typed command line, the environment or the current context names. */
+function targetOfWords(words: readonly string[], env: App['io']['env']): Promise<Target> {
   const valueOf = (flag: string): string | undefined => {
     const at = words.indexOf(flag);
     return at >= 0 ? words[at + 1] : undefined;
   };
   const source = (flag: string, variable: string): FlagSource =>
     valueOf(flag) !== undefined ? 'flag' : env[variable] !== undefined ? 'variable' : 'default';
-  const { pd } = await targetOf(
+  const file = (name: keyof TlsFiles): Partial<TlsFiles> => {
+    const path = valueOf(`--tls-${name}`) ?? env[`BRAID_TLS_${name.toUpperCase()}`];
+    return path === undefined ? {} : { [name]: path };
+  };
+  return targetOf(
     {
       pd: valueOf('--pd') ?? env['BRAID_PD'] ?? PD_DEFAULT,
       pdSource: source('--pd', 'BRAID_PD'),
       context: valueOf('--context') ?? env['BRAID_CONTEXT'],
       contextSource: source('--context', 'BRAID_CONTEXT'),
+      tls: { ...file('ca'), ...file('cert'), ...file('key') },
     },
     env,
   );
-  return pd;
 }
 
 export function registerCompletion(program: Command, ctl: Command, app: App): void {

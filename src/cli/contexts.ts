@@ -6,12 +6,15 @@
  * contexts:
  *   production:
  *     pd: [10.0.0.1:2379, 10.0.0.2:2379]
+ *     tls: {ca: /etc/braid/ca.pem, cert: /etc/braid/ada.pem, key: /etc/braid/ada-key.pem}
  * ```
+ *
+ * Of certificates it holds only the paths.
  */
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
-import { closestName, parseEndpoint } from '../client/options.ts';
+import { closestName, parseEndpoint, requireScheme } from '../client/options.ts';
 import { InputFileError, UsageError } from './failure.ts';
 import { YamlError, parseYaml } from './output/document.ts';
 
@@ -21,11 +24,24 @@ export const CONTEXTS_MAX = 1_000;
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 
+/** Paths of certificates; see the flags `--tls-ca`, `--tls-cert` and `--tls-key`. */
+export interface TlsFiles {
+  readonly ca: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
+
+export interface Cluster {
+  /** `host:port` each. */
+  readonly pd: readonly string[];
+  /** Absolute paths; undefined for plain text. */
+  readonly tls: TlsFiles | undefined;
+}
+
 export interface Contexts {
   /** The one that commands use unless told otherwise. */
   readonly current: string | undefined;
-  /** Endpoints by name, as `host:port`. */
-  readonly byName: ReadonlyMap<string, readonly string[]>;
+  readonly byName: ReadonlyMap<string, Cluster>;
 }
 
 export const NO_CONTEXTS: Contexts = { current: undefined, byName: new Map() };
@@ -102,6 +118,26 @@ function fieldsOf(value: unknown, path: string, known: readonly string[]): Reado
   return value;
 }
 
+/** `host:port` of each; schemes must fit the certificates. @throws InvalidArgumentError */
+export function parseEndpoints(endpoints: readonly string[], tls: TlsFiles | undefined): readonly string[] {
+  return endpoints.map((endpoint) => {
+    requireScheme(endpoint, tls !== undefined);
+    return parseEndpoint(endpoint);
+  });
+}
+
+function readTls(value: unknown, path: string): TlsFiles {
+  const files = fieldsOf(value, path, ['ca', 'cert', 'key']);
+  const wrong = Object.entries(files).find(([, file]) => typeof file !== 'string' || !isAbsolute(file));
+  if (wrong !== undefined) {
+    throw new Error(`${path}.${wrong[0]} must be an absolute path`);
+  }
+  if (files['ca'] === undefined || (files['cert'] === undefined) !== (files['key'] === undefined)) {
+    throw new Error(`${path} must name ca, and cert and key together`);
+  }
+  return files as unknown as TlsFiles;
+}
+
 function readContexts(content: unknown): Contexts {
   const { current, contexts } = fieldsOf(content, 'the file', ['current', 'contexts']);
   if (!isObject(contexts)) {
@@ -110,11 +146,12 @@ function readContexts(content: unknown): Contexts {
   const byName = new Map(
     Object.entries(contexts).map(([name, value]) => {
       requireContextName(name);
-      const { pd } = fieldsOf(value, `contexts.${name}`, ['pd']);
+      const { pd, tls } = fieldsOf(value, `contexts.${name}`, ['pd', 'tls']);
       if (!Array.isArray(pd) || pd.length === 0) {
         throw new Error(`contexts.${name}.pd must list at least one endpoint`);
       }
-      return [name, (pd as unknown[]).map((endpoint) => parseEndpoint(String(endpoint)))] as const;
+      const files = tls === undefined || tls === null ? undefined : readTls(tls, `contexts.${name}.tls`);
+      return [name, { pd: parseEndpoints((pd as unknown[]).map(String), files), tls: files }] as const;
     }),
   );
   if (current !== undefined && current !== null && (typeof current !== 'string' || !byName.has(current))) {
@@ -134,7 +171,9 @@ export async function saveContexts(env: Variables, { current, byName }: Contexts
   }
   const content = {
     ...(current === undefined ? {} : { current }),
-    contexts: Object.fromEntries([...byName].map(([name, pd]) => [name, { pd }])),
+    contexts: Object.fromEntries(
+      [...byName].map(([name, { pd, tls }]) => [name, { pd, ...(tls === undefined ? {} : { tls }) }]),
+    ),
   };
   try {
     await mkdir(dirname(path), { recursive: true, mode: DIRECTORY_MODE });
@@ -157,7 +196,7 @@ export async function saveContexts(env: Variables, { current, byName }: Contexts
 }
 
 /** @throws UsageError with the nearest name */
-export function endpointsOf({ byName }: Contexts, name: string): readonly string[] {
+export function clusterOf({ byName }: Contexts, name: string): Cluster {
   const found = byName.get(name);
   if (found === undefined) {
     const names = [...byName.keys()];
@@ -184,11 +223,12 @@ export interface Wanted {
   readonly pdSource: FlagSource;
   readonly context: string | undefined;
   readonly contextSource: FlagSource;
+  /** What flags and variables say, as it was typed. */
+  readonly tls?: Partial<TlsFiles>;
 }
 
 /** A cluster, and what named it. */
-export interface Target {
-  readonly pd: readonly string[];
+export interface Target extends Cluster {
   /** `--pd`, `BRAID_PD`, `context NAME` or `default`. */
   readonly from: string;
   readonly context: string | undefined;
@@ -198,36 +238,56 @@ const split = (endpoints: string): readonly string[] => endpoints.split(',').map
 
 /**
  * The cluster a command talks to. A flag wins over variables, `BRAID_PD` over `BRAID_CONTEXT`, a variable over the
- * current context, that over the default.
+ * current context, that over the default. Certificates of a context belong to its endpoints; flags and variables
+ * replace them one by one.
  */
 export async function targetOf(wanted: Wanted, env: Variables): Promise<Target> {
   const { pd, pdSource, context, contextSource } = wanted;
-  const named = async (name: string): Promise<Target> => ({
-    pd: endpointsOf(await loadContexts(env), name),
-    from: `context ${name}`,
-    context: name,
+  const inContext = (name: string, contexts: Contexts): Target => {
+    const cluster = clusterOf(contexts, name);
+    return { pd: cluster.pd, tls: tlsFiles(wanted.tls, cluster.tls), from: `context ${name}`, context: name };
+  };
+  const named = async (name: string): Promise<Target> => inContext(name, await loadContexts(env));
+  const typed = (from: string): Target => ({
+    pd: split(pd),
+    tls: tlsFiles(wanted.tls, undefined),
+    from,
+    context: undefined,
   });
   if (pdSource === 'flag' && contextSource === 'flag') {
     throw new UsageError('--pd and --context exclude each other', 'leave one of them out');
   }
   if (pdSource === 'flag') {
-    return { pd: split(pd), from: '--pd', context: undefined };
+    return typed('--pd');
   }
   if (contextSource === 'flag') {
     return named(context ?? '');
   }
   if (pdSource === 'variable') {
-    return { pd: split(pd), from: 'BRAID_PD', context: undefined };
+    return typed('BRAID_PD');
   }
   if (contextSource === 'variable') {
     return named(context ?? '');
   }
   const contexts = await loadContexts(env);
-  return contexts.current === undefined
-    ? { pd: split(pd), from: 'default', context: undefined }
-    : {
-        pd: endpointsOf(contexts, contexts.current),
-        from: `context ${contexts.current}`,
-        context: contexts.current,
-      };
+  return contexts.current === undefined ? typed('default') : inContext(contexts.current, contexts);
+}
+
+/** What was given wins over what the context says; paths become absolute. @throws UsageError */
+function tlsFiles(given: Partial<TlsFiles> | undefined, known: TlsFiles | undefined): TlsFiles | undefined {
+  const path = (name: keyof TlsFiles): string | undefined => {
+    const file = given?.[name];
+    return file === undefined || file === '' ? known?.[name] : resolve(file);
+  };
+  const [ca, cert, key] = [path('ca'), path('cert'), path('key')];
+  if (ca === undefined) {
+    if (cert !== undefined || key !== undefined) {
+      throw new UsageError(
+        `--tls-${cert === undefined ? 'key' : 'cert'} is given without --tls-ca`,
+        'add --tls-ca with the certificate of the authority of the cluster',
+      );
+    }
+    return undefined;
+  }
+  return { ca, ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) };
 }

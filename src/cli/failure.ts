@@ -34,6 +34,7 @@ const NEXT_STEPS: Readonly<Record<string, string>> = {
   UndeterminedResult: 'the change may or may not have happened: read it before you try again',
   EntryTooLarge: 'store large values in several keys',
   ClusterMismatch: 'name only placement endpoints of one cluster with --pd',
+  Tls: 'look at --tls-ca, --tls-cert and --tls-key',
   Refused: 'see "braid ctl status"',
 };
 

@@ -6,7 +6,7 @@ import type { AdminClient } from '../client/admin.ts';
 import type { Braid } from '../client/kv.ts';
 import { connect, connectAdmin } from '../client/real.ts';
 import type { CommonOptions } from './common-options.ts';
-import { type FlagSource, type Target, targetOf } from './contexts.ts';
+import { type FlagSource, type Target, type TlsFiles, targetOf } from './contexts.ts';
 import type { CliIo } from './io.ts';
 import { Printer } from './output/printer.ts';
 
@@ -25,6 +25,8 @@ export interface Connector {
 
 export interface ConnectorOptions {
   readonly pd: readonly string[];
+  /** Undefined speaks plain text. */
+  readonly tls: TlsFiles | undefined;
   readonly timeoutMs: number;
 }
 
@@ -32,6 +34,7 @@ const CLIENT_NAME = 'braid-cli';
 
 const connectOptions = (options: ConnectorOptions): Parameters<typeof connect>[0] => ({
   pd: options.pd,
+  ...(options.tls === undefined ? {} : { tls: options.tls }),
   name: CLIENT_NAME,
   timeoutMs: options.timeoutMs,
   connectTimeoutMs: options.timeoutMs,
@@ -88,13 +91,13 @@ export class Session implements AsyncDisposable {
 
   /** The data interface; its calls share the command's deadline and end at Ctrl-C. */
   async db(): Promise<Braid> {
-    this.#db ??= await this.#connector.data({ pd: (await this.target()).pd, timeoutMs: this.leftMs });
+    this.#db ??= await this.#connector.data(await this.#connectorOptions());
     return this.#db.with({ timeoutMs: this.leftMs, signal: this.signal });
   }
 
   /** Changes made through it carry the command's `--reason`, if it has one. */
   async admin(): Promise<AdminClient> {
-    this.#admin ??= await this.#connector.admin({ pd: (await this.target()).pd, timeoutMs: this.leftMs });
+    this.#admin ??= await this.#connector.admin(await this.#connectorOptions());
     const { reason } = this.options;
     return reason === undefined || reason === '' ? this.#admin : this.#admin.withReason(reason);
   }
@@ -111,8 +114,18 @@ export class Session implements AsyncDisposable {
 
   /** The cluster the command talks to, and what named it. @throws UsageError, InputFileError */
   target(): Promise<Target> {
-    const { pd, context } = this.options;
+    const { pd, context, tlsCa, tlsCert, tlsKey } = this.options;
     const { pd: pdSource, context: contextSource } = this.#sources;
-    return targetOf({ pd, pdSource, context, contextSource }, this.io.env);
+    const tls = {
+      ...(tlsCa === undefined ? {} : { ca: tlsCa }),
+      ...(tlsCert === undefined ? {} : { cert: tlsCert }),
+      ...(tlsKey === undefined ? {} : { key: tlsKey }),
+    };
+    return targetOf({ pd, pdSource, context, contextSource, tls }, this.io.env);
+  }
+
+  async #connectorOptions(): Promise<ConnectorOptions> {
+    const { pd, tls } = await this.target();
+    return { pd, tls, timeoutMs: this.leftMs };
   }
 }

@@ -3,6 +3,7 @@
  * a write may have taken effect; `hint` says what to do next. Every message names what was tried.
  */
 import { AppError, type AppErrorOptions } from '../base/app-error.ts';
+import { TlsFailure, type TlsProblem } from '../rpc/tls-failure.ts';
 import { type RegionError, type RegionErrorType, formatRegionError } from '../codec/region-error.ts';
 
 /** Where a call was when its deadline passed. */
@@ -103,6 +104,31 @@ export class ClusterMismatchError extends BraidError {
       ...options,
     });
   }
+}
+
+/**
+ * No connection because of TLS: certificates that cannot be used, or that one side does not accept, or only one side
+ * that speaks it. `reason` is a stable word; no retry helps.
+ */
+export class TlsError extends BraidError {
+  declare readonly code: 'Tls';
+  readonly reason: TlsProblem;
+
+  constructor(reason: TlsProblem, message: string, options: AppErrorOptions = {}) {
+    super('Tls', message, { details: { reason }, ...options });
+    this.reason = reason;
+  }
+}
+
+/** The TLS failure behind an error of the transport, as users get it; undefined if that is something else. */
+export function tlsErrorOf(error: unknown): TlsError | undefined {
+  const failure = error instanceof TlsFailure ? error : error instanceof Error ? error.cause : undefined;
+  return failure instanceof TlsFailure
+    ? new TlsError(failure.reason, failure.message, {
+        cause: error,
+        ...(failure.hint === undefined ? {} : { hint: failure.hint }),
+      })
+    : undefined;
 }
 
 /** A server refused a command for a reason that no retry changes. */

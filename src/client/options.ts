@@ -10,9 +10,21 @@ import {
 } from './defaults.ts';
 import { InvalidArgumentError } from './errors.ts';
 
+/** Certificates for an encrypted cluster: each a path of a PEM file, or its content as bytes. */
+export interface TlsOptions {
+  /** Certificates of the authorities that sign those of the cluster. */
+  readonly ca: string | Uint8Array;
+  /** Certificate of this client. Servers of braid demand one; leave it out, with `key`, for others that do not. */
+  readonly cert?: string | Uint8Array;
+  /** Private key of `cert`. */
+  readonly key?: string | Uint8Array;
+}
+
 export interface ConnectOptions {
-  /** Placement endpoints as `host:port`, one or more of the same cluster. */
+  /** Placement endpoints as `host:port`, one or more of the same cluster. `https://host:port` demands `tls`. */
   readonly pd: readonly string[] | string;
+  /** Default: plain text. Files are read once, by `connect`. */
+  readonly tls?: TlsOptions;
   /** Shown in the servers' logs. */
   readonly name?: string;
   /** Deadline of every call, ms. Default 5000. */
@@ -52,6 +64,7 @@ export interface ResolvedOptions {
 
 const CONNECT_OPTION_NAMES: readonly (keyof ConnectOptions)[] = [
   'pd',
+  'tls',
   'name',
   'timeoutMs',
   'connectTimeoutMs',
@@ -70,7 +83,7 @@ export function resolveOptions(options: ConnectOptions): ResolvedOptions {
   }
   requireKnownOptions('connect', options, CONNECT_OPTION_NAMES);
   return {
-    pd: endpoints(options.pd),
+    pd: endpoints(options.pd, requireTlsOptions(options.tls) !== undefined),
     name: options.name ?? 'braid-client',
     timeoutMs: requireTimeoutMs(options.timeoutMs, 'timeoutMs') ?? TIMEOUT_MS_DEFAULT,
     connectTimeoutMs: requireTimeoutMs(options.connectTimeoutMs, 'connectTimeoutMs') ?? CONNECT_TIMEOUT_MS_DEFAULT,
@@ -94,12 +107,54 @@ export function parseEndpoint(text: string): string {
   return match[1] as string;
 }
 
-function endpoints(pd: unknown): readonly string[] {
+const TLS_OPTION_NAMES: readonly (keyof TlsOptions)[] = ['ca', 'cert', 'key'];
+
+/** Only the form; what the files hold is looked at when the connection is made. */
+export function requireTlsOptions(tls: TlsOptions | undefined): TlsOptions | undefined {
+  if (tls === undefined) {
+    return undefined;
+  }
+  requireKnownOptions('connect in tls', tls, TLS_OPTION_NAMES);
+  if (tls.ca === undefined) {
+    throw new InvalidArgumentError('the option tls lacks ca, the certificate of the authority of the cluster', {
+      hint: "for example connect({ pd, tls: { ca: 'ca.pem', cert: 'client.pem', key: 'client-key.pem' } })",
+    });
+  }
+  for (const name of TLS_OPTION_NAMES) {
+    const value: unknown = tls[name];
+    if (value !== undefined && !(typeof value === 'string' && value !== '') && !(value instanceof Uint8Array)) {
+      throw new InvalidArgumentError(`tls.${name} must be a path or bytes`, {
+        hint: 'name a PEM file, or give its content as a Uint8Array',
+      });
+    }
+  }
+  return tls;
+}
+
+/** Refuses `https://` without certificates, and `http://` with them: neither would be what is written. */
+export function requireScheme(endpoint: string, hasTls: boolean): void {
+  const scheme = /^https?(?=:\/\/)/.exec(endpoint.trim())?.[0];
+  if (scheme === 'https' && !hasTls) {
+    throw new InvalidArgumentError(`${endpoint} asks for TLS, but there are no certificates`, {
+      hint: 'give the option tls (on the command line --tls-ca, --tls-cert and --tls-key), or write host:port',
+    });
+  }
+  if (scheme === 'http' && hasTls) {
+    throw new InvalidArgumentError(`${endpoint} asks for plain text, but certificates are given`, {
+      hint: 'write https:// or host:port, or leave the certificates out',
+    });
+  }
+}
+
+function endpoints(pd: unknown, hasTls: boolean): readonly string[] {
   const list = typeof pd === 'string' ? pd.split(',') : pd;
   if (!Array.isArray(list) || list.length === 0) {
     throw new InvalidArgumentError('the option pd must list at least one placement endpoint', {
       hint: "for example connect({ pd: ['127.0.0.1:2379'] })",
     });
+  }
+  for (const entry of list) {
+    requireScheme(String(entry), hasTls);
   }
   return [...new Set(list.map((entry) => parseEndpoint(String(entry))))];
 }

@@ -20,8 +20,10 @@ import {
   ClusterMismatchError,
   DeadlineExceededError,
   ServerRefusedError,
+  type TlsError,
   UnavailableError,
   briefOf,
+  tlsErrorOf,
 } from './errors.ts';
 import { parseEndpoint } from './options.ts';
 import type { ClientEnv } from './store-conn.ts';
@@ -72,6 +74,8 @@ export class PdClient {
   #clusterId = 0n;
   /** Latest failure of each endpoint since it last worked. */
   readonly #failures = new Map<string, string>();
+  /** Those of them that no retry mends. */
+  readonly #tlsFailures = new Map<string, TlsError>();
   #discovery: Promise<string> | undefined;
   #isClosed = false;
 
@@ -200,7 +204,7 @@ export class PdClient {
           ...(options.signal === undefined ? {} : { signal: options.signal }),
           ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
         });
-        this.#failures.delete(address);
+        this.#noteSuccess(address);
         return reply;
       } catch (cause) {
         if (options.signal?.aborted === true) {
@@ -289,8 +293,19 @@ export class PdClient {
     return channel;
   }
 
+  #noteSuccess(address: string): void {
+    this.#failures.delete(address);
+    this.#tlsFailures.delete(address);
+  }
+
   #noteFailure(address: string, cause: unknown): void {
     this.#failures.set(address, briefOf(cause));
+    const tlsError = tlsErrorOf(cause);
+    if (tlsError === undefined) {
+      this.#tlsFailures.delete(address);
+    } else {
+      this.#tlsFailures.set(address, tlsError);
+    }
     if (this.#leader === address) {
       this.#leader = undefined;
     }
@@ -383,7 +398,7 @@ export class PdClient {
             .then(
               (members) => {
                 if (members.leader !== undefined) {
-                  this.#failures.delete(endpoint);
+                  this.#noteSuccess(endpoint);
                 }
                 answered(endpoint, members);
               },
@@ -397,11 +412,20 @@ export class PdClient {
       },
     ).finally(() => grace.abort());
     if (found === undefined) {
+      this.#throwIfTls();
       // Whatever the endpoints said, none of them is a member that knows the leader, and that may change.
       throw new RpcError(RpcStatus.UNAVAILABLE, briefOf(last), { cause: last });
     }
     this.#acceptMembers(found.members, found.leader);
     return found.leader;
+  }
+
+  /** Certificates that no endpoint takes do not become better by waiting; one that answers is reason to go on. */
+  #throwIfTls(): void {
+    const [first] = this.#tlsFailures.values();
+    if (first !== undefined && this.#endpoints.every((endpoint) => this.#tlsFailures.has(endpoint))) {
+      throw first;
+    }
   }
 
   #acceptIdentity(endpoint: string, clusterId: bigint): void {
@@ -441,7 +465,7 @@ export class PdClient {
         try {
           const members = await this.#members(endpoint, timeoutMs);
           seen.set(members.clusterId, endpoint);
-          this.#failures.delete(endpoint);
+          this.#noteSuccess(endpoint);
           answered();
         } catch (cause) {
           this.#noteFailure(endpoint, cause);

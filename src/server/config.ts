@@ -20,6 +20,7 @@ import {
   SETTINGS,
   settingVariable,
   type StoreProcessConfig,
+  type TlsSettings,
 } from './settings.ts';
 
 export type Origin = 'default' | 'file' | 'environment' | 'flag';
@@ -58,6 +59,13 @@ export function loadPdConfig(sources: ConfigSources): LoadedConfig<PdProcessConf
   refuseProblem(checkPlacementConfig(config.placement));
   refuseProblem(checkGroupConfig(config.group));
   refuseWildcard('pd', config.pd.addr, config.pd.advertiseAddr);
+  checkTls(config.tls);
+  checkScheme('pd.join', config.pd.join, config.tls);
+  checkScheme(
+    'pd.initial-cluster',
+    config.pd.initialCluster.map((member) => member.slice(member.indexOf('=') + 1)),
+    config.tls,
+  );
   return loaded;
 }
 
@@ -79,6 +87,8 @@ function checkStoreConfig(config: StoreProcessConfig): void {
       );
     }
   }
+  checkTls(config.tls);
+  checkScheme('server.pd', server.pd, config.tls);
   for (const label of server.labels) {
     if (parseLabel(label) === undefined) {
       throw new ConfigError(
@@ -86,6 +96,33 @@ function checkStoreConfig(config: StoreProcessConfig): void {
         'write labels as key=value, for example --labels zone=a,host=h1',
       );
     }
+  }
+}
+
+/** A process with half of its certificates would serve nobody, or everybody. */
+function checkTls({ ca, cert, key }: TlsSettings): void {
+  const missing = Object.entries({ ca, cert, key }).filter(([, path]) => path === '');
+  if (missing.length > 0 && missing.length < 3) {
+    const names = missing.map(([name]) => `tls.${name}`);
+    throw new ConfigError(
+      `${names.join(' and ')} ${names.length === 1 ? 'is' : 'are'} missing: ca, cert and key belong together`,
+      `give ${missing.map(([name]) => `--tls-${name}`).join(' and ')}, too, or none of the three for plain text`,
+    );
+  }
+}
+
+/** A scheme that contradicts the certificates is a mistake, not a wish. */
+function checkScheme(name: string, endpoints: readonly string[], tls: TlsSettings): void {
+  const wrong = endpoints.find((endpoint) => endpoint.trim().startsWith(tls.ca === '' ? 'https://' : 'http://'));
+  if (wrong !== undefined) {
+    throw new ConfigError(
+      tls.ca === ''
+        ? `${name} contains ${wrong}, but there are no certificates`
+        : `${name} contains ${wrong}, but with certificates nobody is dialed in plain text`,
+      tls.ca === ''
+        ? 'give --tls-ca, --tls-cert and --tls-key, or write http:// or host:port'
+        : 'write https:// or host:port',
+    );
   }
 }
 

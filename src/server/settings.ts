@@ -61,6 +61,13 @@ export interface LogSettings {
   readonly file: string;
 }
 
+/** Section `[tls]` of both roles: all three, or none for plain text. */
+export interface TlsSettings {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
 /** Section `[pd]` of the placement service. */
 export interface PdSettings {
   readonly name: string;
@@ -78,6 +85,7 @@ export interface StoreProcessConfig {
   readonly server: ServerSettings;
   readonly storage: StorageSettings;
   readonly raftstore: RaftstoreConfig;
+  readonly tls: TlsSettings;
   readonly log: LogSettings;
 }
 
@@ -86,8 +94,11 @@ export interface PdProcessConfig {
   readonly placement: PlacementConfig;
   readonly allocation: AllocationConfig;
   readonly group: GroupConfig;
+  readonly tls: TlsSettings;
   readonly log: LogSettings;
 }
+
+const NO_TLS: TlsSettings = Object.freeze({ ca: '', cert: '', key: '' });
 
 export const DEFAULT_STORE_CONFIG: StoreProcessConfig = Object.freeze({
   server: Object.freeze({
@@ -102,6 +113,7 @@ export const DEFAULT_STORE_CONFIG: StoreProcessConfig = Object.freeze({
   }),
   storage: Object.freeze({ enableTtl: true, blockCacheBytes: BLOCK_CACHE_BYTES_DEFAULT, capacityBytes: 0 }),
   raftstore: DEFAULT_RAFTSTORE_CONFIG,
+  tls: NO_TLS,
   log: Object.freeze({ level: 'info', file: '' }),
 });
 
@@ -119,6 +131,7 @@ export const DEFAULT_PD_PROCESS_CONFIG: PdProcessConfig = Object.freeze({
   placement: DEFAULT_PLACEMENT_CONFIG,
   allocation: DEFAULT_ALLOCATION_CONFIG,
   group: DEFAULT_GROUP_CONFIG,
+  tls: NO_TLS,
   log: Object.freeze({ level: 'info', file: '' }),
 });
 
@@ -371,13 +384,19 @@ const GROUP: readonly Setting[] = sectionOf('group', DEFAULT_GROUP_CONFIG, {
   logKeepBytes: 'Bytes of log entries kept at most.',
 });
 
+const TLS: readonly Setting[] = sectionOf('tls', NO_TLS, {
+  ca: 'Certificates (PEM) of the authorities that sign those of stores, members and clients. Empty means plain text.',
+  cert: 'Certificate (PEM) of this process, made out to the name or address that others dial.',
+  key: 'Private key (PEM) of cert, without a password.',
+});
+
 const log = (): readonly Setting[] =>
   sectionOf('log', DEFAULT_STORE_CONFIG.log, LOG_DESCRIPTIONS, { level: LOG_LEVELS });
 
 /** Every key of a role, section by section. */
 export const SETTINGS: Readonly<Record<Role, readonly Setting[]>> = Object.freeze({
-  store: Object.freeze([...SERVER, ...STORAGE, ...RAFTSTORE, ...log()]),
-  pd: Object.freeze([...PD, ...PLACEMENT, ...ALLOCATION, ...GROUP, ...log()]),
+  store: Object.freeze([...SERVER, ...STORAGE, ...RAFTSTORE, ...TLS, ...log()]),
+  pd: Object.freeze([...PD, ...PLACEMENT, ...ALLOCATION, ...GROUP, ...TLS, ...log()]),
 });
 
 /** `section.key` */

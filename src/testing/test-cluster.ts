@@ -292,7 +292,7 @@ export class TestCluster implements AsyncDisposable {
 
   async #start(slot: Slot): Promise<void> {
     const net = createGrpcNet();
-    const { server, storage, raftstore, log } = DEFAULT_STORE_CONFIG;
+    const { server, storage, raftstore, tls, log } = DEFAULT_STORE_CONFIG;
     try {
       const process = await startStore({
         env: this.#env(net),
@@ -308,6 +308,7 @@ export class TestCluster implements AsyncDisposable {
             pdHeartbeatMs: REGION_HEARTBEAT_MS,
             ...this.#options.raftstore,
           },
+          tls,
           log,
         },
         // A store that was removed from the cluster cannot go on; its slot stays, as a stopped store.

@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Braid, connect } from '../../src/index.ts';
+import type { CertificateFiles } from '../support/certificates.ts';
 
 const ROOT: string = fileURLToPath(new URL('../..', import.meta.url));
 const MAIN: string = join(ROOT, 'dist', 'cli', 'main.js');
@@ -220,6 +221,8 @@ export interface ClusterOptions {
   readonly podNames?: readonly string[];
   /** Members of the placement service. Default 1. */
   readonly pdMembers?: number;
+  /** Files of certificates that every process and client uses; made when the directory is there. */
+  readonly tls?: (directory: string) => CertificateFiles;
 }
 
 /** What GET /regions says about one region, as far as tests look at it. */
@@ -275,6 +278,7 @@ export class TestStore {
         ...['--status-addr', this.statusAddress],
         ...['--data-dir', this.dataDir],
         ...['--log-file', this.logFile],
+        ...this.#cluster.tlsFlags,
         ...this.#labels(),
         ...this.#cluster.options.storeSettings.flatMap((setting) => ['--set', setting]),
       ],
@@ -327,12 +331,14 @@ export class TestCluster implements AsyncDisposable {
   /** Members of the placement service, in the order of their names pd1, pd2 …; one alone is called pd. */
   readonly #pds: Program[] = [];
   readonly #pdMembers: number;
+  readonly tls: CertificateFiles | undefined;
   /** Of all members, separated by commas. */
   pdAddress = '127.0.0.1:0';
 
   private constructor(options: ClusterOptions) {
     this.podNames = options.podNames ?? [];
     this.#pdMembers = options.pdMembers ?? 1;
+    this.tls = options.tls?.(this.directory.path);
     this.options = { storeSettings: options.storeSettings ?? [], pdSettings: options.pdSettings ?? [] };
     mkdirSync(this.directory.join('log'));
   }
@@ -353,6 +359,12 @@ export class TestCluster implements AsyncDisposable {
       await cluster[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  get tlsFlags(): readonly string[] {
+    return this.tls === undefined
+      ? []
+      : ['--tls-ca', this.tls.ca, '--tls-cert', this.tls.cert, '--tls-key', this.tls.key];
   }
 
   get pd(): Program {
@@ -381,7 +393,9 @@ export class TestCluster implements AsyncDisposable {
 
   async startPdMember(number: number): Promise<void> {
     const addresses = this.pdAddress.split(',');
-    const group = addresses.map((address, i) => `pd${i + 1}=http://${address}`).join(',');
+    const group = addresses
+      .map((address, i) => `pd${i + 1}=${this.tls === undefined ? 'http' : 'https'}://${address}`)
+      .join(',');
     const name = this.#pdMembers === 1 ? 'pd' : `pd${number}`;
     const program = new Program([
       'pd',
@@ -389,6 +403,7 @@ export class TestCluster implements AsyncDisposable {
       ...['--data-dir', this.directory.join(name)],
       ...['--log-file', this.directory.join('log', `${name}.log`)],
       ...(this.#pdMembers === 1 ? [] : ['--name', name, '--initial-cluster', group]),
+      ...this.tlsFlags,
       ...this.options.pdSettings.flatMap((setting) => ['--set', setting]),
     ]);
     this.#pds[number - 1] = program;
@@ -416,7 +431,11 @@ export class TestCluster implements AsyncDisposable {
 
   /** A client that is closed with the cluster. */
   async client(options: { readonly timeoutMs?: number } = {}): Promise<Braid> {
-    const client = await connect({ pd: this.pdAddress.split(','), ...options });
+    const client = await connect({
+      pd: this.pdAddress.split(','),
+      ...(this.tls === undefined ? {} : { tls: this.tls }),
+      ...options,
+    });
     this.#clients.push(client);
     return client;
   }

@@ -2,17 +2,27 @@
 import type { Command } from 'commander';
 import { type App, addCommand } from '../command.ts';
 import { flag } from '../common-options.ts';
-import { type Contexts, endpointsOf, loadContexts, requireContextName, saveContexts } from '../contexts.ts';
+import { access, constants } from 'node:fs/promises';
+import {
+  type Contexts,
+  type Target,
+  type TlsFiles,
+  clusterOf,
+  loadContexts,
+  parseEndpoints,
+  requireContextName,
+  saveContexts,
+} from '../contexts.ts';
 import { EXIT_DONE } from '../exit-code.ts';
-import { UsageError } from '../failure.ts';
+import { InputFileError, UsageError } from '../failure.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { ListShape } from '../output/printer.ts';
-import { parseEndpoint } from '../../client/options.ts';
 
 interface ContextRow {
   readonly name: string;
   readonly isCurrent: boolean;
   readonly pd: readonly string[];
+  readonly tls: TlsFiles | undefined;
 }
 
 const CONTEXT_SHAPE: ListShape<ContextRow> = {
@@ -21,16 +31,26 @@ const CONTEXT_SHAPE: ListShape<ContextRow> = {
     { head: 'current', cell: (row) => (row.isCurrent ? '*' : ''), value: (row) => row.isCurrent },
     { head: 'name', cell: (row) => row.name },
     { head: 'pd', cell: (row) => row.pd.join(',') },
+    { head: 'tls', cell: (row) => row.tls?.cert ?? row.tls?.ca ?? 'no', isWide: true },
   ],
-  toObject: (row) => ({ ...row }),
+  toObject: (row) => ({ ...row, tls: row.tls ?? null }),
   name: (row) => row.name,
 };
 
 const rowsOf = ({ current, byName }: Contexts): readonly ContextRow[] =>
-  [...byName].map(([name, pd]) => ({ name, isCurrent: name === current, pd }));
+  [...byName].map(([name, { pd, tls }]) => ({ name, isCurrent: name === current, pd, tls }));
 
 const oneRow = (contexts: Contexts, name: string): readonly ContextRow[] =>
   rowsOf(contexts).filter((row) => row.name === name);
+
+/** A mistyped path is found now rather than by the first command that uses the context. */
+async function requireReadable(file: string): Promise<void> {
+  try {
+    await access(file, constants.R_OK);
+  } catch (cause) {
+    throw new InputFileError(`${file} cannot be read`, 'check the path and its permissions', { cause });
+  }
+}
 
 export function contextCommands(ctl: Command, app: App): void {
   const group = ctl
@@ -59,16 +79,18 @@ export function contextCommands(ctl: Command, app: App): void {
     mode: 'table',
     task: ([name]) => (name === undefined ? 'show the cluster in use' : `show context ${name}`),
     run: async (session, [name]) => {
-      const target =
+      const target: Target =
         name === undefined
           ? await session.target()
-          : { pd: endpointsOf(await loadContexts(session.io.env), name), from: `context ${name}`, context: name };
+          : { ...clusterOf(await loadContexts(session.io.env), name), from: `context ${name}`, context: name };
+      const { tls } = target;
       await session.printer.single({
-        document: { kind: 'Context', name: target.context ?? null, pd: target.pd, from: target.from },
+        document: { kind: 'Context', name: target.context ?? null, pd: target.pd, tls: tls ?? null, from: target.from },
         name: target.context ?? '',
         fields: [
           { name: 'name', value: target.context ?? '' },
           { name: 'pd', value: target.pd.join(', ') },
+          { name: 'tls', value: tls === undefined ? 'no' : Object.values(tls).join(', ') },
           { name: 'named by', value: target.from },
         ],
       });
@@ -78,11 +100,13 @@ export function contextCommands(ctl: Command, app: App): void {
   addCommand<{ replace?: true; use?: true }>(group, app, {
     usage: 'add <name>',
     summary: 'Give a cluster a name',
-    details: 'The first one becomes the current one.',
+    details:
+      'The first one becomes the current one. Of an encrypted cluster the paths of the certificates are kept with it, not what they hold.',
     arguments: { name: 'of the context' },
     examples: [
       'braid ctl context add production --pd 10.0.0.1:2379,10.0.0.2:2379',
       'braid ctl context add test --pd 127.0.0.1:2379 --replace --use',
+      'braid ctl context add secret --pd 10.0.0.1:2379 --tls-ca ca.pem --tls-cert ada.pem --tls-key ada-key.pem',
     ],
     modes: LIST_MODES,
     mode: 'table',
@@ -90,7 +114,7 @@ export function contextCommands(ctl: Command, app: App): void {
     task: ([name]) => `add context ${name}`,
     run: async (session, [given], options) => {
       const name = requireContextName(given as string);
-      const { pd, from } = await session.target();
+      const { pd, tls, from } = await session.target();
       if (from !== '--pd' && from !== 'BRAID_PD') {
         throw new UsageError('it is not said which cluster it is', 'add --pd with the placement endpoints');
       }
@@ -98,9 +122,13 @@ export function contextCommands(ctl: Command, app: App): void {
       if (byName.has(name) && options.replace !== true) {
         throw new UsageError(`there is a context ${name} already`, 'add --replace to change it');
       }
+      const cluster = { pd: parseEndpoints(pd, tls), tls };
+      for (const file of Object.values(tls ?? {})) {
+        await requireReadable(file as string);
+      }
       const contexts: Contexts = {
         current: options.use === true ? name : (current ?? name),
-        byName: new Map([...byName, [name, pd.map(parseEndpoint)]]),
+        byName: new Map([...byName, [name, cluster]]),
       };
       await saveContexts(session.io.env, contexts);
       await session.printer.list(CONTEXT_SHAPE, oneRow(contexts, name));
@@ -118,7 +146,7 @@ export function contextCommands(ctl: Command, app: App): void {
     run: async (session, [given]) => {
       const name = given as string;
       const before = await loadContexts(session.io.env);
-      endpointsOf(before, name);
+      clusterOf(before, name);
       const contexts: Contexts = { ...before, current: name };
       await saveContexts(session.io.env, contexts);
       await session.printer.list(CONTEXT_SHAPE, oneRow(contexts, name));
@@ -137,7 +165,7 @@ export function contextCommands(ctl: Command, app: App): void {
     run: async (session, [given]) => {
       const name = given as string;
       const before = await loadContexts(session.io.env);
-      endpointsOf(before, name);
+      clusterOf(before, name);
       const byName = new Map([...before.byName].filter(([each]) => each !== name));
       await saveContexts(session.io.env, { current: before.current === name ? undefined : before.current, byName });
       await session.printer.list(CONTEXT_SHAPE, oneRow(before, name));

@@ -45,6 +45,12 @@ const OWN_CODES: readonly ErrorCodeEntry[] = [
     next: 'Check --pd and that the cluster runs: braid ctl status.',
   },
   {
+    code: 'Tls',
+    meaning: 'No encrypted connection: a certificate or key does not fit, or only one side speaks TLS.',
+    outcome: 'not made',
+    next: 'The word behind the code says which: look at --tls-ca, --tls-cert and --tls-key.',
+  },
+  {
     code: 'DeadlineExceeded',
     meaning: 'The time was over before an answer came; the message names the phase.',
     outcome: 'see the message',

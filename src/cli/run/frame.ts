@@ -8,6 +8,22 @@ import { flag } from '../common-options.ts';
 import { type ExitCode, EXIT_INTERRUPTED, exitCodeOf } from '../exit-code.ts';
 import { formatFailure } from '../failure.ts';
 
+export const TLS_FLAGS = (): Option[] => [
+  flag('--tls-ca <file>', 'certificates (PEM) of the authorities of this cluster; with it everything is encrypted'),
+  flag('--tls-cert <file>', 'certificate (PEM) of this process'),
+  flag('--tls-key <file>', 'private key (PEM) of --tls-cert'),
+];
+
+export const tlsFlags = (flags: {
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+}): Readonly<Record<string, string | undefined>> => ({
+  'tls.ca': flags.tlsCa,
+  'tls.cert': flags.tlsCert,
+  'tls.key': flags.tlsKey,
+});
+
 export const LOG_FLAGS = (): Option[] => [
   flag('--log-level <level>', `least severe lines that are logged: ${LOG_LEVELS.join(', ')}`),
   flag('--log-file <file>', 'file for the log instead of stderr'),

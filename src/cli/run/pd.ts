@@ -7,9 +7,9 @@ import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
 import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
-import { addExamples, assignments, LOG_FLAGS, logFlags, runReported } from './frame.ts';
+import { addExamples, assignments, LOG_FLAGS, logFlags, runReported, TLS_FLAGS, tlsFlags } from './frame.ts';
 import { registerPdRecover } from './pd-recover.ts';
-import { createRealProcess } from './real-process.ts';
+import { createRealProcess, credentialsOf } from './real-process.ts';
 
 interface PdFlags {
   readonly config?: string;
@@ -19,6 +19,9 @@ interface PdFlags {
   readonly dataDir?: string;
   readonly join?: string;
   readonly initialCluster?: string;
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly logLevel?: string;
   readonly logFile?: string;
   readonly set: readonly string[];
@@ -43,7 +46,7 @@ export function registerPd(program: Command, app: App): void {
     .addOption(flag('--data-dir <directory>', 'directory of this member (braid-pd)'))
     .addOption(flag('--join <endpoints>', 'members of the cluster to join, separated by commas'))
     .addOption(flag('--initial-cluster <list>', 'all members of a new cluster: pd1=http://host:port,pd2=...'));
-  for (const option of LOG_FLAGS()) {
+  for (const option of [...TLS_FLAGS(), ...LOG_FLAGS()]) {
     command.addOption(option);
   }
   addExamples(command, [
@@ -69,12 +72,14 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
       'pd.data-dir': flags.dataDir,
       'pd.join': flags.join,
       'pd.initial-cluster': flags.initialCluster,
+      ...tlsFlags(flags),
       ...logFlags(flags),
       ...assignments(flags.set),
     },
   });
   const { pd, placement, allocation, group } = config;
-  const real = createRealProcess({ log: config.log, fields: { role: 'pd' } });
+  const tls = credentialsOf(config.tls);
+  const real = createRealProcess({ log: config.log, fields: { role: 'pd' }, tls });
   const stops = new StopRequests(app.io.signal);
   try {
     await mkdir(pd.dataDir, { recursive: true, mode: DIRECTORY_MODE });
@@ -91,6 +96,7 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
         initialCluster: pd.initialCluster,
         startTimeoutMs: pd.startTimeoutMs,
         closeGraceMs: pd.gracefulStopMs,
+        scheme: tls === undefined ? 'http' : 'https',
         ...(pd.advertiseAddr === '' ? {} : { advertiseAddress: pd.advertiseAddr }),
       },
     });

@@ -4,7 +4,8 @@ import { createLevelEngineFactory, THREAD_POOL_SIZE_RECOMMENDED } from '../../en
 import type { Env } from '../../env/env.ts';
 import { abortOnUncaught, createPinoLogger, parseFailpoints, type RealLogger, realEnv } from '../../env/real/index.ts';
 import { createGrpcNet, type GrpcNet } from '../../rpc/grpc/grpc-net.ts';
-import type { LogSettings } from '../../server/settings.ts';
+import { loadTls, type TlsCredentials } from '../../rpc/grpc/tls-credentials.ts';
+import type { LogSettings, TlsSettings } from '../../server/settings.ts';
 
 /** Failpoints of a process under test, as `name=action;…`. */
 const FAILPOINTS_VARIABLE = 'BRAID_FAILPOINTS';
@@ -17,16 +18,45 @@ export interface RealProcess {
   close(): Promise<void>;
 }
 
+/** Certificates of a process; undefined for one that speaks plain text. @throws TlsFailure */
+export const credentialsOf = (tls: TlsSettings): TlsCredentials | undefined =>
+  tls.ca === '' ? undefined : loadTls(tls);
+
+/** Connections that are turned away because of TLS are logged no more often than this. */
+const REFUSAL_LOG_INTERVAL_MS = 1_000;
+
+/** One line for many refusals: whoever dials wrongly dials again and again. */
+function refusalLogger(log: RealLogger): (peer: string, why: string) => void {
+  let lastMs = -Infinity;
+  let unlogged = 0;
+  return (peer, why) => {
+    const nowMs = performance.now();
+    if (nowMs - lastMs < REFUSAL_LOG_INTERVAL_MS) {
+      unlogged++;
+      return;
+    }
+    log.warn({ peer, why, ...(unlogged === 0 ? {} : { unlogged }) }, 'a connection was turned away by TLS');
+    lastMs = nowMs;
+    unlogged = 0;
+  };
+}
+
 export function createRealProcess(options: {
   readonly log: LogSettings;
   readonly fields: Readonly<Record<string, unknown>>;
+  /** Default: plain text. */
+  readonly tls?: TlsCredentials | undefined;
   readonly blockCacheBytes?: number;
 }): RealProcess {
   const { level, file } = options.log;
   const log = createPinoLogger({ level, fields: options.fields, ...(file === '' ? {} : { destination: file }) });
   const failpoints = process.env[FAILPOINTS_VARIABLE];
   let onInvariantError: (error: unknown) => void = () => undefined;
-  const net: GrpcNet = createGrpcNet({ onInvariantError: (error) => onInvariantError(error) });
+  const net: GrpcNet = createGrpcNet({
+    tls: options.tls,
+    onTlsRefused: refusalLogger(log),
+    onInvariantError: (error) => onInvariantError(error),
+  });
   const env = realEnv({
     net,
     engines: createLevelEngineFactory(

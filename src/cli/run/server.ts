@@ -7,8 +7,8 @@ import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_FAILURE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
-import { addExamples, assignments, LOG_FLAGS, logFlags, runReported } from './frame.ts';
-import { createRealProcess, runWithThreadPool } from './real-process.ts';
+import { addExamples, assignments, LOG_FLAGS, logFlags, runReported, TLS_FLAGS, tlsFlags } from './frame.ts';
+import { createRealProcess, credentialsOf, runWithThreadPool } from './real-process.ts';
 
 interface ServerFlags {
   readonly config?: string;
@@ -18,6 +18,9 @@ interface ServerFlags {
   readonly statusAddr?: string;
   readonly dataDir?: string;
   readonly labels?: string;
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly logLevel?: string;
   readonly logFile?: string;
   readonly set: readonly string[];
@@ -37,12 +40,13 @@ export function registerServer(program: Command, app: App): void {
     .addOption(flag('--status-addr <address>', 'HTTP status pages (127.0.0.1:20180), empty for none'))
     .addOption(flag('--data-dir <directory>', 'directory of this store (braid-store)'))
     .addOption(flag('--labels <list>', 'place of the store, for example zone=a,host=h1'));
-  for (const option of LOG_FLAGS()) {
+  for (const option of [...TLS_FLAGS(), ...LOG_FLAGS()]) {
     command.addOption(option);
   }
   addExamples(command, [
     'braid server --pd 127.0.0.1:2379 --data-dir store1',
     'braid server --config store.toml --labels zone=a',
+    'braid server --pd 10.0.0.1:2379 --addr 10.0.0.5:20160 --tls-ca ca.pem --tls-cert store.pem --tls-key store-key.pem',
     'braid server --pd 127.0.0.1:2379 --addr 127.0.0.1:20161 --status-addr 127.0.0.1:20181 --data-dir store2',
   ]);
   command.action(async () => {
@@ -62,10 +66,12 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
       'server.status-addr': flags.statusAddr,
       'server.data-dir': flags.dataDir,
       'server.labels': flags.labels,
+      ...tlsFlags(flags),
       ...logFlags(flags),
       ...assignments(flags.set),
     },
   });
+  const tls = credentialsOf(config.tls);
   // Only now: a mistake in the configuration is reported by the process the user started.
   const code = await runWithThreadPool();
   if (code !== undefined) {
@@ -74,6 +80,7 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
   const real = createRealProcess({
     log: config.log,
     fields: { role: 'store' },
+    tls,
     blockCacheBytes: config.storage.blockCacheBytes,
   });
   const stops = new StopRequests(app.io.signal);

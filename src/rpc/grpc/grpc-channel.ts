@@ -1,5 +1,14 @@
 /** The dialing side: one connection to one address, opened by the first call and reopened as long as calls come. */
-import { Client, type ClientDuplexStream, type ServiceError, type StatusObject, credentials } from '@grpc/grpc-js';
+import { isIP } from 'node:net';
+import { checkServerIdentity } from 'node:tls';
+import {
+  type ChannelCredentials,
+  Client,
+  type ClientDuplexStream,
+  type ServiceError,
+  type StatusObject,
+  credentials,
+} from '@grpc/grpc-js';
 import {
   type ByteStream,
   type CallOptions,
@@ -12,9 +21,32 @@ import {
 import { GrpcStream } from './grpc-stream.ts';
 import { type ResolvedGrpcNetOptions, channelSettings } from './options.ts';
 import { fromBuffer, toBuffer } from './raw-message.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
+import { diagnose, mayBeTls, splitAddress } from './tls-diagnosis.ts';
+import type { TlsFailure } from '../tls-failure.ts';
 import { toCallError, toMetadata, toStreamEnd } from './status.ts';
 
 type Breaker = () => void;
+
+const NOTHING_TO_EXPLAIN: Promise<undefined> = Promise.resolve(undefined);
+
+/** gRPC insists on announcing a name, which an address is not; servers of ours do not look at it. */
+const NAME_OF_ADDRESSES = 'braid';
+
+function channelCredentials(address: string, tls: TlsCredentials | undefined): ChannelCredentials {
+  if (tls === undefined) {
+    return credentials.createInsecure();
+  }
+  const { host } = splitAddress(address);
+  return credentials.createFromSecureContext(tls.context, {
+    checkServerIdentity: (_announced, certificate) => checkServerIdentity(host, certificate),
+  });
+}
+
+const nameSettings = (address: string, tls: TlsCredentials | undefined): Record<string, string> =>
+  tls !== undefined && isIP(splitAddress(address).host) !== 0
+    ? { 'grpc.ssl_target_name_override': NAME_OF_ADDRESSES }
+    : {};
 
 /** A stream that is over as soon as its owner has set the callbacks. */
 function endedStream(end: StreamEnd): ByteStream {
@@ -35,13 +67,17 @@ export class GrpcChannel implements Channel {
   /** Breaks each running call or stream. */
   readonly #running = new Set<Breaker>();
   readonly #onClosed: (channel: GrpcChannel) => void;
+  #diagnosis: Promise<TlsFailure | undefined> | undefined;
   #isClosed = false;
 
   constructor(address: string, options: ResolvedGrpcNetOptions, onClosed: (channel: GrpcChannel) => void) {
     this.address = address;
     this.#options = options;
     this.#onClosed = onClosed;
-    this.#client = new Client(address, credentials.createInsecure(), channelSettings(options));
+    this.#client = new Client(address, channelCredentials(address, options.tls), {
+      ...channelSettings(options),
+      ...nameSettings(address, options.tls),
+    });
   }
 
   unary(method: string, request: Uint8Array, call: CallOptions): Promise<Uint8Array> {
@@ -67,7 +103,10 @@ export class GrpcChannel implements Channel {
           this.#running.delete(breakCall);
           signal?.removeEventListener('abort', breakCall);
           if (error !== null) {
-            reject(toCallError(error));
+            this.#explain(error.details).then(
+              (failure) => reject(toCallError(error, failure)),
+              () => reject(toCallError(error, undefined)),
+            );
           } else if (reply === undefined) {
             reject(new RpcError(RpcStatus.INTERNAL, 'the call ended without a reply'));
           } else {
@@ -106,8 +145,16 @@ export class GrpcChannel implements Channel {
       }
     };
     call.on('status', (status: StatusObject) => {
-      ended = toStreamEnd(status);
-      finishIfBoth();
+      const finishWith = (failure?: TlsFailure): void => {
+        ended = toStreamEnd(status, failure);
+        finishIfBoth();
+      };
+      // Streams are opened again and again by their owners; only those that should be encrypted are worth a look.
+      if (this.#options.tls === undefined) {
+        finishWith();
+      } else {
+        this.#explain(status.details).then(finishWith, () => finishWith());
+      }
     });
     call.on('end', () => {
       isDrained = true;
@@ -117,6 +164,18 @@ export class GrpcChannel implements Channel {
     call.on('error', () => undefined);
     this.#running.add(breakStream);
     return stream;
+  }
+
+  /** Why TLS stood in the way, if it did. Takes no time unless it may have. */
+  #explain(details: string): Promise<TlsFailure | undefined> {
+    if (this.#isClosed || !mayBeTls(details)) {
+      return NOTHING_TO_EXPLAIN;
+    }
+    // One look for all calls that failed together.
+    this.#diagnosis ??= diagnose(this.address, this.#options.tls).finally(() => {
+      this.#diagnosis = undefined;
+    });
+    return this.#diagnosis;
   }
 
   close(): void {

@@ -1,4 +1,4 @@
-/** The serving side: one port with a table of byte handlers. */
+/** The serving side: one port with a table of byte handlers. The port does TLS, so gRPC always sees plain bytes. */
 import {
   type Metadata,
   Server,
@@ -106,6 +106,8 @@ export async function listenGrpc(
   const port = new Port({
     onHttp2: (socket) => grpc.injectConnection(socket),
     onHttp1: options.onHttpRequest,
+    tls: options.tls,
+    onTlsRefused: options.onTlsRefused,
   });
   const bound = await port.bind(address);
   return {

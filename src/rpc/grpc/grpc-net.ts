@@ -1,6 +1,7 @@
 /**
- * The network seam over gRPC (HTTP/2 without TLS). This folder is the only one that knows grpc-js; it moves bytes and
- * knows no message.
+ * The network seam over gRPC (HTTP/2, plain or with mutual TLS). This folder is the only one that knows grpc-js; it
+ * moves bytes and knows no message. A process has one network, and with it one set of certificates for all it dials
+ * and serves.
  */
 import type { Channel, Listener, Net, ServiceTable } from '../../env/net.ts';
 import { GrpcChannel } from './grpc-channel.ts';

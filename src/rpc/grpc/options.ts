@@ -1,6 +1,7 @@
 /** Settings of the gRPC transport, and what they become in grpc-js. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { KIB, MIB } from '../../base/units.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
 
 export interface GrpcNetOptions {
   /** Idle time after which a connection is probed. */
@@ -18,13 +19,23 @@ export interface GrpcNetOptions {
   readonly cancelFlushMs?: number;
   /** Answers HTTP/1.1 requests on the same ports; without it such connections are dropped by the gRPC server. */
   readonly onHttpRequest?: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
+  /**
+   * Certificates for everything this network dials and serves; callers of its listeners must have one of the same
+   * authority. Default: plain text.
+   */
+  readonly tls?: TlsCredentials | undefined;
+  /** Told about connections that were turned away because of TLS; `peer` is `host:port`. Default: nobody. */
+  readonly onTlsRefused?: (peer: string, why: string) => void;
   /** Told about broken invariants in handlers, so that the owner can stop the process. Default: rethrown as uncaught. */
   readonly onInvariantError?: (error: unknown) => void;
 }
 
 export type ResolvedGrpcNetOptions = Required<GrpcNetOptions>;
 
-export const GRPC_NET_DEFAULTS: Omit<ResolvedGrpcNetOptions, 'onInvariantError' | 'onHttpRequest'> = {
+export const GRPC_NET_DEFAULTS: Omit<
+  ResolvedGrpcNetOptions,
+  'onInvariantError' | 'onHttpRequest' | 'tls' | 'onTlsRefused'
+> = {
   keepaliveTimeMs: 10_000,
   keepaliveTimeoutMs: 5_000,
   reconnectBackoffMinMs: 50,
@@ -37,6 +48,8 @@ export const GRPC_NET_DEFAULTS: Omit<ResolvedGrpcNetOptions, 'onInvariantError' 
 export function resolveGrpcNetOptions(options: GrpcNetOptions): ResolvedGrpcNetOptions {
   return {
     onHttpRequest: undefined,
+    tls: undefined,
+    onTlsRefused: (): void => undefined,
     onInvariantError: (error): void => {
       setImmediate(() => {
         throw error;

@@ -1,6 +1,7 @@
 /**
  * One TCP port. HTTP/2 connections go to the gRPC server; with an HTTP handler, connections that do not start with the
- * HTTP/2 preface are served as HTTP/1.1. Owns every socket, so that closing really closes.
+ * HTTP/2 preface are served as HTTP/1.1. With certificates every connection is TLS first, and only those whose
+ * certificate is accepted go on. Owns every socket, so that closing really closes.
  */
 import {
   type IncomingMessage,
@@ -9,20 +10,32 @@ import {
   createServer as createHttpServer,
 } from 'node:http';
 import { type Server as TcpServer, type Socket, createServer as createTcpServer } from 'node:net';
+import { type Server as TlsServer, type TLSSocket, createServer as createTlsServer } from 'node:tls';
+import { InvariantError } from '../../base/assert.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
+import { refusalFrames, refusalOf } from './tls-refusal.ts';
+
+/** How long a client that is turned away may take to read why. */
+const REFUSAL_LINGER_MS = 1_000;
 
 const HTTP2_PREFACE_START = 'PRI';
-/** A connection that says nothing for so long is dropped. */
+/** A connection that says nothing for so long is dropped; a handshake may take as long. */
 const FIRST_BYTES_TIMEOUT_MS = 10_000;
 
 export interface PortHandlers {
   readonly onHttp2: (socket: Socket) => void;
   readonly onHttp1: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
+  /** Undefined serves plain text. */
+  readonly tls: TlsCredentials | undefined;
+  readonly onTlsRefused: (peer: string, why: string) => void;
 }
 
 export class Port {
   readonly #handlers: PortHandlers;
   readonly #tcp: TcpServer;
+  /** Never listens: it is handed the sockets of `#tcp`. */
+  readonly #tls: TlsServer | undefined;
   readonly #http1: HttpServer | undefined;
   readonly #sockets = new Set<Socket>();
   /** HTTP/1.1 connections and their running requests; an idle one must not delay closing. */
@@ -39,6 +52,7 @@ export class Port {
             this.#track(request.socket, response);
             onHttp1(request, response);
           });
+    this.#tls = handlers.tls === undefined ? undefined : this.#createTls(handlers.tls);
     this.#tcp = createTcpServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
 
@@ -106,6 +120,50 @@ export class Port {
     socket.once('close', () => this.#sockets.delete(socket));
     // Resets by the other end; whoever serves the socket sees its end.
     socket.on('error', () => undefined);
+    if (this.#tls === undefined) {
+      this.#serve(socket);
+    } else {
+      this.#tls.emit('connection', socket);
+    }
+  }
+
+  #createTls({ ca, own }: TlsCredentials): TlsServer {
+    if (own === undefined) {
+      throw new InvariantError('a listener with TLS has a certificate');
+    }
+    const { onTlsRefused } = this.#handlers;
+    const server = createTlsServer({
+      ca,
+      cert: own.cert,
+      key: own.key,
+      ALPNProtocols: this.#http1 === undefined ? ['h2'] : ['h2', 'http/1.1'],
+      handshakeTimeout: FIRST_BYTES_TIMEOUT_MS,
+      // Every client is asked for a certificate. The verdict is ours, below, so that the client can be told why.
+      requestCert: true,
+      rejectUnauthorized: false,
+    });
+    server.on('secureConnection', (socket: TLSSocket) => {
+      socket.on('error', () => undefined);
+      const refusal = refusalOf(socket);
+      if (refusal === undefined) {
+        this.#serve(socket);
+        return;
+      }
+      onTlsRefused(peerOf(socket), refusal);
+      socket.end(refusalFrames(refusal));
+      // What the client may have sent already must be read, or the end of the connection overtakes the refusal.
+      socket.resume();
+      const timer = setTimeout(() => socket.destroy(), REFUSAL_LINGER_MS);
+      socket.once('close', () => clearTimeout(timer));
+    });
+    server.on('tlsClientError', (error: Error & { readonly code?: string }, socket: TLSSocket) => {
+      onTlsRefused(peerOf(socket), error.code ?? error.message);
+      socket.destroy();
+    });
+    return server;
+  }
+
+  #serve(socket: Socket): void {
     const http1 = this.#http1;
     if (http1 === undefined) {
       this.#handlers.onHttp2(socket);
@@ -133,3 +191,6 @@ export class Port {
     socket.once('readable', look);
   }
 }
+
+/** Who is at the other end, for logs. */
+const peerOf = (socket: Socket): string => `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;

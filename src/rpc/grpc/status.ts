@@ -1,6 +1,7 @@
 /** Maps grpc-js metadata and errors to the words of the network seam. */
 import { Metadata, type ServiceError, status as GrpcStatus } from '@grpc/grpc-js';
 import { RpcError, RpcStatus, type RpcStatusCode, type StreamEnd } from '../../env/net.ts';
+import type { TlsFailure } from '../tls-failure.ts';
 
 /** grpc-js hands out no mark for "never left this process" except this text of its load balancer. */
 const NOT_CONNECTED_TEXT = 'No connection established';
@@ -25,16 +26,22 @@ function neverLeft(code: number, details: string): boolean {
   );
 }
 
-export function toCallError(error: ServiceError): RpcError {
-  return new RpcError(toStatusCode(error.code, error.details), error.details, {
-    sent: !neverLeft(error.code, error.details),
-  });
+/** @param failure what TLS had to do with it: then nothing was carried out, and it becomes the message and the cause */
+export function toCallError(error: ServiceError, failure: TlsFailure | undefined): RpcError {
+  return failure === undefined
+    ? new RpcError(toStatusCode(error.code, error.details), error.details, {
+        sent: !neverLeft(error.code, error.details),
+      })
+    : new RpcError(RpcStatus.UNAVAILABLE, failure.message, { sent: false, cause: failure });
 }
 
-export const toStreamEnd = (end: { readonly code: number; readonly details: string }): StreamEnd => ({
-  status: toStatusCode(end.code, end.details),
-  message: end.details,
-});
+export const toStreamEnd = (
+  end: { readonly code: number; readonly details: string },
+  failure: TlsFailure | undefined,
+): StreamEnd =>
+  failure === undefined
+    ? { status: toStatusCode(end.code, end.details), message: end.details }
+    : { status: RpcStatus.UNAVAILABLE, message: failure.message };
 
 export function toMetadata(values: Readonly<Record<string, string>> | undefined): Metadata {
   const metadata = new Metadata();

@@ -80,7 +80,7 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
     return {
       clusterId: String(node.clusterId),
       bootstrapped: node.isBootstrapped,
-      members: context.members().members.map(memberToWire),
+      members: context.members().members.map((member) => memberToWire(member, context.scheme)),
       stores: storesSummary(placement, nowMs),
       regions: {
         ...totals,

@@ -45,7 +45,11 @@ export interface PdConfig {
   readonly group: GroupConfig;
   /** Running calls may go on for this long when the process stops. */
   readonly closeGraceMs: number;
+  /** With which members are announced: clients that follow URLs take TLS from it. */
+  readonly scheme: Scheme;
 }
+
+export type Scheme = 'http' | 'https';
 
 /** What a caller may leave out. */
 export type PdConfigInput = Partial<Omit<PdConfig, 'cluster' | 'allocation' | 'group' | 'dataDir'>> & {
@@ -83,6 +87,7 @@ export function pdConfig(input: PdConfigInput): PdConfig {
     allocation: { ...DEFAULT_ALLOCATION_CONFIG, ...input.allocation },
     group: { ...DEFAULT_GROUP_CONFIG, ...input.group },
     closeGraceMs: input.closeGraceMs ?? 1_000,
+    scheme: input.scheme ?? 'http',
   };
   const problem =
     membersProblem(config) ??

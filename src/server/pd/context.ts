@@ -6,6 +6,7 @@ import { ErrorType, type ResponseHeader } from '../../gen/pdpb.ts';
 import type { GroupStatus } from '../../pd/group/group-loop.ts';
 import type { PdMember } from '../../pd/pd-member.ts';
 import type { PdNode } from '../../pd/pd-node.ts';
+import type { Scheme } from './config.ts';
 import type { Refusal, RefusalCode } from '../../pd/schedule/verdict.ts';
 
 /** Metadata key with which clients ask for a call to be answered by a certain member. */
@@ -30,6 +31,8 @@ export class ServiceContext {
   readonly member: PdMember;
   readonly clock: Clock;
   readonly log: Logger;
+  /** With which members are announced. */
+  readonly scheme: Scheme;
   readonly #clusterId: string;
   /** All `host:port` under which this member knows itself. */
   readonly #ownHosts: ReadonlySet<string>;
@@ -41,11 +44,13 @@ export class ServiceContext {
     readonly clock: Clock;
     readonly log: Logger;
     readonly hosts: readonly string[];
+    readonly scheme: Scheme;
   }) {
     this.node = options.node;
     this.member = options.member;
     this.clock = options.clock;
     this.log = options.log;
+    this.scheme = options.scheme;
     this.#clusterId = String(options.node.clusterId);
     this.#ownHosts = new Set(options.hosts);
   }

@@ -4,6 +4,7 @@ import { type Member as WireMember, ServiceMode } from '../../gen/pdpb.ts';
 import type { Member } from '../../pd/group/membership.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { healthMethods, pdMethods } from '../../rpc/services.ts';
+import type { Scheme } from './config.ts';
 
 /** What is known at this moment. */
 export interface MembersView {
@@ -13,14 +14,14 @@ export interface MembersView {
   readonly leader: Member | undefined;
 }
 
-export const urlOf = (member: Member): string => `http://${member.address}`;
+export const urlOf = (member: Member, scheme: Scheme): string => `${scheme}://${member.address}`;
 
 /** Clients need URLs with a scheme: old ones dial exactly their host part. */
-const memberToWire = (member: Member): WireMember => ({
+const memberToWire = (member: Member, scheme: Scheme): WireMember => ({
   name: member.name,
   memberId: String(member.id),
-  peerUrls: [urlOf(member)],
-  clientUrls: [urlOf(member)],
+  peerUrls: [urlOf(member, scheme)],
+  clientUrls: [urlOf(member, scheme)],
   leaderPriority: 0,
   deployPath: '',
   binaryVersion: '',
@@ -29,16 +30,16 @@ const memberToWire = (member: Member): WireMember => ({
 
 export function addDiscovery(
   builder: ServiceBuilder,
-  options: { readonly view: () => MembersView; readonly isClosing: () => boolean },
+  options: { readonly view: () => MembersView; readonly isClosing: () => boolean; readonly scheme: Scheme },
 ): void {
-  const { view, isClosing } = options;
+  const { view, isClosing, scheme } = options;
   builder
     .unary(pdMethods.getMembers, () => {
       const { clusterId, members, leader } = view();
-      const wireLeader = leader === undefined ? undefined : memberToWire(leader);
+      const wireLeader = leader === undefined ? undefined : memberToWire(leader, scheme);
       return {
         header: { clusterId: String(clusterId), error: undefined },
-        members: members.map(memberToWire),
+        members: members.map((member) => memberToWire(member, scheme)),
         leader: wireLeader,
         etcdLeader: wireLeader,
       };

@@ -7,13 +7,14 @@ import type { Result } from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { adminMethods } from '../../rpc/services.ts';
 import { refusalToWire } from './admin-wire.ts';
+import type { Scheme } from './config.ts';
 import type { ServiceContext } from './context.ts';
 import { urlOf } from './discovery-service.ts';
 
-export const memberToWire = (member: MemberStatus): WireMember => ({
+export const memberToWire = (member: MemberStatus, scheme: Scheme): WireMember => ({
   name: member.name,
   id: member.id,
-  clientUrls: [urlOf(member)],
+  clientUrls: [urlOf(member, scheme)],
   isLeader: member.isLeader,
   isVoter: member.isVoter,
   isAnswering: member.isAnswering ?? false,
@@ -32,7 +33,7 @@ export const memberProblems = (status: GroupStatus): Problem[] =>
 
 /** Every change is written to the event list, with who asked for it. */
 export function addMemberCalls(builder: ServiceBuilder, context: ServiceContext): void {
-  const { node } = context;
+  const { node, scheme } = context;
   const { group } = context.member;
   const reply = (result: Result<Member>): ChangeMemberResponse => {
     if (result.type === 'refused') {
@@ -41,13 +42,13 @@ export function addMemberCalls(builder: ServiceBuilder, context: ServiceContext)
     const { id, name, address } = result.value;
     const known = group.status().members.find((member) => member.id === id);
     const member = known ?? { id, name, address, isLeader: false, isVoter: false, isAnswering: false, lag: 0 };
-    return { refusal: undefined, member: memberToWire(member) };
+    return { refusal: undefined, member: memberToWire(member, scheme) };
   };
   builder
     .unary(adminMethods.listMembers, (request, call) => {
       context.check(request.header, call);
       const { members, term } = group.status();
-      return { members: members.map(memberToWire), term };
+      return { members: members.map((member) => memberToWire(member, scheme)), term };
     })
     .unary(adminMethods.removeMember, async (request, call) => {
       context.check(request.header, call);

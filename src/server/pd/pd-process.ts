@@ -34,7 +34,7 @@ export { MemberRemovedError };
 export interface PdProcess {
   /** `host:port` clients, stores and other members reach it under. */
   readonly address: string;
-  /** `http://host:port`, as members are announced. */
+  /** `http://host:port` or `https://host:port`, as members are announced. */
   readonly clientUrl: string;
   readonly clusterId: bigint;
   readonly member: PdMember;
@@ -118,9 +118,9 @@ class StartingPd {
 
   /** @throws PdListenError, PdConfigError */
   async listen(): Promise<void> {
-    const { listenAddress, advertiseAddress } = this.#config;
+    const { listenAddress, advertiseAddress, scheme } = this.#config;
     const always = new ServiceBuilder();
-    addDiscovery(always, { view: () => this.#view(), isClosing: () => this.#closing !== undefined });
+    addDiscovery(always, { view: () => this.#view(), isClosing: () => this.#closing !== undefined, scheme });
     addGroupTraffic(always, { identity: () => this.#identity(), group: () => this.#member?.group });
     addMembershipCalls(always, () => this.#member);
     try {
@@ -193,7 +193,7 @@ class StartingPd {
     );
     return {
       address: this.#address,
-      clientUrl: `http://${this.#address}`,
+      clientUrl: `${config.scheme}://${this.#address}`,
       clusterId,
       member,
       removed: this.#removed,
@@ -299,6 +299,7 @@ class StartingPd {
       clock: this.#env.clock,
       log: this.#log,
       hosts: [this.#address, listener.address],
+      scheme: this.#config.scheme,
     });
     addPdService(builder, context);
     addTimestampCalls(builder, context);

@@ -1,9 +1,9 @@
 import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { contextsPath, targetOf } from '../../../src/cli/contexts.ts';
-import type { Connector } from '../../../src/cli/session.ts';
+import type { Connector, ConnectorOptions } from '../../../src/cli/session.ts';
 import { type RunOutcome, runAlone, runWith } from './harness.ts';
 
 let directory: string;
@@ -21,18 +21,24 @@ afterEach(() => {
 const context = (...args: readonly string[]): Promise<RunOutcome> =>
   runAlone(['ctl', 'context', ...args], { env: { BRAID_CONTEXTS: file } });
 
-/** The endpoints that a command asks to be connected to. */
-async function dialed(...args: readonly string[]): Promise<readonly string[] | RunOutcome> {
-  let pd: readonly string[] | undefined;
+/** What a command asks to be connected with; how it ended if it did not come so far. */
+async function connecting(...args: readonly string[]): Promise<ConnectorOptions | RunOutcome> {
+  let asked: ConnectorOptions | undefined;
   const connector: Connector = {
     data: () => Promise.reject(new Error('unused')),
     admin: (options) => {
-      ({ pd } = options);
+      asked = options;
       return Promise.reject(new Error('far enough'));
     },
   };
   const ended = await runWith(connector, ['ctl', 'store', 'list', ...args], { env: { BRAID_CONTEXTS: file } });
-  return pd ?? ended;
+  return asked ?? ended;
+}
+
+/** The endpoints that a command asks to be connected to. */
+async function dialed(...args: readonly string[]): Promise<readonly string[] | RunOutcome> {
+  const found = await connecting(...args);
+  return 'pd' in found ? found.pd : found;
 }
 
 describe('contexts', () => {
@@ -76,6 +82,34 @@ describe('contexts', () => {
     // Flags may stand before the command.
     const ended = await runAlone(['--context', 'nobody', 'ctl', 'status'], { env: { BRAID_CONTEXTS: file } });
     expect(ended.stderr).toContain('there is no context "nobody"');
+  });
+
+  test('keep the paths of certificates, which flags replace one by one', async () => {
+    const [ca, cert, key, other] = ['ca.pem', 'cert.pem', 'key.pem', 'other.pem'].map((name) => {
+      const path = join(directory, name);
+      writeFileSync(path, 'not looked at before somebody connects');
+      return path;
+    }) as [string, string, string, string];
+    const files = ['--tls-ca', relative(process.cwd(), ca), '--tls-cert', cert, '--tls-key', key];
+    expect((await context('add', 'secret', '--pd', 'https://s:1', ...files)).stderr).toBe('');
+    expect(await connecting()).toMatchObject({ pd: ['s:1'], tls: { ca, cert, key } });
+    expect(await connecting('--tls-ca', other)).toMatchObject({ tls: { ca: other, cert, key } });
+    // They belong to the endpoints of the context.
+    expect(await connecting('--pd', 'open:1')).toMatchObject({ pd: ['open:1'], tls: undefined });
+    expect(await connecting('--pd', 'open:1', ...files)).toMatchObject({ tls: { ca, cert, key } });
+    expect(JSON.parse((await context('show', 'secret', '-o', 'json')).stdout)).toMatchObject({
+      tls: { ca, cert, key },
+    });
+    expect((await context('list', '-o', 'wide')).stdout).toContain(cert);
+    expect((await context('remove', 'secret')).code).toBe(0);
+    expect((await context('add', 'open', '--pd', 'https://s:1')).stderr).toMatch(
+      /asks for TLS, but there are no certificates \(InvalidArgument\)\nnext: .*--tls-ca/,
+    );
+    expect((await context('add', 'open', '--pd', 'http://s:1', ...files)).stderr).toContain('asks for plain text');
+    expect((await context('add', 'open', '--pd', 's:1', '--tls-cert', cert)).stderr).toContain('without --tls-ca');
+    const missing = await context('add', 'open', '--pd', 's:1', '--tls-ca', join(directory, 'nothing.pem'));
+    expect(missing.stderr).toMatch(/^error: .*\nwhy: {3}.*nothing.pem cannot be read \(InputFile\)\nnext: .*\n$/);
+    expect((await context('list', '-o', 'name')).stdout).toBe('');
   });
 
   test.each([

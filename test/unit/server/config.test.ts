@@ -127,6 +127,31 @@ describe('values', () => {
     );
   });
 
+  test('half of the certificates, and schemes that contradict them, are refused', () => {
+    const all = { 'tls.ca': 'ca.pem', 'tls.cert': 'c.pem', 'tls.key': 'k.pem' };
+    expect(loadStoreConfig({ flags: { ...all, 'server.pd': 'https://a:1' } }).config.tls).toEqual({
+      ca: 'ca.pem',
+      cert: 'c.pem',
+      key: 'k.pem',
+    });
+    for (const load of [loadStoreConfig, loadPdConfig]) {
+      expect(refusal(() => load({ flags: { ...all, 'tls.key': '' } }))).toEqual({
+        message: 'tls.key is missing: ca, cert and key belong together',
+        hint: 'give --tls-key, too, or none of the three for plain text',
+      });
+    }
+    expect(refusal(() => loadStoreConfig({ flags: { 'server.pd': 'a:1,https://b:1' } })).message).toBe(
+      'server.pd contains https://b:1, but there are no certificates',
+    );
+    expect(refusal(() => loadStoreConfig({ flags: { ...all, 'server.pd': 'http://b:1' } })).hint).toBe(
+      'write https:// or host:port',
+    );
+    expect(refusal(() => loadPdConfig({ flags: { 'pd.join': 'https://b:1' } })).message).toContain('pd.join');
+    expect(refusal(() => loadPdConfig({ flags: { 'pd.initial-cluster': 'pd=https://b:1' } })).message).toContain(
+      'pd.initial-cluster contains https://b:1',
+    );
+  });
+
   test('addresses nobody can dial, bad labels and bad endpoints are refused', () => {
     expect(refusal(() => loadStoreConfig({ flags: { 'server.addr': '0.0.0.0:1' } })).hint).toContain(
       '--advertise-addr',

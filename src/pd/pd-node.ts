@@ -17,16 +17,13 @@ import type { Author } from './cluster/events.ts';
 import type { StoreRecord } from './cluster/store-info.ts';
 import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import { type AllocationConfig, type PlacementConfig, checkPlacementConfig } from './defaults.ts';
+import { DocumentKeeper } from './document-keeper.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
 import { PauseKeeper } from './pause-keeper.ts';
 import { SchedulerKeeper } from './scheduler-keeper.ts';
 import { Placement, type StoreTarget } from './placement.ts';
-import type { ResourceChange, WatchedChange } from './resource/resource-store.ts';
-import type { DocumentPlan } from './resource/resources.ts';
 import type { SplitCause } from './schedule/coordinator.ts';
 import type { Operator } from './schedule/operator/operator.ts';
-import { ruleName } from './schedule/placement/rule.ts';
-import type { RulePlan } from './schedule/placement/rule-plan.ts';
 import type { SwitchName } from './schedule/switches.ts';
 import { SWITCH_OFF_MAX_MS, isSwitchName } from './schedule/switches.ts';
 import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
@@ -52,8 +49,6 @@ export class TimestampUnavailableError extends AppError {
 const IDS_PER_CALL_MAX = 1_000_000;
 /** Regions remembered so that their refused splits are noted once. */
 const SPLITS_REFUSED_MAX = 4_096;
-/** Changes of documents written per round of the reconciler; the next round goes on. */
-const RECONCILE_ROUNDS_MAX = 32;
 /** Children of one split at most. */
 const SPLIT_COUNT_MAX = 1_024;
 /** Cluster ids stay below 2^53 so that clients may keep them in doubles. */
@@ -80,6 +75,14 @@ export interface PdNodeOptions {
   readonly leadership: Leadership;
 }
 
+/** Something that is done again and again; the interval may change while it waits. */
+interface Loop {
+  readonly intervalMs: () => number;
+  armedMs: number;
+  readonly arm: () => void;
+  timer: TimerId | undefined;
+}
+
 export class PdNode {
   readonly placement: Placement;
   readonly clusterId: bigint;
@@ -90,19 +93,17 @@ export class PdNode {
   readonly #leadership: Leadership;
   readonly pauses: PauseKeeper;
   readonly schedulers: SchedulerKeeper;
+  readonly documents: DocumentKeeper;
   readonly #ids: IdAllocator;
   #extendingIds: Promise<void> | undefined;
   readonly #oracle: TimestampOracle;
   #extendingTso: Promise<void> | undefined;
   readonly #sinks = new Map<StoreId, CommandSink>();
   readonly #timers = new Set<TimerId>();
+  readonly #loops: Loop[] = [];
   readonly #operatorWaiters = new Map<number, Set<() => void>>();
-  readonly #watchers = new Set<() => void>();
   /** Store changes run one after the other: each is planned on what the one before left. */
   #storeChanges: Promise<unknown> = Promise.resolve();
-  /** Changes of documents likewise. */
-  #documentChanges: Promise<unknown> = Promise.resolve();
-  #isReconciling = false;
   /** Pinned regions of which it was noted that they are not split. */
   readonly #splitsRefused = new Set<RegionId>();
   #closed = false;
@@ -130,6 +131,13 @@ export class PdNode {
       act: (change) => this.act(change),
     });
     this.schedulers = new SchedulerKeeper({ log, placement: this.placement });
+    this.documents = new DocumentKeeper({
+      clock: env.clock,
+      log,
+      placement: this.placement,
+      act: (change) => this.act(change),
+      onSettings: () => this.#useSettings(),
+    });
   }
 
   /**
@@ -155,6 +163,7 @@ export class PdNode {
     assert(state.meta !== undefined, 'the cluster record exists once the node was identified');
     placement.cluster.setMaxReplicas(state.meta.maxReplicas);
     placement.cluster.setRules([...state.rules.values()]);
+    this.#useSettings();
     for (const [name, setting] of state.switches) {
       if (isSwitchName(name)) {
         placement.switches.set(name, setting.enabled, setting.untilWallMs);
@@ -170,20 +179,48 @@ export class PdNode {
     const planned = this.#oracle.plan(this.#env.clock.wallMs());
     await this.#propose({ type: 'extend-tso', savedMs: planned.save });
     this.#oracle.start(planned);
-    const { placement: schedule, allocation } = this.#config;
-    this.#every(allocation.tsoUpdateMs, 'pd-tso', () => this.#tickTimestamps());
-    this.#every(schedule.pushIntervalMs, 'pd-push', () => placement.tickOperators());
-    this.#every(schedule.patrolIntervalMs, 'pd-patrol', () => placement.tickPatrol());
-    this.#every(schedule.schedulerIntervalMs, 'pd-schedule', () => placement.tickSchedulers());
-    this.#every(schedule.schedulerIntervalMs, 'pd-assigner', () => this.#assign());
-    this.#every(schedule.reconcileIntervalMs, 'pd-documents', () => this.#reconcile());
-    this.#every(schedule.storeCheckMs, 'pd-stores', () => this.#removeEmptyStores());
-    this.#every(schedule.storeCheckMs, 'pd-pauses', () => {
-      const work = this.pauses.forgetOver();
-      if (work !== undefined) {
-        this.#background(work);
-      }
-    });
+    const { allocation } = this.#config;
+    const schedule = (): PlacementConfig => placement.cluster.config;
+    this.#every(
+      () => allocation.tsoUpdateMs,
+      'pd-tso',
+      () => this.#tickTimestamps(),
+    );
+    this.#every(
+      () => schedule().pushIntervalMs,
+      'pd-push',
+      () => placement.tickOperators(),
+    );
+    this.#every(
+      () => schedule().patrolIntervalMs,
+      'pd-patrol',
+      () => placement.tickPatrol(),
+    );
+    this.#every(
+      () => schedule().schedulerIntervalMs,
+      'pd-schedule',
+      () => placement.tickSchedulers(),
+    );
+    this.#every(
+      () => schedule().schedulerIntervalMs,
+      'pd-assigner',
+      () => this.#inBackground(this.documents.assign()),
+    );
+    this.#every(
+      () => schedule().reconcileIntervalMs,
+      'pd-documents',
+      () => this.#inBackground(this.documents.reconcile()),
+    );
+    this.#every(
+      () => schedule().storeCheckMs,
+      'pd-stores',
+      () => this.#removeEmptyStores(),
+    );
+    this.#every(
+      () => schedule().storeCheckMs,
+      'pd-pauses',
+      () => this.#inBackground(this.pauses.forgetOver()),
+    );
   }
 
   get isClosed(): boolean {
@@ -221,16 +258,14 @@ export class PdNode {
         wake();
       }
     }
-    for (const wake of [...this.#watchers]) {
-      wake();
-    }
+    this.documents.stop();
   }
 
   /** Stops and waits for what is being written. */
   async close(): Promise<void> {
     this.stop();
     await this.#storeChanges;
-    await this.#documentChanges;
+    await this.documents.settled;
     await this.schedulers.idle();
     await this.#log.flush();
   }
@@ -248,7 +283,7 @@ export class PdNode {
     if (
       refusal === undefined &&
       record !== undefined &&
-      wallMs - record.lastHeartbeatWallMs >= this.#config.placement.storeHeartbeatSaveMs
+      wallMs - record.lastHeartbeatWallMs >= this.placement.cluster.config.storeHeartbeatSaveMs
     ) {
       this.#background(
         this.#changeStore(heartbeat.storeId, (current) =>
@@ -642,7 +677,20 @@ export class PdNode {
     return undefined;
   }
 
+  /** What this process was started with, from flags, environment, file and defaults. */
+  get fileConfig(): PlacementConfig {
+    return this.#config.placement;
+  }
+
+  /** What the cluster remembers of its founding. A Config document wins over it, so it is refused beside one. */
   async setMaxReplicas(maxReplicas: number): Promise<Refusal | undefined> {
+    if (this.#log.state.settings.values.has('max-replicas')) {
+      return refuse(
+        'Conflict',
+        'max-replicas is set by the Config document placement',
+        'change it there: braid ctl export config, then braid ctl apply',
+      );
+    }
     const result = await this.#propose({ type: 'set-max-replicas', maxReplicas });
     if (result.type === 'refused') {
       return refuse('InvalidArgument', `${maxReplicas} is not a number of replicas`, 'give a positive integer');
@@ -651,115 +699,18 @@ export class PdNode {
     return undefined;
   }
 
-  /**
-   * Plans a change of the placement rules on what all earlier ones left, writes it, then lets it take effect. Changes of
-   * rules and of documents go one after the other: either may forbid the other one.
-   */
-  changeRules(
-    plan: (placement: Placement, version: number) => Result<RulePlan>,
-    options: { readonly dryRun: boolean; readonly actor: string; readonly note: string },
-  ): Promise<Result<RulePlan>> {
-    return this.#afterDocumentChanges(async () => {
-      const planned = plan(this.placement, this.#log.state.ruleVersion);
-      if (planned.type === 'refused' || planned.value.change === undefined || options.dryRun) {
-        return planned;
-      }
-      const { change, outcome, rule } = planned.value;
-      const result = await this.#propose({ type: 'change-rules', change });
-      assert(result.type === 'done', 'another member changed the placement rules', { base: change.baseVersion });
-      this.placement.cluster.setRules([...this.#log.state.rules.values()]);
-      this.placement.event({
-        type: 'rule-changed',
-        message: `placement rule ${ruleName(rule)} was ${outcome}${options.note === '' ? '' : `: ${options.note}`}`,
-        actor: options.actor,
-      });
-      return planned;
-    });
-  }
-
   // ------------------------------------------------------------------------------------------------- documents
 
-  /**
-   * Plans a change of documents on what all earlier ones left, writes it, then lets it take effect. A dry run and a
-   * refusal change nothing.
-   */
-  changeDocuments(plan: () => DocumentPlan, options: { readonly dryRun: boolean }): Promise<DocumentPlan> {
-    return this.#afterDocumentChanges(async () => {
-      const planned = plan();
-      if (planned.refusal === undefined && planned.change !== undefined && !options.dryRun) {
-        await this.#writeDocuments(planned.change);
-      }
-      return planned;
-    });
+  changeRules(...args: Parameters<DocumentKeeper['changeRules']>): ReturnType<DocumentKeeper['changeRules']> {
+    return this.documents.changeRules(...args);
   }
 
-  #afterDocumentChanges<T>(run: () => Promise<T>): Promise<T> {
-    const done = this.#documentChanges.then(run);
-    // The chain goes on after a failure; the caller sees it.
-    this.#documentChanges = done.catch(() => undefined);
-    return done;
+  changeDocuments(...args: Parameters<DocumentKeeper['change']>): ReturnType<DocumentKeeper['change']> {
+    return this.documents.change(...args);
   }
 
-  /** Documents go on while there is something to write; operators are started by the last round. */
-  #reconcile(): void {
-    if (this.#isReconciling || this.placement.resources.store.version === 0) {
-      return;
-    }
-    this.#isReconciling = true;
-    const rounds = this.#afterDocumentChanges(async () => {
-      for (let i = 0; i < RECONCILE_ROUNDS_MAX && !this.#closed; i++) {
-        const change = this.act((placement) => placement.reconcile());
-        if (change === undefined) {
-          return;
-        }
-        await this.#writeDocuments(change);
-      }
-    });
-    this.#background(
-      rounds.finally(() => {
-        this.#isReconciling = false;
-      }),
-    );
-  }
-
-  /** Applies what the service decides by itself. Refused is what does not fit any more when its turn comes. */
-  #assign(): void {
-    if (this.placement.proposeAssignment() !== undefined) {
-      const plan = (): DocumentPlan => {
-        const document = this.placement.proposeAssignment();
-        return this.placement.resources.planApply(document === undefined ? [] : [document]);
-      };
-      this.#background(this.changeDocuments(plan, { dryRun: false }));
-    }
-  }
-
-  /** A crash before the write is durable leaves the documents as they were. */
-  async #writeDocuments(change: ResourceChange): Promise<void> {
-    const result = await this.#propose({ type: 'change-resources', change });
-    assert(result.type === 'done', 'another member changed the documents', { base: change.baseVersion });
-    this.placement.resources.store.apply(change);
-  }
-
-  /** Resolves with the changes above a version, or with none of them after `waitMs`; undefined if they are forgotten. */
-  async waitForDocuments(version: number, waitMs: number): Promise<readonly WatchedChange[] | undefined> {
-    const { store } = this.placement.resources;
-    const known = store.changesAfter(version);
-    if (known?.length !== 0 || waitMs <= 0 || this.#closed) {
-      return known;
-    }
-    await new Promise<void>((resolve) => {
-      const { clock } = this.#env;
-      const timer = clock.setTimer(waitMs, () => wake(), 'pd-watch-documents');
-      const wake = (): void => {
-        clock.clearTimer(timer);
-        stopListening();
-        this.#watchers.delete(wake);
-        resolve();
-      };
-      const stopListening = store.onChange(wake);
-      this.#watchers.add(wake);
-    });
-    return store.changesAfter(version);
+  waitForDocuments(...args: Parameters<DocumentKeeper['wait']>): ReturnType<DocumentKeeper['wait']> {
+    return this.documents.wait(...args);
   }
 
   /** Whether the pin was not as wanted before. */
@@ -844,15 +795,18 @@ export class PdNode {
   }
 
   /** Repeats `fn` until the node is closed; effects of the placement logic are carried out after each round. */
-  #every(intervalMs: number, tag: string, fn: () => void): void {
+  #every(intervalMs: () => number, tag: string, fn: () => void): void {
+    const loop: Loop = { intervalMs, armedMs: 0, arm: () => arm(), timer: undefined };
     const arm = (): void => {
       if (this.#closed) {
         return;
       }
+      loop.armedMs = intervalMs();
       const timer = this.#env.clock.setTimer(
-        intervalMs,
+        loop.armedMs,
         () => {
           this.#timers.delete(timer);
+          loop.timer = undefined;
           if (this.isLeading) {
             this.act(fn);
           }
@@ -860,9 +814,36 @@ export class PdNode {
         },
         tag,
       );
+      loop.timer = timer;
       this.#timers.add(timer);
     };
+    this.#loops.push(loop);
     arm();
+  }
+
+  /** Settings set at run time take effect: also the intervals of what is waiting now. */
+  #useSettings(): void {
+    const problem = this.placement.cluster.setSettings(this.#log.state.settings.values);
+    if (problem !== undefined) {
+      this.#env.log.warn({ problem }, 'settings made at run time do not fit the configuration and have no effect');
+      this.placement.event({
+        type: 'config-changed',
+        message: `what was set at run time does not fit the configuration of this member and has no effect: ${problem}`,
+      });
+    }
+    for (const loop of this.#loops) {
+      if (loop.timer !== undefined && loop.armedMs !== loop.intervalMs()) {
+        this.#env.clock.clearTimer(loop.timer);
+        this.#timers.delete(loop.timer);
+        loop.arm();
+      }
+    }
+  }
+
+  #inBackground(work: Promise<unknown> | undefined): void {
+    if (work !== undefined) {
+      this.#background(work);
+    }
   }
 
   /** Lets a write go on alone. It fails only together with the lead, or with the engine, which then stops the process. */

@@ -551,14 +551,15 @@ export class Placement {
 
   /** What a changed or new placement rule means. */
   planSetRule(version: number, rule: PlacementRule, expectVersion: number | undefined): Result<RulePlan> {
-    return planSetRule(this.#ruleView(version), rule, expectVersion);
+    return planSetRule(this.ruleView(version), rule, expectVersion);
   }
 
   planDeleteRule(version: number, group: string, id: string, expectVersion: number | undefined): Result<RulePlan> {
-    return planDeleteRule(this.#ruleView(version), group, id, expectVersion);
+    return planDeleteRule(this.ruleView(version), group, id, expectVersion);
   }
 
-  #ruleView(version: number): RulePlanView {
+  /** What changes of rules are planned on; `version` is the largest one given to a rule so far. */
+  ruleView(version: number): RulePlanView {
     return {
       cluster: this.cluster,
       version,

@@ -8,6 +8,7 @@ import { isEmptyRange } from '../../base/key-range.ts';
 import type { DamagedPeer, RegionHeartbeat, StoreHeartbeat } from '../../meta/heartbeat.ts';
 import { type Peer, type Region, epochsEqual, findPeer } from '../../meta/region.ts';
 import type { PlacementConfig } from '../defaults.ts';
+import { NO_SETTINGS, type RunTimeSettings, effectiveSettings } from '../settings.ts';
 import {
   type Fit,
   type FitView,
@@ -76,6 +77,9 @@ export class Cluster {
   readonly tree: RegionTree = new RegionTree();
   /** What administrators have set for checkers and schedulers. */
   readonly schedulers: SchedulerSettings;
+  /** Without what is set at run time. */
+  #base: PlacementConfig;
+  #settings: RunTimeSettings['values'] = NO_SETTINGS.values;
   #config: PlacementConfig;
   #rules: RuleSet;
   readonly #stores = new Map<StoreId, StoreInfo>();
@@ -84,6 +88,7 @@ export class Cluster {
   #bestIsolation: number | undefined;
 
   constructor(config: PlacementConfig) {
+    this.#base = config;
     this.#config = config;
     this.schedulers = new SchedulerSettings(config);
     this.#rules = new RuleSet([], config.maxReplicas);
@@ -97,15 +102,35 @@ export class Cluster {
   /** Takes over what administrators have set for checkers and schedulers. */
   setSchedulers(records: Iterable<SchedulerRecord>): void {
     this.schedulers.load(records);
-    const { maxReplicas } = this.#config;
-    this.#config = { ...this.schedulers.configured, ...this.schedulers.overrides(), maxReplicas };
+    this.#reconfigure();
   }
 
   /** The wanted number of voters as administrators last set it. */
   setMaxReplicas(maxReplicas: number): void {
     assert(Number.isSafeInteger(maxReplicas) && maxReplicas >= 1, 'max replicas must be a positive integer');
-    this.#config = { ...this.#config, maxReplicas };
-    this.#rules = new RuleSet(this.#rules.rules, maxReplicas);
+    this.#base = { ...this.#base, maxReplicas };
+    this.#reconfigure();
+  }
+
+  /** What this process and the cluster began with, without what is set at run time. */
+  get baseConfig(): PlacementConfig {
+    return this.#base;
+  }
+
+  /** Takes over what administrators have set at run time; answers why it has no effect, if so. */
+  setSettings(values: RunTimeSettings['values']): string | undefined {
+    this.#settings = values;
+    return this.#reconfigure();
+  }
+
+  #reconfigure(): string | undefined {
+    const { config, problem } = effectiveSettings(this.#base, this.#settings);
+    this.schedulers.configure(config);
+    this.#config = { ...config, ...this.schedulers.overrides() };
+    this.#rules = new RuleSet(this.#rules.rules, config.maxReplicas);
+    // It depends on the location labels.
+    this.#bestIsolation = undefined;
+    return problem;
   }
 
   get rules(): RuleSet {

@@ -23,6 +23,7 @@ export type EventType =
   | 'region-pinned'
   | 'region-paused'
   | 'rule-changed'
+  | 'config-changed'
   | 'document';
 
 export interface ClusterEvent {

@@ -3,15 +3,31 @@
  * the field and what is expected there. Accepts the forms of older documents: a missing kind beside `spec.range`,
  * `status` for `type` in an entry of `assignedPods`, and a status that is ignored with a warning.
  */
-import { fromHex, utf8 } from '../../base/bytes.ts';
 import { type KeyRange, isEmptyRange } from '../../base/key-range.ts';
 import { parseDurationMs } from '../../base/units.ts';
-import { type Refusal, type RefusalCode, type Result, ok, refuse, refused } from '../schedule/verdict.ts';
+import type { Result } from '../schedule/verdict.ts';
+import {
+  type Fields,
+  encodingOf,
+  envelopeOf,
+  fail,
+  fieldsOf,
+  flagOf,
+  headOf,
+  isAbsent,
+  isFields,
+  keyOf,
+  listOf,
+  nameOf,
+  optionalName,
+  reading,
+  wordOf,
+} from './fields.ts';
 import {
   ASSIGNMENT_TYPES,
   type AssignmentSpec,
+  DOCUMENT_KINDS,
   type GapPolicy,
-  type KeyEncoding,
   type PartitionSpec,
   type PodAssignment,
   type PodRole,
@@ -30,93 +46,10 @@ export interface ParsedDocument {
   readonly warnings: readonly string[];
 }
 
-/** Longest start or end of a range. */
-export const RANGE_KEY_BYTES_MAX: number = 4_096;
-/** Longest name of a document or a pod. */
-export const NAME_CHARS_MAX: number = 63;
-/** Pods in one Partition, parts in one Assignment. */
-export const ENTRIES_MAX: number = 64;
 const THRESHOLD_MS_MAX: number = 24 * 3_600_000;
-export const API_VERSION = 'braid/v1';
 
 const POD_ROLES: readonly PodRole[] = ['primary', 'follower', 'proxy'];
 const PARAMS = ['newParams', 'splitParams', 'mergeParams', 'moveParams'] as const;
-
-class DocumentError extends Error {
-  readonly refusal: Refusal;
-
-  constructor(refusal: Refusal) {
-    super(refusal.message);
-    this.refusal = refusal;
-  }
-}
-
-function fail(path: string, problem: string, hint: string, code: RefusalCode = 'InvalidDocument'): never {
-  throw new DocumentError(refuse(code, `${path} ${problem}`, hint, { path }));
-}
-
-type Fields = Readonly<Record<string, unknown>>;
-
-const isAbsent = (value: unknown): value is undefined | null => value === undefined || value === null;
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** An object of which every field must be known. */
-function fieldsOf(value: unknown, path: string, known: readonly string[]): Fields {
-  if (!isFields(value)) {
-    fail(path, isAbsent(value) ? 'is missing' : 'must be an object', `write the fields ${known.join(', ')} below it`);
-  }
-  for (const name of Object.keys(value)) {
-    if (!known.includes(name)) {
-      fail(join(path, name), 'is not a known field', `fields here are ${known.join(', ')}`, 'UnknownField');
-    }
-  }
-  return value;
-}
-
-const join = (path: string, name: string): string => (path === 'the document' ? name : `${path}.${name}`);
-
-function textOf(value: unknown, path: string): string {
-  if (typeof value !== 'string') {
-    const what = isAbsent(value) ? 'is missing' : `must be text, not ${Array.isArray(value) ? 'a list' : typeof value}`;
-    fail(path, what, isAbsent(value) ? 'add it' : 'put the value in quotes');
-  }
-  return value;
-}
-
-function nameOf(value: unknown, path: string): string {
-  const name = textOf(value, path);
-  if (name.length > NAME_CHARS_MAX || !/^[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?$/.test(name)) {
-    fail(path, `is not a name: ${JSON.stringify(name.slice(0, NAME_CHARS_MAX))}`, nameHint);
-  }
-  return name;
-}
-
-const nameHint = `use up to ${NAME_CHARS_MAX} letters, digits, dashes, dots and underscores; start and end with a letter or digit`;
-
-function optionalName(value: unknown, path: string): string | undefined {
-  return isAbsent(value) ? undefined : nameOf(value, path);
-}
-
-function wordOf<T extends string>(value: unknown, path: string, words: readonly T[]): T {
-  const found = words.find((word) => word === value);
-  if (found === undefined) {
-    fail(path, isAbsent(value) ? 'is missing' : `is not one of ${words.join(', ')}`, `write ${words.join(', or ')}`);
-  }
-  return found;
-}
-
-function flagOf(value: unknown, path: string): boolean {
-  if (isAbsent(value)) {
-    return false;
-  }
-  if (typeof value !== 'boolean') {
-    fail(path, 'must be true or false', 'write true or false without quotes');
-  }
-  return value;
-}
 
 function thresholdOf(value: unknown, path: string): number | undefined {
   if (isAbsent(value)) {
@@ -128,34 +61,6 @@ function thresholdOf(value: unknown, path: string): number | undefined {
   }
   return Math.round(ms);
 }
-
-function listOf(value: unknown, path: string): readonly unknown[] {
-  if (!Array.isArray(value)) {
-    fail(path, isAbsent(value) ? 'is missing' : 'must be a list', 'write a list, one entry per line after a dash');
-  }
-  if (value.length > ENTRIES_MAX) {
-    fail(path, `has ${value.length} entries`, `at most ${ENTRIES_MAX} are taken`);
-  }
-  return value as readonly unknown[];
-}
-
-function keyOf(value: unknown, path: string, encoding: KeyEncoding): Uint8Array {
-  if (isAbsent(value)) {
-    return new Uint8Array(0);
-  }
-  const text = textOf(value, path);
-  const key = encoding === 'hex' ? fromHex(text) : utf8(text);
-  if (key === undefined) {
-    fail(path, 'is not hexadecimal', 'write two hexadecimal digits per byte, or leave range.encoding out for text');
-  }
-  if (key.length > RANGE_KEY_BYTES_MAX) {
-    fail(path, `has ${key.length} bytes`, `keys of a range have at most ${RANGE_KEY_BYTES_MAX} bytes`);
-  }
-  return key;
-}
-
-const encodingOf = (value: unknown, path: string): KeyEncoding =>
-  isAbsent(value) ? 'text' : wordOf<KeyEncoding>(value, path, ['text', 'hex']);
 
 // --------------------------------------------------------------------------------------------------------- partitions
 
@@ -331,14 +236,14 @@ function kindOf(fields: Fields, warnings: string[]): ResourceKind {
       warnings.push('kind is missing; taken as Partition because it has spec.range');
       return 'Partition';
     }
-    fail('kind', 'is missing', `write kind: ${RESOURCE_KINDS.join(' or kind: ')}`);
+    fail('kind', 'is missing', `write kind: ${DOCUMENT_KINDS.join(' or kind: ')}`);
   }
   const found = RESOURCE_KINDS.find((known) => known === kind);
   if (found === undefined) {
     fail(
       'kind',
       `is not known: ${String(JSON.stringify(kind)).slice(0, 80)}`,
-      `write ${RESOURCE_KINDS.join(' or ')}`,
+      `write ${DOCUMENT_KINDS.join(' or ')}`,
       'UnknownKind',
     );
   }
@@ -347,43 +252,18 @@ function kindOf(fields: Fields, warnings: string[]): ResourceKind {
 
 function parse(document: unknown): ParsedDocument {
   const warnings: string[] = [];
-  const fields = fieldsOf(document, 'the document', ['apiVersion', 'kind', 'metadata', 'spec', 'status']);
-  if (!isAbsent(fields['apiVersion']) && fields['apiVersion'] !== API_VERSION) {
-    fail('apiVersion', 'is not known', `write ${API_VERSION}, or leave it out`);
-  }
+  const fields = envelopeOf(document);
   const kind = kindOf(fields, warnings);
-  const metadata = fieldsOf(fields['metadata'], 'metadata', [
-    'name',
-    'uid',
-    'generation',
-    'resourceVersion',
-    'createdAt',
-  ]);
-  const version = metadata['resourceVersion'];
-  if (!isAbsent(version) && !(Number.isSafeInteger(version) && (version as number) >= 0)) {
-    fail('metadata.resourceVersion', 'must be a whole number', 'leave it out, or write what "ctl get" shows');
-  }
-  if (!isAbsent(fields['status']) && fields['status'] !== '') {
-    warnings.push('status is written by the placement service alone and was ignored');
-  }
+  const head = headOf(fields, warnings);
   return {
     kind,
-    name: nameOf(metadata['name'], 'metadata.name'),
-    resourceVersion: isAbsent(version) ? undefined : (version as number),
-    uid: isAbsent(metadata['uid']) ? undefined : textOf(metadata['uid'], 'metadata.uid'),
+    name: nameOf(head.name, 'metadata.name'),
+    resourceVersion: head.resourceVersion,
+    uid: head.uid,
     spec: kind === 'Partition' ? partitionSpec(fields['spec']) : assignmentSpec(fields['spec']),
     warnings,
   };
 }
 
 /** Reads one document. */
-export function parseDocument(document: unknown): Result<ParsedDocument> {
-  try {
-    return ok(parse(document));
-  } catch (error) {
-    if (error instanceof DocumentError) {
-      return refused(error.refusal);
-    }
-    throw error;
-  }
-}
+export const parseDocument = (document: unknown): Result<ParsedDocument> => reading(() => parse(document));

@@ -12,6 +12,7 @@ import { Pauses } from '../cluster/pauses.ts';
 import type { RegionInfo } from '../cluster/region-info.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
+import type { RuleSet } from '../schedule/placement/rule-set.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
 import { type Admitted, type Outcome, admitDelete, admitDocument } from './admission.ts';
 import { ClusterFacts } from './facts.ts';
@@ -31,14 +32,14 @@ export const DOCUMENTS_PER_REQUEST_MAX = 1_000;
 /** Makers of operators that documents ask for start with this. */
 export const DOCUMENT_MAKERS = ['partition/', 'assignment/'] as const;
 
-export interface DocumentResult {
+export interface DocumentResult<D = Resource> {
   readonly kind: string;
   readonly name: string;
   readonly outcome: Outcome | 'refused' | 'skipped';
   readonly refusal: Refusal | undefined;
   readonly warnings: readonly string[];
-  readonly before: Resource | undefined;
-  readonly after: Resource | undefined;
+  readonly before: D | undefined;
+  readonly after: D | undefined;
 }
 
 /** What a request means. With a refusal nothing is to be changed. */
@@ -86,15 +87,14 @@ export class Resources implements RegionClaims {
 
   // -------------------------------------------------------------------------------------------------- documents in
 
-  /** All documents or none: the first refusal makes the whole request fail. */
-  planApply(documents: readonly unknown[], author?: Author): DocumentPlan {
-    if (documents.length > DOCUMENTS_PER_REQUEST_MAX) {
-      const refusal = refuse(
-        'InvalidArgument',
-        `${documents.length} documents in one request`,
-        `send at most ${DOCUMENTS_PER_REQUEST_MAX} at a time`,
-      );
-      return { refusal, results: [], change: undefined };
+  /**
+   * All documents or none: the first refusal makes the whole request fail.
+   * @param rules the placement rules as they are to be, if the same request changes them
+   */
+  planApply(documents: readonly unknown[], author?: Author, rules: RuleSet = this.#cluster.rules): DocumentPlan {
+    const tooMany = refusalOfCount(documents.length);
+    if (tooMany !== undefined) {
+      return { refusal: tooMany, results: [], change: undefined };
     }
     const draft = new ResourceDraft(this.store);
     const facts = this.facts();
@@ -103,7 +103,7 @@ export class Resources implements RegionClaims {
       wallMs: facts.wallMs,
       pods: facts.pods,
       sizeOf: (range: Parameters<ClusterFacts['sizeOf']>[0]) => facts.sizeOf(range),
-      ruleBordersIn: (range: Parameters<ClusterFacts['sizeOf']>[0]) => this.#cluster.rules.bordersIn(range),
+      ruleBordersIn: (range: Parameters<ClusterFacts['sizeOf']>[0]) => rules.bordersIn(range),
       newUid: () => this.newUid(),
     };
     const results = documents.map((document): DocumentResult => {
@@ -153,7 +153,7 @@ export class Resources implements RegionClaims {
     const before = this.store.assignment(name);
     let admitted: Admitted;
     if (before === undefined) {
-      admitted = { type: 'refused', refusal: notFound('Assignment', name) };
+      admitted = { type: 'refused', refusal: resourceNotFound('Assignment', name) };
     } else if (before.status.tries.failures === 0) {
       admitted = {
         type: 'refused',
@@ -183,7 +183,7 @@ export class Resources implements RegionClaims {
       .flatMap((known) => this.store.list(known))
       .filter((resource) => name === '' || resource.meta.name === name);
     return name !== '' && found.length === 0
-      ? notFound(kinds.length === 1 ? (kinds[0] as ResourceKind) : 'document', name)
+      ? resourceNotFound(kinds.length === 1 ? (kinds[0] as ResourceKind) : 'document', name)
       : found;
   }
 
@@ -329,11 +329,11 @@ export class Resources implements RegionClaims {
 /** Replicas may be repaired until the first merge or split was sent. */
 const mayBeRepaired = ({ status }: Assignment): boolean => status.phase === 'loading' || status.phase === 'following';
 
-const notFound = (kind: string, name: string): Refusal =>
+export const resourceNotFound = (kind: string, name: string): Refusal =>
   refuse(
     'ResourceNotFound',
     `there is no ${kind} ${name}`,
-    `list them with "ctl get ${kind === 'document' ? 'all' : kind.toLowerCase()}"`,
+    `list them with "ctl get ${kind === 'document' ? 'all' : kind.replace(/\B[A-Z]/g, '-$&').toLowerCase()}"`,
     {
       name,
     },
@@ -368,8 +368,18 @@ function authored(
   });
 }
 
+/** Why so many documents are not taken in one request; undefined if they are. */
+export const refusalOfCount = (count: number): Refusal | undefined =>
+  count > DOCUMENTS_PER_REQUEST_MAX
+    ? refuse(
+        'InvalidArgument',
+        `${count} documents in one request`,
+        `send at most ${DOCUMENTS_PER_REQUEST_MAX} at a time`,
+      )
+    : undefined;
+
 /** What can be told about a document that could not be read. */
-function nameLike(document: unknown): { readonly kind: string; readonly name: string } {
+export function nameLike(document: unknown): { readonly kind: string; readonly name: string } {
   const text = (value: unknown): string => (typeof value === 'string' ? value.substring(0, 64) : '');
   const fields = (value: unknown): Record<string, unknown> =>
     typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};

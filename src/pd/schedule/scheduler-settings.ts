@@ -38,15 +38,20 @@ export const unchangedRecord = (name: string): SchedulerRecord => ({
 });
 
 export class SchedulerSettings {
-  readonly #configured: PlacementConfig;
+  #configured: PlacementConfig;
   readonly #records = new Map<string, SchedulerRecord>();
 
-  /** @param configured the settings that the service was started with */
+  /** @param configured see {@link configured} */
   constructor(configured: PlacementConfig) {
     this.#configured = configured;
   }
 
-  /** The settings that the service was started with: defaults and ranges come from them. */
+  /** The settings of the service changed: defaults and ranges follow. */
+  configure(configured: PlacementConfig): void {
+    this.#configured = configured;
+  }
+
+  /** The settings of the service, from its start and from its Config document: defaults and ranges come from them. */
   get configured(): PlacementConfig {
     return this.#configured;
   }
@@ -69,7 +74,7 @@ export class SchedulerSettings {
     return presence === undefined ? switchInfo(name).isOptional !== true : presence === 'added';
   }
 
-  /** The value in force. One that was set before the service was started with narrower limits counts as the nearest one. */
+  /** The value in force. One that was set before the service was given narrower limits counts as the nearest one. */
   valueOf(name: SwitchName, { name: parameter, ...spec }: ParameterSpec): number {
     const set = this.#records.get(name)?.parameters.find(([one]) => one === parameter)?.[1];
     return set === undefined

@@ -83,6 +83,7 @@ export const REFUSAL_CODES = [
   'TooManyPauses',
   'DuplicatePod',
   'NotStalled',
+  'NeedsRestart',
   // Placement rules.
   'InvalidRule',
   'NoVoterRule',

@@ -4,9 +4,13 @@ import { decodeRegion, encodeRegion } from '../../codec/raft-records.ts';
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldBytes, fieldInt } from '../../codec/record.ts';
 import { regionId } from '../../base/ids.ts';
 import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
+import type { ResourceChange } from '../resource/resource-store.ts';
+import type { RuleChange } from '../schedule/placement/rule-plan.ts';
+import type { SettingsChange } from '../settings.ts';
 import type { PdCommand } from './pd-state.ts';
 import { ruleFields, ruleOfFields } from './rule-record.ts';
 import { schedulerFields, schedulerOfFields } from './scheduler-record.ts';
+import { settingsFields, settingsOfFields } from './settings-record.ts';
 import { decodePause, decodeResource, decodeStore, encodePause, encodeResource, encodeStore } from './record.ts';
 
 const VERSION = 1;
@@ -30,6 +34,7 @@ const KIND = {
   'forget-pauses': 15,
   'change-rules': 16,
   'change-scheduler': 17,
+  'change-documents': 18,
 } as const satisfies Record<PdCommand['type'], number>;
 
 function fieldsOf(command: PdCommand): unknown[] {
@@ -54,10 +59,8 @@ function fieldsOf(command: PdCommand): unknown[] {
       return [command.point.serviceId, command.point.safePoint, command.point.expiresAtSeconds];
     case 'drop-service-safe-point':
       return [command.serviceId];
-    case 'change-resources': {
-      const { baseVersion, version, puts, deletes } = command.change;
-      return [baseVersion, version, puts.map(encodeResource), deletes.map(({ kind, name }) => [kind, name])];
-    }
+    case 'change-resources':
+      return resourceChangeFields(command.change);
     case 'pin-region':
       return [command.id, command.pinned];
     case 'pause-range':
@@ -66,9 +69,15 @@ function fieldsOf(command: PdCommand): unknown[] {
       return [command.range.start, command.range.end];
     case 'forget-pauses':
       return [command.wallMs];
-    case 'change-rules': {
-      const { baseVersion, version, puts, deletes } = command.change;
-      return [baseVersion, version, puts.map(ruleFields), deletes.map(({ group, id }) => [group, id])];
+    case 'change-rules':
+      return ruleChangeFields(command.change);
+    case 'change-documents': {
+      const { resources, rules, settings } = command;
+      return [
+        resources === undefined ? null : resourceChangeFields(resources),
+        rules === undefined ? null : ruleChangeFields(rules),
+        settings === undefined ? null : [settings.baseVersion, settingsFields(settings.settings)],
+      ];
     }
     case 'change-scheduler':
       return [command.baseVersion, schedulerFields(command.record)];
@@ -76,6 +85,20 @@ function fieldsOf(command: PdCommand): unknown[] {
       return unreachable(command);
   }
 }
+
+const resourceChangeFields = ({ baseVersion, version, puts, deletes }: ResourceChange): unknown[] => [
+  baseVersion,
+  version,
+  puts.map(encodeResource),
+  deletes.map(({ kind, name }) => [kind, name]),
+];
+
+const ruleChangeFields = ({ baseVersion, version, puts, deletes }: RuleChange): unknown[] => [
+  baseVersion,
+  version,
+  puts.map(ruleFields),
+  deletes.map(({ group, id }) => [group, id]),
+];
 
 export const encodeCommand = (command: PdCommand): Uint8Array =>
   encodeRecord(VERSION, [KIND[command.type], ...fieldsOf(command)]);
@@ -99,6 +122,28 @@ function resourceName(value: unknown): { readonly kind: ResourceKind; readonly n
   }
   return { kind: known, name: text(name) };
 }
+
+const resourceChangeOf = (f: readonly unknown[]): ResourceChange => ({
+  baseVersion: int(f[0]),
+  version: int(f[1]),
+  puts: fieldArray(f[2], 'documents').map((document) => decodeResource(bytesOf(document))),
+  deletes: fieldArray(f[3], 'deleted documents').map(resourceName),
+});
+
+const ruleChangeOf = (f: readonly unknown[]): RuleChange => ({
+  baseVersion: int(f[0]),
+  version: int(f[1]),
+  puts: fieldArray(f[2], 'placement rules').map(ruleOfFields),
+  deletes: fieldArray(f[3], 'deleted placement rules').map((name) => {
+    const [group, id] = fieldArray(name, 'deleted placement rule');
+    return { group: text(group), id: text(id) };
+  }),
+});
+
+const settingsChangeOf = (f: readonly unknown[]): SettingsChange => ({
+  baseVersion: int(f[0]),
+  settings: settingsOfFields(f[1]),
+});
 
 /** A number that may be negative or broken: the state machine refuses it, in the same way everywhere. */
 function anyNumber(value: unknown): number {
@@ -147,15 +192,7 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
     case KIND['drop-service-safe-point']:
       return { type: 'drop-service-safe-point', serviceId: text(f[1]) };
     case KIND['change-resources']:
-      return {
-        type: 'change-resources',
-        change: {
-          baseVersion: int(f[1]),
-          version: int(f[2]),
-          puts: fieldArray(f[3], 'documents').map((document) => decodeResource(bytesOf(document))),
-          deletes: fieldArray(f[4], 'deleted documents').map(resourceName),
-        },
-      };
+      return { type: 'change-resources', change: resourceChangeOf(f.slice(1)) };
     case KIND['pin-region']:
       return { type: 'pin-region', id: regionId(int(f[1])), pinned: f[2] === true };
     case KIND['pause-range']:
@@ -165,17 +202,13 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
     case KIND['forget-pauses']:
       return { type: 'forget-pauses', wallMs: int(f[1]) };
     case KIND['change-rules']:
+      return { type: 'change-rules', change: ruleChangeOf(f.slice(1)) };
+    case KIND['change-documents']:
       return {
-        type: 'change-rules',
-        change: {
-          baseVersion: int(f[1]),
-          version: int(f[2]),
-          puts: fieldArray(f[3], 'placement rules').map(ruleOfFields),
-          deletes: fieldArray(f[4], 'deleted placement rules').map((name) => {
-            const [group, id] = fieldArray(name, 'deleted placement rule');
-            return { group: text(group), id: text(id) };
-          }),
-        },
+        type: 'change-documents',
+        ...(f[1] === null ? {} : { resources: resourceChangeOf(fieldArray(f[1], 'documents')) }),
+        ...(f[2] === null ? {} : { rules: ruleChangeOf(fieldArray(f[2], 'placement rules')) }),
+        ...(f[3] === null ? {} : { settings: settingsChangeOf(fieldArray(f[3], 'settings')) }),
       };
     case KIND['change-scheduler']:
       return { type: 'change-scheduler', baseVersion: int(f[1]), record: schedulerOfFields(f[2]) };

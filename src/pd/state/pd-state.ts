@@ -12,6 +12,7 @@ import type { StoreRecord } from '../cluster/store-info.ts';
 import { type Resource, type ResourceKind, resourceKey } from '../resource/resource.ts';
 import { type PlacementRule, ruleName } from '../schedule/placement/rule.ts';
 import type { RuleChange } from '../schedule/placement/rule-plan.ts';
+import { NO_SETTINGS, type RunTimeSettings, type SettingsChange } from '../settings.ts';
 import type { ResourceChange } from '../resource/resource-store.ts';
 import type { SchedulerRecord } from '../schedule/scheduler-settings.ts';
 import type { SwitchSetting } from '../schedule/switches.ts';
@@ -65,7 +66,16 @@ export type PdCommand =
   /** Placement rules. Refused unless nothing changed since it was planned. */
   | { readonly type: 'change-rules'; readonly change: RuleChange }
   /** A checker or scheduler. Refused unless it still has the version it was planned on. */
-  | { readonly type: 'change-scheduler'; readonly record: SchedulerRecord; readonly baseVersion: number };
+  | { readonly type: 'change-scheduler'; readonly record: SchedulerRecord; readonly baseVersion: number }
+  /** Documents of several kinds, all of them or none. Refused unless nothing of these kinds changed since. */
+  | ({ readonly type: 'change-documents' } & DocumentChanges);
+
+/** What a request for documents changes, by kind; absent parts stay as they are. */
+export interface DocumentChanges {
+  readonly resources?: ResourceChange;
+  readonly rules?: RuleChange;
+  readonly settings?: SettingsChange;
+}
 
 export type PdResult =
   | { readonly type: 'done' }
@@ -88,13 +98,18 @@ export type PdRecordKey =
   | { readonly type: 'pins' }
   | { readonly type: 'pauses' }
   | { readonly type: 'rules' }
-  | { readonly type: 'schedulers' };
+  | { readonly type: 'schedulers' }
+  | { readonly type: 'settings' };
 
 /** The members of a setting alone. */
 const settingOf = ({ enabled, untilWallMs }: SwitchSetting): SwitchSetting =>
   untilWallMs === undefined ? { enabled } : { enabled, untilWallMs };
 
 const DONE: PdResult = { type: 'done' };
+
+/** Whether a change was planned on what is there. */
+const isNext = (change: { readonly baseVersion: number; readonly version: number }, current: number): boolean =>
+  change.baseVersion === current && change.version > current;
 
 export class PdState {
   #meta: ClusterMeta | undefined;
@@ -111,6 +126,7 @@ export class PdState {
   readonly #rules = new Map<string, PlacementRule>();
   #ruleVersion = 0;
   readonly #schedulers = new Map<string, SchedulerRecord>();
+  #settings: RunTimeSettings = NO_SETTINGS;
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -172,6 +188,11 @@ export class PdState {
   /** Checkers and schedulers that were changed, by name. */
   get schedulers(): ReadonlyMap<string, SchedulerRecord> {
     return this.#schedulers;
+  }
+
+  /** Settings of the service that are set at run time. */
+  get settings(): RunTimeSettings {
+    return this.#settings;
   }
 
   /** Applies one command; `touched` collects the records that changed. */
@@ -254,6 +275,8 @@ export class PdState {
         touched.push({ type: 'schedulers' });
         return DONE;
       }
+      case 'change-documents':
+        return this.#changeDocuments(command, touched);
       default:
         return unreachable(command);
     }
@@ -309,7 +332,7 @@ export class PdState {
   }
 
   #changeResources(change: ResourceChange, touched: PdRecordKey[]): PdResult {
-    if (change.baseVersion !== this.#resourceVersion || change.version <= change.baseVersion) {
+    if (!isNext(change, this.#resourceVersion)) {
       return { type: 'refused', reason: 'not-current' };
     }
     for (const { kind, name } of change.deletes) {
@@ -326,7 +349,7 @@ export class PdState {
   }
 
   #changeRules(change: RuleChange, touched: PdRecordKey[]): PdResult {
-    if (change.baseVersion !== this.#ruleVersion || change.version <= change.baseVersion) {
+    if (!isNext(change, this.#ruleVersion)) {
       return { type: 'refused', reason: 'not-current' };
     }
     for (const name of change.deletes) {
@@ -337,6 +360,28 @@ export class PdState {
     }
     this.#ruleVersion = change.version;
     touched.push({ type: 'rules' });
+    return DONE;
+  }
+
+  #changeDocuments({ resources, rules, settings }: DocumentChanges, touched: PdRecordKey[]): PdResult {
+    const isCurrent =
+      (resources === undefined || isNext(resources, this.#resourceVersion)) &&
+      (rules === undefined || isNext(rules, this.#ruleVersion)) &&
+      (settings === undefined ||
+        isNext({ baseVersion: settings.baseVersion, version: settings.settings.version }, this.#settings.version));
+    if (!isCurrent) {
+      return { type: 'refused', reason: 'not-current' };
+    }
+    if (resources !== undefined) {
+      this.#changeResources(resources, touched);
+    }
+    if (rules !== undefined) {
+      this.#changeRules(rules, touched);
+    }
+    if (settings !== undefined) {
+      this.#settings = settings.settings;
+      touched.push({ type: 'settings' });
+    }
     return DONE;
   }
 
@@ -370,6 +415,7 @@ export class PdState {
     for (const record of saved.schedulers) {
       this.#schedulers.set(record.name, record);
     }
+    this.#settings = saved.settings ?? NO_SETTINGS;
   }
 }
 
@@ -387,6 +433,8 @@ export interface SavedState {
   readonly pauses: readonly RegionPause[];
   readonly rules: SavedRules;
   readonly schedulers: readonly SchedulerRecord[];
+  /** Absent before anything was ever set at run time. */
+  readonly settings?: RunTimeSettings | undefined;
 }
 
 export interface SavedRules {

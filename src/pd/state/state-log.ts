@@ -46,6 +46,7 @@ import {
 } from './record.ts';
 import { RULES_KEY, decodeRules, encodeRules } from './rule-record.ts';
 import { SCHEDULERS_KEY, decodeSchedulers, encodeSchedulers } from './scheduler-record.ts';
+import { SETTINGS_KEY, decodeSettings, encodeSettings } from './settings-record.ts';
 
 export interface StateLog {
   /**
@@ -121,6 +122,9 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       return;
     case 'schedulers':
       batch.put(SCHEDULERS_KEY, encodeSchedulers(state.schedulers.values()));
+      return;
+    case 'settings':
+      batch.put(SETTINGS_KEY, encodeSettings(state.settings));
   }
 }
 
@@ -149,7 +153,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
       );
     }
   }
-  const [ids, tso, switches, gc, documents, pins, pauses, rules, schedulers] = await engine.getMany([
+  const [ids, tso, switches, gc, documents, pins, pauses, rules, schedulers, settings] = await engine.getMany([
     IDS_KEY,
     TSO_KEY,
     SWITCHES_KEY,
@@ -159,6 +163,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     PAUSES_KEY,
     RULES_KEY,
     SCHEDULERS_KEY,
+    SETTINGS_KEY,
   ]);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
@@ -176,6 +181,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     pauses: pauses === undefined ? [] : decodePauses(pauses),
     rules: rules === undefined ? { version: 0, rules: [] } : decodeRules(rules),
     schedulers: schedulers === undefined ? [] : decodeSchedulers(schedulers),
+    settings: settings === undefined ? undefined : decodeSettings(settings),
   });
   return { state, regions: await loadRegions(engine) };
 }

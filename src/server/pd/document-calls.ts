@@ -1,4 +1,4 @@
-/** Calls of braid.admin.v1.Admin about Partition and Assignment documents, and about pinned and paused regions. */
+/** Calls of braid.admin.v1.Admin about documents of all kinds, and about pinned and paused regions. */
 import { isSafeId, regionId } from '../../base/ids.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
 import type {
@@ -7,11 +7,23 @@ import type {
   DocumentResult as WireResult,
   RequestHeader,
 } from '../../gen/braid/admin/v1/admin.ts';
-import type { Author } from '../../pd/cluster/events.ts';
+import type { Author, EventType } from '../../pd/cluster/events.ts';
 import type { PauseOutcome } from '../../pd/pause-keeper.ts';
+import type { PdNode } from '../../pd/pd-node.ts';
 import type { Placement } from '../../pd/placement.ts';
+import { configSpecShown } from '../../pd/resource/config-document.ts';
+import {
+  type AnyDocument,
+  type AnyResult,
+  type ConfigDocument,
+  type DocumentsPlan,
+  type RuleDocument,
+  nameOf,
+} from '../../pd/resource/document-plan.ts';
 import { type Resource, isActive, isServed } from '../../pd/resource/resource.ts';
-import type { DocumentPlan, DocumentResult } from '../../pd/resource/resources.ts';
+import { ruleSpecShown } from '../../pd/resource/rule-document.ts';
+import type { DocumentPlan } from '../../pd/resource/resources.ts';
+import { effectiveSettings, showSettings } from '../../pd/settings.ts';
 import { specShown, statusShown } from '../../pd/resource/render.ts';
 import { refuse, refused, regionNotFound } from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
@@ -43,13 +55,13 @@ function fromText(text: string): unknown {
 export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContext): void {
   const { node, clock } = context;
   const { placement } = node;
-  const toWire = (resource: Resource): Document => documentToWire(resource, placement, clock.monoMs());
-  const answer = (plan: DocumentPlan): ApplyDocumentsResponse => ({
+  const toWire = (document: AnyDocument): Document => anyToWire(document, node, clock.monoMs());
+  const answer = (plan: Answered): ApplyDocumentsResponse => ({
     refusal: plan.refusal === undefined ? undefined : refusalToWire(plan.refusal),
     results: plan.results.map((result) => resultToWire(result, toWire)),
   });
   const change = async (
-    plan: () => DocumentPlan,
+    run: () => Promise<Answered>,
     dryRun: boolean,
     header: RequestHeader | undefined,
   ): Promise<ApplyDocumentsResponse> => {
@@ -57,12 +69,12 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       const refusal = refuse('NotBootstrapped', 'the cluster has no store yet', 'start a store');
       return { refusal: refusalToWire(refusal), results: [] };
     }
-    const done = await node.changeDocuments(plan, { dryRun });
+    const done = await run();
     if (!dryRun && done.refusal === undefined) {
       for (const { kind, name, outcome } of done.results) {
         if (outcome !== 'unchanged') {
           const message = `${kind} ${name} was ${outcome === 'ending' ? 'told to end' : outcome}`;
-          placement.event({ type: 'document', message, ...authorOf(header) });
+          placement.event({ type: EVENT_OF[kind] ?? 'document', message, ...authorOf(header) });
         }
       }
     }
@@ -75,26 +87,24 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
         throw new RpcError(RpcStatus.INVALID_ARGUMENT, `documents of more than ${REQUEST_CHARS_MAX} characters`);
       }
       const documents = request.documents.map(fromText);
-      return change(
-        () => placement.resources.planApply(documents, authorOf(request.header)),
-        request.dryRun,
-        request.header,
-      );
+      const { dryRun, header } = request;
+      return change(() => node.documents.apply(documents, { dryRun, author: authorOf(header) }), dryRun, header);
     })
     .unary(adminMethods.deleteDocument, (request, call) => {
       context.check(request.header, call);
-      const { kind, name, expectVersion, dryRun } = request;
-      const plan = (): DocumentPlan =>
-        placement.resources.planDelete(kind, name, expectVersion, authorOf(request.header));
-      return change(plan, dryRun, request.header);
+      const { kind, name, expectVersion, dryRun, header } = request;
+      const author = authorOf(header);
+      return change(() => node.documents.delete(kind, name, { expectVersion, dryRun, author }), dryRun, header);
     })
     .unary(adminMethods.retryAssignment, (request, call) => {
       context.check(request.header, call);
-      return change(() => placement.resources.planRetry(request.name, authorOf(request.header)), false, request.header);
+      const { name, header } = request;
+      const plan = (): DocumentPlan => placement.resources.planRetry(name, authorOf(header));
+      return change(() => node.changeDocuments(plan, { dryRun: false }), false, header);
     })
     .unary(adminMethods.listDocuments, (request, call) => {
       context.check(request.header, call);
-      const found = placement.resources.list(request.kind, request.name);
+      const found = node.documents.list(request.kind, request.name);
       const { version } = placement.resources.store;
       return 'code' in found
         ? { refusal: refusalToWire(found), documents: [], version }
@@ -161,7 +171,13 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
     });
 }
 
-function resultToWire(result: DocumentResult, toWire: (resource: Resource) => Document): WireResult {
+/** What of a plan is told. */
+type Answered = Pick<DocumentsPlan, 'refusal' | 'results'>;
+
+/** Kinds of documents with events of their own. */
+const EVENT_OF: Readonly<Record<string, EventType>> = { PlacementRule: 'rule-changed', Config: 'config-changed' };
+
+function resultToWire(result: AnyResult, toWire: (document: AnyDocument) => Document): WireResult {
   return {
     kind: result.kind,
     name: result.name,
@@ -170,6 +186,64 @@ function resultToWire(result: DocumentResult, toWire: (resource: Resource) => Do
     warnings: [...result.warnings],
     before: result.before === undefined ? undefined : toWire(result.before),
     after: result.after === undefined ? undefined : toWire(result.after),
+  };
+}
+
+function anyToWire(document: AnyDocument, node: PdNode, nowMs: number): Document {
+  switch (document.kind) {
+    case 'PlacementRule':
+      return ruleToWire(document, node.placement);
+    case 'Config':
+      return configToWire(document, node);
+    default:
+      return documentToWire(document, node.placement, nowMs);
+  }
+}
+
+/** Kinds that have neither a status nor regions of their own. */
+const plainToWire = (document: RuleDocument | ConfigDocument, resourceVersion: number, spec: unknown): Document => ({
+  kind: document.kind,
+  name: nameOf(document),
+  uid: '',
+  generation: 0,
+  resourceVersion,
+  createdUnixMs: 0,
+  specJson: JSON.stringify(spec),
+  statusJson: 'null',
+  conditions: [],
+  regions: [],
+  pods: new Map(),
+  remainingMs: 0,
+  settled: true,
+  changedBy: '',
+  changeReason: '',
+  observedJson: '',
+});
+
+function ruleToWire(document: RuleDocument, { cluster }: Placement): Document {
+  const { rule } = document;
+  const regions = cluster.tree.overlaps(rule.range);
+  const observed = {
+    regions: regions.length,
+    regionsToSplit: regions.filter(({ region }) => cluster.rules.bordersIn(region.range).length > 0).length,
+    regionsToChange: regions.filter((info) => !cluster.isFullyReplicated(info)).length,
+  };
+  return { ...plainToWire(document, rule.version, ruleSpecShown(rule)), observedJson: JSON.stringify(observed) };
+}
+
+function configToWire(document: ConfigDocument, { fileConfig, placement }: PdNode): Document {
+  const { settings } = document;
+  const { baseConfig, schedulers } = placement.cluster;
+  const { problem } = effectiveSettings(baseConfig, settings.values);
+  return {
+    ...plainToWire(document, settings.version, configSpecShown(settings)),
+    createdUnixMs: settings.changedWallMs,
+    conditions: problem === undefined ? [] : [{ type: 'NotInEffect', message: problem }],
+    changedBy: settings.author?.actor ?? '',
+    changeReason: settings.author?.reason ?? '',
+    observedJson: JSON.stringify({
+      settings: showSettings(fileConfig, baseConfig, settings.values, schedulers.overrides()),
+    }),
   };
 }
 
@@ -199,5 +273,6 @@ function documentToWire(resource: Resource, placement: Placement, nowMs: number)
     settled: resource.kind === 'Assignment' ? !isActive(resource) : isServed(resource),
     changedBy: meta.author?.actor ?? '',
     changeReason: meta.author?.reason ?? '',
+    observedJson: '',
   };
 }

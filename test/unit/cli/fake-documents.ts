@@ -22,6 +22,7 @@ const document = (name: string, primary: string, version: number, status: unknow
   remainingMs: 0,
   changedBy: 'cli',
   changeReason: 'to try it',
+  observedJson: '',
   settled: status !== null,
 });
 

@@ -20,6 +20,7 @@ import type { RegionPause } from '../../../src/pd/cluster/pauses.ts';
 import type { StoreRecord } from '../../../src/pd/cluster/store-info.ts';
 import type { SchedulerRecord } from '../../../src/pd/schedule/scheduler-settings.ts';
 import type { PlacementRule } from '../../../src/pd/schedule/placement/rule.ts';
+import type { RunTimeSettings } from '../../../src/pd/settings.ts';
 import type { ClusterMeta, PdCommand } from '../../../src/pd/state/pd-state.ts';
 import {
   decodeGc,
@@ -37,6 +38,7 @@ import {
 } from '../../../src/pd/state/record.ts';
 import { decodeSchedulers, encodeSchedulers } from '../../../src/pd/state/scheduler-record.ts';
 import { decodeCommand, encodeCommand } from '../../../src/pd/state/command-record.ts';
+import { decodeSettings, encodeSettings } from '../../../src/pd/state/settings-record.ts';
 import { loadRegions, loadState } from '../../../src/pd/state/state-log.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { R, S, makeRegion } from './world.ts';
@@ -151,6 +153,18 @@ const SCHEDULER: SchedulerRecord = {
   ],
 };
 
+const SETTINGS: RunTimeSettings = {
+  version: 1,
+  values: new Map<string, number | boolean | readonly string[]>([
+    ['joint-consensus', false],
+    ['location-labels', ['zone']],
+    ['low-space-ratio', 0.7],
+    ['mergeable-by-a-newer-program', 2 ** 40],
+  ]),
+  author: { actor: 'me', reason: 'more room' },
+  changedWallMs: 1_700_000_000_000,
+};
+
 const RULE: PlacementRule = {
   group: 'default',
   id: 'ssd',
@@ -251,6 +265,7 @@ describe('persistence', () => {
       },
       { type: 'change-rules', change: { baseVersion: 0, version: 1, puts: [RULE], deletes: [] } },
       { type: 'change-scheduler', record: SCHEDULER, baseVersion: 0 },
+      { type: 'change-documents', settings: { baseVersion: 0, settings: SETTINGS } },
     );
     log.saveRegion(makeRegion({ id: 3, start: 'm', on: ['1'] }));
     log.saveRegion(makeRegion({ id: 4, start: 'x', on: ['1'] }));
@@ -263,6 +278,7 @@ describe('persistence', () => {
     expect([again.log.state.idLimit, again.log.state.tsoSavedMs]).toEqual([2_000, 1_700_000_005_000]);
     expect([...again.log.state.switches]).toEqual([['merge-checker', { enabled: true }]]);
     expect(again.log.state.gcSafePoint).toBe(2n ** 60n);
+    expect(again.log.state.settings).toEqual(SETTINGS);
     expect(again.log.state.serviceSafePoints.get('cdc')?.safePoint).toBe(2n ** 61n);
     expect([again.log.state.ruleVersion, ...again.log.state.rules.values()]).toEqual([1, RULE]);
     expect([...again.log.state.schedulers.values()]).toEqual([SCHEDULER]);
@@ -420,6 +436,13 @@ describe('persistence', () => {
       '92019197c40161c4016d02aa6469736b20636865636ba26d65cb4278bcfe56800000cb4278bcfee8fc0000',
     ],
     [
+      'settings',
+      encodeSettings(SETTINGS),
+      decodeSettings,
+      SETTINGS,
+      '9601019492af6a6f696e742d636f6e73656e737573c292af6c6f636174696f6e2d6c6162656c7391a47a6f6e6592af6c6f772d73706163652d726174696fcb3fe666666666666692bc6d6572676561626c652d62792d612d6e657765722d70726f6772616dcb4270000000000000a26d65a96d6f726520726f6f6dcb4278bcfe56800000',
+    ],
+    [
       'safe points',
       encodeGc(2n ** 60n, new Map([['cdc', service]])),
       decodeGc,
@@ -457,6 +480,12 @@ describe('persistence', () => {
       type: 'change-scheduler',
       record: { name: 'x', version: 2, presence: undefined, stores: [], parameters: [] },
       baseVersion: 1,
+    },
+    { type: 'change-documents', settings: { baseVersion: 0, settings: SETTINGS } },
+    {
+      type: 'change-documents',
+      rules: { baseVersion: 3, version: 4, puts: [RULE], deletes: [] },
+      resources: { baseVersion: 7, version: 8, puts: [], deletes: [{ kind: 'Partition', name: 'p' }] },
     },
   ];
 

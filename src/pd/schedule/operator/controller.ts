@@ -77,8 +77,11 @@ export class OperatorController {
       (store) => settingsOf(this.#cluster.store(store)).limitPerMinute ?? this.#config.storeLimitPerMinute,
     );
     this.#waiting = new WaitingQueue(options.rng);
+    const { cluster } = options;
     this.#view = {
-      config: options.cluster.config,
+      get config() {
+        return cluster.config;
+      },
       silentMs: (id) => {
         const store = this.#cluster.store(id);
         return store === undefined ? undefined : this.#clock.monoMs() - store.seenAtMs;

@@ -108,7 +108,7 @@ function finish(
   const { cluster, version } = view;
   const kept = cluster.rules.rules.filter((other) => ruleName(other) !== ruleName(rule));
   const next = new RuleSet([...kept, ...puts], cluster.config.maxReplicas);
-  const problem = next.problem() ?? checkPartitions(view, next);
+  const problem = problemTogether(view, next);
   if (problem !== undefined) {
     return refused(problem);
   }
@@ -121,6 +121,10 @@ function finish(
     regionsToChange: inRange.filter((info) => !cluster.isFullyReplicated(info, next)).length,
   });
 }
+
+/** Why rules that make sense one by one cannot hold together. */
+export const problemTogether = (view: RulePlanView, next: RuleSet): Refusal | undefined =>
+  next.problem() ?? checkPartitions(view, next);
 
 /** A Partition is one region, and a region has one list of rules. */
 function checkPartitions(view: RulePlanView, next: RuleSet): Refusal | undefined {

@@ -6,7 +6,7 @@ import { compareBytes } from '../../../base/bytes.ts';
 import { FULL_RANGE, type KeyRange, formatRange, isEmptyRange, rangesEqual } from '../../../base/key-range.ts';
 import type { Store } from '../../../meta/region.ts';
 import { labelOf } from '../../cluster/store-info.ts';
-import { type Refusal, type Result, ok, refuse, refused } from '../verdict.ts';
+import { type Result, ok, refuse, refused } from '../verdict.ts';
 
 /**
  * - `leader`: a voter that leads if it can;
@@ -129,18 +129,29 @@ export const formatConstraint = ({ key, op, values }: LabelConstraint): string =
 
 /** Checks a rule by itself; names the field that makes no sense. */
 export function checkRule(rule: PlacementRule, clusterLabels: readonly string[]): Result<PlacementRule> {
-  const problem = problemOf(rule, clusterLabels);
-  return problem === undefined ? ok(normalized(rule)) : refused(problem);
+  const problem = problemOfRule(rule, clusterLabels);
+  if (problem === undefined) {
+    return ok(normalized(rule));
+  }
+  const { field, why, hint } = problem;
+  const name = ruleName(rule);
+  return refused(refuse('InvalidRule', `${field} of rule ${name}: ${why}`, hint, { field, rule: name }));
 }
 
-const invalid = (rule: PlacementRule, field: string, why: string, hint: string): Refusal =>
-  refuse('InvalidRule', `${field} of rule ${ruleName(rule)}: ${why}`, hint, { field, rule: ruleName(rule) });
+/** What makes no sense in a rule by itself. */
+export interface RuleProblem {
+  readonly field: keyof PlacementRule;
+  readonly why: string;
+  readonly hint: string;
+}
 
-function problemOf(rule: PlacementRule, clusterLabels: readonly string[]): Refusal | undefined {
+const invalid = (field: keyof PlacementRule, why: string, hint: string): RuleProblem => ({ field, why, hint });
+
+/** @param clusterLabels location labels of rules that name none */
+export function problemOfRule(rule: PlacementRule, clusterLabels: readonly string[]): RuleProblem | undefined {
   for (const field of ['group', 'id'] as const) {
     if (!NAME.test(rule[field])) {
       return invalid(
-        rule,
         field,
         `${JSON.stringify(rule[field])} is not a name`,
         'use 1 to 63 letters, digits, dots, dashes and underscores',
@@ -148,38 +159,37 @@ function problemOf(rule: PlacementRule, clusterLabels: readonly string[]): Refus
     }
   }
   if (!Number.isSafeInteger(rule.index) || rule.index < 0 || rule.index > INDEX_MAX) {
-    return invalid(rule, 'index', `${rule.index} is out of range`, `give 0 to ${INDEX_MAX}`);
+    return invalid('index', `${rule.index} is out of range`, `give 0 to ${INDEX_MAX}`);
   }
   if (isEmptyRange(rule.range)) {
-    return invalid(rule, 'range', `${formatRange(rule.range)} holds no key`, 'give a start before the end');
+    return invalid('range', `${formatRange(rule.range)} holds no key`, 'give a start before the end');
   }
   if (!RULE_ROLES.includes(rule.role)) {
-    return invalid(rule, 'role', `${String(rule.role)} is not a role`, `roles are ${RULE_ROLES.join(', ')}`);
+    return invalid('role', `${String(rule.role)} is not a role`, `roles are ${RULE_ROLES.join(', ')}`);
   }
   const countMax = rule.role === 'leader' ? 1 : RULE_REPLICAS_MAX;
   if (!Number.isSafeInteger(rule.count) || rule.count < 1 || rule.count > countMax) {
-    return invalid(rule, 'count', `${rule.count} replicas of role ${rule.role}`, `give 1 to ${countMax}`);
+    return invalid('count', `${rule.count} replicas of role ${rule.role}`, `give 1 to ${countMax}`);
   }
   return problemOfLabels(rule, clusterLabels);
 }
 
 const isLabel = (text: string): boolean => text.length > 0 && text.length <= LABEL_LENGTH_MAX;
 
-function problemOfLabels(rule: PlacementRule, clusterLabels: readonly string[]): Refusal | undefined {
+function problemOfLabels(rule: PlacementRule, clusterLabels: readonly string[]): RuleProblem | undefined {
   if (rule.constraints.length > CONSTRAINTS_MAX) {
-    return invalid(rule, 'constraints', `${rule.constraints.length} of them`, `give at most ${CONSTRAINTS_MAX}`);
+    return invalid('constraints', `${rule.constraints.length} of them`, `give at most ${CONSTRAINTS_MAX}`);
   }
   for (const { key, op, values } of rule.constraints) {
     if (!isLabel(key)) {
-      return invalid(rule, 'constraints', `${JSON.stringify(key)} is not a label`, 'name a label of stores');
+      return invalid('constraints', `${JSON.stringify(key)} is not a label`, 'name a label of stores');
     }
     if (!CONSTRAINT_OPS.includes(op)) {
-      return invalid(rule, 'constraints', `${String(op)} is not a comparison`, `use ${CONSTRAINT_OPS.join(', ')}`);
+      return invalid('constraints', `${String(op)} is not a comparison`, `use ${CONSTRAINT_OPS.join(', ')}`);
     }
     const wantsValues = op === 'in' || op === 'not-in';
     if (wantsValues !== values.length > 0 || values.length > CONSTRAINT_VALUES_MAX || !values.every(isLabel)) {
       return invalid(
-        rule,
         'constraints',
         `${key} ${op} has ${values.length} values`,
         wantsValues ? `give 1 to ${CONSTRAINT_VALUES_MAX} values` : 'give no value',
@@ -189,11 +199,10 @@ function problemOfLabels(rule: PlacementRule, clusterLabels: readonly string[]):
   const labels = rule.locationLabels.length > 0 ? rule.locationLabels : clusterLabels;
   const lower = labels.map((label) => label.toLowerCase());
   if (!rule.locationLabels.every(isLabel) || new Set(lower).size !== lower.length) {
-    return invalid(rule, 'locationLabels', 'empty or named twice', 'list labels from the widest to the narrowest');
+    return invalid('locationLabels', 'empty or named twice', 'list labels from the widest to the narrowest');
   }
   if (rule.isolationLevel !== '' && !lower.includes(rule.isolationLevel.toLowerCase())) {
     return invalid(
-      rule,
       'isolationLevel',
       `${rule.isolationLevel} is not a location label`,
       labels.length === 0 ? 'give location labels' : `location labels are ${labels.join(', ')}`,

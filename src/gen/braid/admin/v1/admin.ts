@@ -870,7 +870,7 @@ export interface Condition {
 
 /** A document as the placement service keeps it. */
 export interface Document {
-  /** `Partition` or `Assignment`. */
+  /** `Partition`, `Assignment`, `PlacementRule` or `Config`. */
   kind: string;
   name: string;
   uid: string;
@@ -892,6 +892,8 @@ export interface Document {
   /** Who made the latest change that was asked for, and the reason given; empty for those the service made itself. */
   changedBy: string;
   changeReason: string;
+  /** A JSON object with what else is known: of a PlacementRule its regions, of a Config every setting. Empty for others. */
+  observedJson: string;
 }
 
 export interface Document_PodsEntry {
@@ -929,7 +931,7 @@ export interface ListDocumentsRequest {
   header?:
     | RequestHeader
     | undefined;
-  /** Empty = all kinds. */
+  /** Empty = everything that somebody has written, of all kinds. */
   kind: string;
   /** Empty = all names. A name that is not there is refused. */
   name: string;
@@ -8474,6 +8476,7 @@ function createBaseDocument(): Document {
     settled: false,
     changedBy: "",
     changeReason: "",
+    observedJson: "",
   };
 }
 
@@ -8523,6 +8526,9 @@ export const Document: MessageFns<Document> = {
     }
     if (message.changeReason !== "") {
       writer.uint32(122).string(message.changeReason);
+    }
+    if (message.observedJson !== "") {
+      writer.uint32(130).string(message.observedJson);
     }
     return writer;
   },
@@ -8663,6 +8669,14 @@ export const Document: MessageFns<Document> = {
             message.changeReason = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.observedJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8703,6 +8717,7 @@ export const Document: MessageFns<Document> = {
     message.settled = object.settled ?? false;
     message.changedBy = object.changedBy ?? "";
     message.changeReason = object.changeReason ?? "";
+    message.observedJson = object.observedJson ?? "";
     return message;
   },
 };
@@ -11064,7 +11079,7 @@ export const AdminDefinition = {
       responseStream: false,
       options: {},
     },
-    /** Partition and Assignment documents (docs/documents.md). All documents of one request, or none. */
+    /** Documents of all kinds (docs/documents.md). All documents of one request, or none. */
     applyDocuments: {
       name: "ApplyDocuments",
       requestType: ApplyDocumentsRequest as typeof ApplyDocumentsRequest,

@@ -23,6 +23,7 @@ type WireFinding = ReplyOf<Admin['explain']>['findings'][number];
 type WireSwitch = ReplyOf<Admin['listSwitches']>['switches'][number];
 type WirePauseAnswer = ReplyOf<Admin['pauseRegion']>;
 type WireEvents = ReplyOf<Admin['listEvents']>;
+type WireAudit = ReplyOf<Admin['listAudit']>;
 
 export interface WireHeader {
   readonly clusterId: string;
@@ -380,6 +381,8 @@ export interface SwitchInfo {
   readonly idleReason: string;
   /** When one that is off goes on again by itself; undefined = when it is switched on. */
   readonly offUntilUnixMs: number | undefined;
+  /** How often it was set. */
+  readonly version: number;
 }
 
 export interface ClusterEvent {
@@ -393,6 +396,32 @@ export interface ClusterEvent {
   readonly actor: string;
   /** What the actor gave as the reason; empty when none was given. */
   readonly reason: string;
+  /** Its number in the audit log; undefined for events that are not kept there. */
+  readonly auditSequence: number | undefined;
+}
+
+/** An entry of the audit log. */
+export interface AuditEntry {
+  /** From 1, without gaps, whoever leads. */
+  readonly sequence: number;
+  readonly unixMs: number;
+  /** The word of the event that tells of the same. */
+  readonly type: string;
+  readonly message: string;
+  readonly regionId: number | undefined;
+  readonly storeId: number | undefined;
+  readonly operatorId: number | undefined;
+  /** Empty for what the placement service did by itself. */
+  readonly actor: string;
+  readonly reason: string;
+}
+
+export interface AuditPage {
+  readonly entries: readonly AuditEntry[];
+  /** Entries before this number are forgotten. */
+  readonly oldestSequence: number;
+  /** Of the latest entry; 0 = there is none. */
+  readonly lastSequence: number;
 }
 
 export interface ClusterEvents {
@@ -637,12 +666,20 @@ export const explanationFromWire = (explanation: WireExplanation): MergeExplanat
   lastRefusal: explanation.lastRefusal,
 });
 
-export const switchFromWire = ({ name, enabled, description, idleReason, offUntilUnixMs }: WireSwitch): SwitchInfo => ({
+export const switchFromWire = ({
+  name,
+  enabled,
+  description,
+  idleReason,
+  offUntilUnixMs,
+  version,
+}: WireSwitch): SwitchInfo => ({
   name,
   enabled,
   description,
   idleReason,
   offUntilUnixMs: given(offUntilUnixMs),
+  version,
 });
 
 export const pauseAnswerFromWire = ({
@@ -666,7 +703,19 @@ export const eventsFromWire = (reply: WireEvents): ClusterEvents => ({
     operatorId: given(event.operatorId),
     actor: event.actor,
     reason: event.reason,
+    auditSequence: given(event.auditSequence),
   })),
   oldestSequence: reply.oldestSequence,
   term: reply.term,
+});
+
+export const auditFromWire = ({ entries, oldestSequence, lastSequence }: WireAudit): AuditPage => ({
+  entries: entries.map((entry) => ({
+    ...entry,
+    regionId: given(entry.regionId),
+    storeId: given(entry.storeId),
+    operatorId: given(entry.operatorId),
+  })),
+  oldestSequence,
+  lastSequence,
 });

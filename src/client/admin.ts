@@ -19,12 +19,14 @@ import {
   type StoreInfo,
   type StoreTarget,
   type SwitchInfo,
+  type AuditPage,
   type ClusterEvents,
   type WireHeader,
   type WireRefusal,
   type WireSubmission,
   type Finding,
   type StoreSettingsChange,
+  auditFromWire,
   eventsFromWire,
   explanationFromWire,
   filterToWire,
@@ -87,6 +89,22 @@ export interface WaitOperatorOptions {
   /** Called with the first state and after every change of a step or phase. */
   readonly onProgress?: (operator: OperatorInfo) => void;
 }
+
+/** A change is refused with `Conflict` unless what it changes has this version, so that nothing unseen is overwritten. */
+export interface ExpectVersion {
+  readonly expectVersion?: number;
+}
+
+/** A change is refused with `EpochChanged` unless the region has exactly this epoch. */
+export interface ExpectEpoch {
+  readonly expectEpoch?: { readonly confVer: number; readonly version: number };
+}
+
+const expectedVersion = ({ expectVersion }: ExpectVersion): ExpectVersion =>
+  expectVersion === undefined ? {} : { expectVersion };
+
+const expectedEpoch = ({ expectEpoch }: ExpectEpoch): { expectEpoch?: { confVer: number; version: number } } =>
+  expectEpoch === undefined ? {} : { expectEpoch: { ...expectEpoch } };
 
 const CALL_OPTIONS = ['timeoutMs', 'signal'] as const;
 const SETTINGS: readonly (keyof StoreSettingsChange)[] = [
@@ -226,31 +244,45 @@ export class AdminClient implements AsyncDisposable {
 
   /** Members of the placement service, as its leader sees them. */
   async placementMembers(options?: CallOptions): Promise<readonly PlacementMember[]> {
-    const { members } = await this.#read(adminMethods.listMembers, { header: this.#header() }, options);
-    return members.map(memberFromWire);
+    return (await this.placementMembership(options)).members;
+  }
+
+  /** The members together with the version of the membership, which grows with every change of it. */
+  async placementMembership(
+    options?: CallOptions,
+  ): Promise<{ readonly members: readonly PlacementMember[]; readonly version: number }> {
+    const { members, version } = await this.#read(adminMethods.listMembers, { header: this.#header() }, options);
+    return { members: members.map(memberFromWire), version };
   }
 
   /**
    * Takes a member out of the placement service for good.
    * @param member name or id
+   * @param options `expectVersion`: of the membership
    * @throws RefusedError, for example `WouldLoseQuorum` or `MemberIsLeader`
    */
   async removePlacementMember(
     member: string,
-    options: CallOptions & { readonly dryRun?: boolean } = {},
+    options: CallOptions & ExpectVersion & { readonly dryRun?: boolean } = {},
   ): Promise<PlacementMember> {
-    const request = { header: this.#header(), member, dryRun: options.dryRun ?? false };
-    const reply = await this.#change(adminMethods.removeMember, request, options, ['dryRun']);
+    const request = {
+      header: this.#header(),
+      member,
+      dryRun: options.dryRun ?? false,
+      ...expectedVersion(options),
+    };
+    const reply = await this.#change(adminMethods.removeMember, request, options, ['dryRun', 'expectVersion']);
     return memberFromWire(present(reply.member, 'member'));
   }
 
   /**
    * Lets another member of the placement service lead; resolves when the handover has begun.
    * @param member name or id; without it the service chooses
+   * @param options `expectVersion`: of the membership
    */
-  async transferPlacementLeader(member?: string, options?: CallOptions): Promise<PlacementMember> {
-    const request = { header: this.#header(), member: member ?? '' };
-    const reply = await this.#change(adminMethods.transferMemberLeader, request, options);
+  async transferPlacementLeader(member?: string, options: CallOptions & ExpectVersion = {}): Promise<PlacementMember> {
+    const request = { header: this.#header(), member: member ?? '', ...expectedVersion(options) };
+    const reply = await this.#change(adminMethods.transferMemberLeader, request, options, ['expectVersion']);
     return memberFromWire(present(reply.member, 'member'));
   }
 
@@ -269,7 +301,7 @@ export class AdminClient implements AsyncDisposable {
   async setStoreState(
     id: number,
     target: StoreTarget,
-    options: CallOptions & { readonly physicallyDestroyed?: boolean; readonly dryRun?: boolean } = {},
+    options: CallOptions & ExpectVersion & { readonly physicallyDestroyed?: boolean; readonly dryRun?: boolean } = {},
   ): Promise<StoreInfo> {
     const request = {
       header: this.#header(),
@@ -277,13 +309,22 @@ export class AdminClient implements AsyncDisposable {
       target: targetToWire(target),
       physicallyDestroyed: options.physicallyDestroyed ?? false,
       dryRun: options.dryRun ?? false,
+      ...expectedVersion(options),
     };
-    const reply = await this.#change(adminMethods.setStoreState, request, options, ['physicallyDestroyed', 'dryRun']);
+    const reply = await this.#change(adminMethods.setStoreState, request, options, [
+      'physicallyDestroyed',
+      'dryRun',
+      'expectVersion',
+    ]);
     return storeInfoFromWire(present(reply.store, 'store'));
   }
 
   /** Changes labels, weights, limits, and whether a store leads; they survive restarts. */
-  async setStoreSettings(id: number, change: StoreSettingsChange, options: CallOptions = {}): Promise<StoreInfo> {
+  async setStoreSettings(
+    id: number,
+    change: StoreSettingsChange,
+    options: CallOptions & ExpectVersion = {},
+  ): Promise<StoreInfo> {
     requireKnownOptions('setStoreSettings', change, SETTINGS);
     const request = {
       header: this.#header(),
@@ -295,8 +336,9 @@ export class AdminClient implements AsyncDisposable {
       clearLimit: change.limitPerMinute === null,
       labels: Object.entries(change.labels ?? {}).map(([key, value]) => ({ key, value })),
       replaceLabels: change.replaceLabels ?? false,
+      ...expectedVersion(options),
     };
-    const reply = await this.#change(adminMethods.setStoreSettings, request, options);
+    const reply = await this.#change(adminMethods.setStoreSettings, request, options, ['expectVersion']);
     return storeInfoFromWire(present(reply.store, 'store'));
   }
 
@@ -568,17 +610,23 @@ export class AdminClient implements AsyncDisposable {
   async setSwitch(
     name: string,
     enabled: boolean,
-    options: CallOptions & { readonly offMs?: number } = {},
+    options: CallOptions & ExpectVersion & { readonly offMs?: number } = {},
   ): Promise<SwitchInfo> {
-    const request = { header: this.#header(), name, enabled, offMs: options.offMs ?? 0 };
-    const reply = await this.#change(adminMethods.setSwitch, request, options, ['offMs']);
+    const request = {
+      header: this.#header(),
+      name,
+      enabled,
+      offMs: options.offMs ?? 0,
+      ...expectedVersion(options),
+    };
+    const reply = await this.#change(adminMethods.setSwitch, request, options, ['offMs', 'expectVersion']);
     return switchFromWire(present(reply.switch, 'switch'));
   }
 
   /** Keeps a region from being split or merged automatically, or lets it again. @returns whether that changed anything */
-  async pinRegion(regionId: number, pinned: boolean, options?: CallOptions): Promise<boolean> {
-    const request = { header: this.#header(), regionId, pinned };
-    return (await this.#change(adminMethods.pinRegion, request, options)).changed;
+  async pinRegion(regionId: number, pinned: boolean, options: CallOptions & ExpectEpoch = {}): Promise<boolean> {
+    const request = { header: this.#header(), regionId, pinned, ...expectedEpoch(options) };
+    return (await this.#change(adminMethods.pinRegion, request, options, ['expectEpoch'])).changed;
   }
 
   /**
@@ -587,16 +635,23 @@ export class AdminClient implements AsyncDisposable {
    */
   async pauseRegion(
     regionId: number,
-    options: CallOptions & { readonly reason?: string; readonly forMs?: number } = {},
+    options: CallOptions & ExpectEpoch & { readonly reason?: string; readonly forMs?: number } = {},
   ): Promise<PauseAnswer> {
-    const request = { header: this.#header(), regionId, reason: options.reason ?? '', forMs: options.forMs ?? 0 };
-    return pauseAnswerFromWire(await this.#change(adminMethods.pauseRegion, request, options, ['reason', 'forMs']));
+    const request = {
+      header: this.#header(),
+      regionId,
+      reason: options.reason ?? '',
+      forMs: options.forMs ?? 0,
+      ...expectedEpoch(options),
+    };
+    const known = ['reason', 'forMs', 'expectEpoch'];
+    return pauseAnswerFromWire(await this.#change(adminMethods.pauseRegion, request, options, known));
   }
 
   /** Takes all of the region's keys out of their pauses. */
-  async resumeRegion(regionId: number, options?: CallOptions): Promise<PauseAnswer> {
-    const request = { header: this.#header(), regionId };
-    return pauseAnswerFromWire(await this.#change(adminMethods.resumeRegion, request, options));
+  async resumeRegion(regionId: number, options: CallOptions & ExpectEpoch = {}): Promise<PauseAnswer> {
+    const request = { header: this.#header(), regionId, ...expectedEpoch(options) };
+    return pauseAnswerFromWire(await this.#change(adminMethods.resumeRegion, request, options, ['expectEpoch']));
   }
 
   /**
@@ -618,6 +673,17 @@ export class AdminClient implements AsyncDisposable {
     };
     const known = ['afterSequence', 'afterTerm', 'limit'];
     return eventsFromWire(await this.#read(adminMethods.listEvents, request, options, known));
+  }
+
+  /**
+   * What people changed and what was removed, oldest first: kept with the state of the placement service, over restarts
+   * and changes of its lead. One answer holds at most 1000 entries; ask again behind the last one.
+   */
+  async audit(
+    options: CallOptions & { readonly afterSequence?: number; readonly limit?: number } = {},
+  ): Promise<AuditPage> {
+    const request = { header: this.#header(), afterSequence: options.afterSequence ?? 0, limit: options.limit ?? 0 };
+    return auditFromWire(await this.#read(adminMethods.listAudit, request, options, ['afterSequence', 'limit']));
   }
 
   /** Waits up to `drainMs` (default 0) for running calls. A client made by `Braid.admin` leaves the connection open. */

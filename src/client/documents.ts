@@ -152,9 +152,12 @@ export class Documents {
   }
 
   /** Lets an Assignment go on after it failed too often. */
-  async retryAssignment(name: string, options?: CallOptions): Promise<DocumentResult> {
-    const request = { header: this.#calls.header(), name };
-    const results = await this.#results(adminMethods.retryAssignment, request, options, []);
+  async retryAssignment(
+    name: string,
+    options: CallOptions & { readonly expectVersion?: number } = {},
+  ): Promise<DocumentResult> {
+    const request = { header: this.#calls.header(), name, expectVersion: options.expectVersion ?? 0 };
+    const results = await this.#results(adminMethods.retryAssignment, request, options, ['expectVersion']);
     return results[0] as DocumentResult;
   }
 

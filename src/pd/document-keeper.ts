@@ -4,7 +4,8 @@
  */
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../env/clock.ts';
-import type { Author } from './cluster/events.ts';
+import type { Auditor } from './auditor.ts';
+import type { Author, EventInput, EventType } from './cluster/events.ts';
 import type { Placement } from './placement.ts';
 import {
   type AnyDocument,
@@ -19,7 +20,7 @@ import type { DocumentPlan } from './resource/resources.ts';
 import { ruleName } from './schedule/placement/rule.ts';
 import type { RulePlan } from './schedule/placement/rule-plan.ts';
 import type { Refusal, Result } from './schedule/verdict.ts';
-import type { DocumentChanges, PdCommand } from './state/pd-state.ts';
+import type { DocumentChanges, PlainCommand } from './state/pd-state.ts';
 import type { RegionLog } from './state/state-log.ts';
 
 /** Changes of documents written per round of the reconciler; the next round goes on. */
@@ -27,7 +28,8 @@ const RECONCILE_ROUNDS_MAX = 32;
 
 export interface DocumentKeeperOptions {
   readonly clock: Pick<Clock, 'wallMs' | 'setTimer' | 'clearTimer'>;
-  readonly log: Pick<RegionLog, 'propose' | 'state'>;
+  readonly log: Pick<RegionLog, 'state'>;
+  readonly auditor: Auditor;
   readonly placement: Placement;
   /** Runs a change of the placement logic and carries out what follows from it. */
   readonly act: <T>(change: (placement: Placement) => T) => T;
@@ -85,14 +87,16 @@ export class DocumentKeeper {
         return planned;
       }
       const { change, outcome, rule } = planned.value;
-      const result = await this.#log.propose({ type: 'change-rules', change });
+      const result = await this.#options.auditor.change({ type: 'change-rules', change }, [
+        {
+          type: 'rule-changed',
+          message: `placement rule ${ruleName(rule)} was ${outcome}`,
+          actor: options.actor,
+          reason: options.note,
+        },
+      ]);
       assert(result.type === 'done', 'another member changed the placement rules', { base: change.baseVersion });
       this.#useRules();
-      this.#placement.event({
-        type: 'rule-changed',
-        message: `placement rule ${ruleName(rule)} was ${outcome}${options.note === '' ? '' : `: ${options.note}`}`,
-        actor: options.actor,
-      });
       return planned;
     });
   }
@@ -108,7 +112,7 @@ export class DocumentKeeper {
     documents: readonly unknown[],
     options: { readonly dryRun: boolean; readonly author: Author },
   ): Promise<DocumentsPlan> {
-    return this.#changeAll(() => planDocuments(this.#view(options.author), documents), options.dryRun);
+    return this.#changeAll(() => planDocuments(this.#view(options.author), documents), options);
   }
 
   /** @param expectVersion 0 is not checked */
@@ -117,8 +121,8 @@ export class DocumentKeeper {
     name: string,
     options: { readonly expectVersion: number; readonly dryRun: boolean; readonly author: Author },
   ): Promise<DocumentsPlan> {
-    const { expectVersion, dryRun, author } = options;
-    return this.#changeAll(() => planDeleteDocument(this.#view(author), kind, name, expectVersion), dryRun);
+    const { expectVersion, author } = options;
+    return this.#changeAll(() => planDeleteDocument(this.#view(author), kind, name, expectVersion), options);
   }
 
   list(kind: string, name: string): readonly AnyDocument[] | Refusal {
@@ -138,22 +142,25 @@ export class DocumentKeeper {
   }
 
   /** A dry run and a refusal change nothing. A crash before the write is durable leaves everything as it was. */
-  #changeAll(plan: () => DocumentsPlan, dryRun: boolean): Promise<DocumentsPlan> {
+  #changeAll(
+    plan: () => DocumentsPlan,
+    { dryRun, author }: { readonly dryRun: boolean; readonly author: Author },
+  ): Promise<DocumentsPlan> {
     return this.#afterChanges(async () => {
       const planned = plan();
       if (planned.refusal === undefined && !dryRun) {
-        await this.#write(planned.changes);
+        await this.#write(planned.changes, eventsOf(planned.results, author));
       }
       return planned;
     });
   }
 
-  async #write(changes: DocumentChanges): Promise<void> {
+  async #write(changes: DocumentChanges, events: readonly EventInput[]): Promise<void> {
     const command = commandFor(changes);
     if (command === undefined) {
       return;
     }
-    const result = await this.#log.propose(command);
+    const result = await this.#options.auditor.change(command, events);
     assert(result.type === 'done', 'another member changed the documents', { command: command.type });
     this.#options.act((placement) => {
       if (changes.settings !== undefined) {
@@ -170,12 +177,16 @@ export class DocumentKeeper {
 
   // ---------------------------------------------------------------------------------------- Partitions, Assignments
 
-  /** Plans a change of Partitions and Assignments, writes it, then lets it take effect. */
-  change(plan: () => DocumentPlan, options: { readonly dryRun: boolean }): Promise<DocumentPlan> {
+  /** Plans a change of Partitions and Assignments, writes it, then lets it take effect. `author`: a person asks for it. */
+  change(
+    plan: () => DocumentPlan,
+    options: { readonly dryRun: boolean; readonly author?: Author },
+  ): Promise<DocumentPlan> {
     return this.#afterChanges(async () => {
       const planned = plan();
       if (planned.refusal === undefined && planned.change !== undefined && !options.dryRun) {
-        await this.#writeResources(planned.change);
+        const events = options.author === undefined ? [] : eventsOf(planned.results, options.author);
+        await this.#writeResources(planned.change, events);
       }
       return planned;
     });
@@ -214,8 +225,8 @@ export class DocumentKeeper {
   }
 
   /** A crash before the write is durable leaves the documents as they were. */
-  async #writeResources(change: ResourceChange): Promise<void> {
-    const result = await this.#log.propose({ type: 'change-resources', change });
+  async #writeResources(change: ResourceChange, events: readonly EventInput[] = []): Promise<void> {
+    const result = await this.#options.auditor.change({ type: 'change-resources', change }, events);
     assert(result.type === 'done', 'another member changed the documents', { base: change.baseVersion });
     this.#placement.resources.store.apply(change);
   }
@@ -244,7 +255,7 @@ export class DocumentKeeper {
 }
 
 /** One command for everything, so that all of it is changed or nothing; undefined if nothing is. */
-function commandFor(changes: DocumentChanges): PdCommand | undefined {
+function commandFor(changes: DocumentChanges): PlainCommand | undefined {
   const { resources, rules, settings } = changes;
   if (settings === undefined && rules === undefined) {
     return resources === undefined ? undefined : { type: 'change-resources', change: resources };
@@ -253,3 +264,19 @@ function commandFor(changes: DocumentChanges): PdCommand | undefined {
     ? { type: 'change-rules', change: rules }
     : { type: 'change-documents', ...changes };
 }
+
+/** Kinds of documents with events of their own. */
+const EVENT_OF: Readonly<Record<string, EventType>> = { PlacementRule: 'rule-changed', Config: 'config-changed' };
+
+/** What people are told of a change of documents. */
+const eventsOf = (
+  results: readonly { readonly kind: string; readonly name: string; readonly outcome: string }[],
+  author: Author,
+): EventInput[] =>
+  results
+    .filter(({ outcome }) => outcome !== 'unchanged')
+    .map(({ kind, name, outcome }) => ({
+      type: EVENT_OF[kind] ?? 'document',
+      message: `${kind} ${name} was ${outcome === 'ending' ? 'told to end' : outcome}`,
+      ...author,
+    }));

@@ -2,6 +2,8 @@
 import type { RegionId } from '../base/ids.ts';
 import type { Clock } from '../env/clock.ts';
 import { PAUSES_MAX } from './cluster/pauses.ts';
+import type { RegionEpoch } from '../meta/region.ts';
+import type { Auditor } from './auditor.ts';
 import type { Placement } from './placement.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import { type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
@@ -12,6 +14,8 @@ export interface PauseOptions {
   /** 0 = until it is resumed. */
   readonly forMs: number;
   readonly actor: string;
+  /** Refused unless the region has exactly this epoch. */
+  readonly expectEpoch?: RegionEpoch;
 }
 
 /** What became of the operators on the paused regions. */
@@ -24,6 +28,7 @@ export interface PauseOutcome {
 export interface PauseKeeperOptions {
   readonly clock: Pick<Clock, 'wallMs'>;
   readonly log: Pick<RegionLog, 'propose' | 'state'>;
+  readonly auditor: Auditor;
   /** Runs a change of the placement logic and carries out what follows from it. */
   readonly act: <T>(change: (placement: Placement) => T) => T;
 }
@@ -31,23 +36,29 @@ export interface PauseKeeperOptions {
 export class PauseKeeper {
   readonly #clock: PauseKeeperOptions['clock'];
   readonly #log: PauseKeeperOptions['log'];
+  readonly #auditor: Auditor;
   readonly #act: PauseKeeperOptions['act'];
   #isForgetting = false;
 
   constructor(options: PauseKeeperOptions) {
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#auditor = options.auditor;
     this.#act = options.act;
   }
 
   /** Stops everything that the placement service does with a region. A crash before it is durable leaves it as it was. */
   async pause(id: RegionId, options: PauseOptions): Promise<Result<PauseOutcome>> {
-    const planned = this.#act((placement) => placement.planPause(id, options.reason, options.forMs, options.actor));
+    const { reason, forMs, actor, expectEpoch } = options;
+    const planned = this.#act((placement) => placement.planPause(id, reason, forMs, actor, expectEpoch));
     if (planned.type === 'refused') {
       return planned;
     }
     const pause = planned.value;
-    const result = await this.#log.propose({ type: 'pause-range', pause });
+    const until = forMs === 0 ? '' : ` for ${Math.ceil(forMs / 1_000)} s`;
+    const result = await this.#auditor.change({ type: 'pause-range', pause }, [
+      { type: 'region-paused', message: `region ${id} was paused${until}`, regionId: id, actor, reason },
+    ]);
     if (result.type === 'refused') {
       return refused(
         refuse('TooManyPauses', `${PAUSES_MAX} ranges are paused already`, 'resume some regions first', {
@@ -57,35 +68,39 @@ export class PauseKeeper {
     }
     return this.#act((placement) => {
       placement.resources.pauses.set(this.#log.state.pauses);
-      const until = options.forMs === 0 ? '' : ` for ${Math.ceil(options.forMs / 1_000)} s`;
-      const why = pause.reason === '' ? '' : `: ${pause.reason}`;
-      placement.event({
-        type: 'region-paused',
-        message: `region ${id} was paused${until}${why}`,
-        regionId: id,
-        actor: options.actor,
-      });
       return ok(placement.onPaused(pause));
     });
   }
 
   /** Whether anything of the region was paused. */
-  async resume(id: RegionId, actor: string): Promise<Result<boolean>> {
-    const found = this.#act(({ cluster, resources }) => {
-      const info = cluster.tree.get(id);
-      return info === undefined ? undefined : { range: info.region.range, pause: resources.pauses.on(info) };
+  async resume(
+    id: RegionId,
+    options: { readonly actor: string; readonly reason?: string; readonly expectEpoch?: RegionEpoch },
+  ): Promise<Result<boolean>> {
+    const { actor, reason = '' } = options;
+    const found = this.#act((placement) => {
+      const info = placement.cluster.tree.get(id);
+      return info === undefined
+        ? undefined
+        : {
+            range: info.region.range,
+            pause: placement.resources.pauses.on(info),
+            changed: placement.epochRefusal(info, options.expectEpoch),
+          };
     });
     if (found === undefined) {
       return refused(regionNotFound(id));
     }
+    if (found.changed !== undefined) {
+      return refused(found.changed);
+    }
     if (found.pause === undefined) {
       return ok(false);
     }
-    await this.#log.propose({ type: 'resume-range', range: found.range });
-    this.#act((placement) => {
-      placement.resources.pauses.set(this.#log.state.pauses);
-      placement.event({ type: 'region-paused', message: `region ${id} was resumed`, regionId: id, actor });
-    });
+    await this.#auditor.change({ type: 'resume-range', range: found.range }, [
+      { type: 'region-paused', message: `region ${id} was resumed`, regionId: id, actor, reason },
+    ]);
+    this.#act((placement) => placement.resources.pauses.set(this.#log.state.pauses));
     return ok(true);
   }
 

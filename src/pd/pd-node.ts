@@ -11,8 +11,9 @@ import type { TimerId } from '../env/clock.ts';
 import { sleep } from '../env/clock.ts';
 import type { Env } from '../env/env.ts';
 import type { RegionHeartbeat, RegionHeartbeatReply, SplitIds, StoreHeartbeat } from '../meta/heartbeat.ts';
-import { type Region, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
+import { type Region, type RegionEpoch, type Store, isEpochStale, regionsEqual } from '../meta/region.ts';
 import type { ReportVerdict } from './cluster/cluster.ts';
+import { Auditor } from './auditor.ts';
 import type { Author } from './cluster/events.ts';
 import type { StoreRecord } from './cluster/store-info.ts';
 import type { StoreSettingsChange } from './cluster/store-settings.ts';
@@ -21,14 +22,16 @@ import { DocumentKeeper } from './document-keeper.ts';
 import { IdAllocator } from './ids/id-allocator.ts';
 import { PauseKeeper } from './pause-keeper.ts';
 import { SchedulerKeeper } from './scheduler-keeper.ts';
-import { Placement, type StoreTarget } from './placement.ts';
+import { Placement } from './placement.ts';
 import type { SplitCause } from './schedule/coordinator.ts';
 import type { Operator } from './schedule/operator/operator.ts';
 import type { SwitchName } from './schedule/switches.ts';
 import { SWITCH_OFF_MAX_MS, isSwitchName } from './schedule/switches.ts';
-import { type Refusal, type Result, ok, refuse, refused, regionNotFound } from './schedule/verdict.ts';
+import { type Refusal, type Result, ok, refuse, refused, regionNotFound, versionConflict } from './schedule/verdict.ts';
 import type { PdCommand, PdResult, PdState, ServiceSafePoint } from './state/pd-state.ts';
 import type { RegionLog } from './state/state-log.ts';
+import { type StoreChangeOptions, StoreKeeper, type StoreStateOptions } from './store-keeper.ts';
+import type { StoreTarget } from './store-planner.ts';
 import { LOGICAL_MAX, type Timestamp, TimestampOracle } from './tso/timestamp-oracle.ts';
 
 export interface PdNodeConfig {
@@ -53,6 +56,14 @@ const SPLITS_REFUSED_MAX = 4_096;
 const SPLIT_COUNT_MAX = 1_024;
 /** Cluster ids stay below 2^53 so that clients may keep them in doubles. */
 const CLUSTER_ID_HIGH = 2 ** 20;
+
+export interface SwitchOptions {
+  /** How long it is to be off; 0 = until it is switched on. Nothing to one that is switched on. */
+  readonly offMs?: number;
+  readonly reason?: string;
+  /** Refused unless it was set so often before. */
+  readonly expectVersion?: number;
+}
 
 /** Takes the commands for one store; false means that it cannot take any at the moment. */
 export type CommandSink = (reply: RegionHeartbeatReply) => boolean;
@@ -102,8 +113,9 @@ export class PdNode {
   readonly #timers = new Set<TimerId>();
   readonly #loops: Loop[] = [];
   readonly #operatorWaiters = new Map<number, Set<() => void>>();
-  /** Store changes run one after the other: each is planned on what the one before left. */
-  #storeChanges: Promise<unknown> = Promise.resolve();
+  /** Keeps in the audit log what people change. */
+  readonly auditor: Auditor;
+  readonly #stores: StoreKeeper;
   /** Pinned regions of which it was noted that they are not split. */
   readonly #splitsRefused = new Set<RegionId>();
   #closed = false;
@@ -125,15 +137,19 @@ export class PdNode {
       takeId: () => this.#takeId(),
       onOperatorEnd: (operator) => this.#wakeWaiters(operator),
     });
+    this.auditor = new Auditor({ clock: env.clock, log, placement: this.placement });
+    this.#stores = new StoreKeeper({ clock: env.clock, auditor: this.auditor, placement: this.placement });
     this.pauses = new PauseKeeper({
       clock: env.clock,
       log,
+      auditor: this.auditor,
       act: (change) => this.act(change),
     });
-    this.schedulers = new SchedulerKeeper({ log, placement: this.placement });
+    this.schedulers = new SchedulerKeeper({ log, auditor: this.auditor, placement: this.placement });
     this.documents = new DocumentKeeper({
       clock: env.clock,
       log,
+      auditor: this.auditor,
       placement: this.placement,
       act: (change) => this.act(change),
       onSettings: () => this.#useSettings(),
@@ -264,9 +280,10 @@ export class PdNode {
   /** Stops and waits for what is being written. */
   async close(): Promise<void> {
     this.stop();
-    await this.#storeChanges;
+    await this.#stores.flush();
     await this.documents.settled;
     await this.schedulers.idle();
+    await this.auditor.written();
     await this.#log.flush();
   }
 
@@ -285,11 +302,7 @@ export class PdNode {
       record !== undefined &&
       wallMs - record.lastHeartbeatWallMs >= this.placement.cluster.config.storeHeartbeatSaveMs
     ) {
-      this.#background(
-        this.#changeStore(heartbeat.storeId, (current) =>
-          current === undefined ? undefined : { ...current, lastHeartbeatWallMs: Math.max(wallMs, 0) },
-        ),
-      );
+      this.#background(this.#stores.noteHeartbeat(heartbeat.storeId, wallMs));
     }
     return refusal;
   }
@@ -324,7 +337,8 @@ export class PdNode {
 
   /** Carries out effects. Commands for stores without a stream are lost: the push loop sends them again. */
   #pump(): void {
-    const { commands, saves, deletes } = this.placement.takeEffects();
+    const { commands, saves, deletes, audits } = this.placement.takeEffects();
+    this.auditor.note(audits);
     for (const { storeId, reply } of commands) {
       this.#sinks.get(storeId)?.(reply);
     }
@@ -383,111 +397,27 @@ export class PdNode {
     if (!this.isBootstrapped) {
       return notBootstrapped();
     }
-    let refusal: Refusal | undefined;
-    const isNew = this.placement.cluster.store(store.id) === undefined;
-    await this.#changeStore(store.id, () => {
-      const planned = this.placement.planPutStore(store, starts);
-      if (planned.type === 'refused') {
-        refusal = planned.refusal;
-        return undefined;
-      }
-      return planned.value;
-    });
-    if (refusal === undefined && isNew) {
-      this.placement.event({
-        type: 'store-joined',
-        message: `store ${store.id} joined at ${store.address}`,
-        storeId: store.id,
-      });
-    }
-    return refusal;
+    return this.#stores.put(store, starts);
   }
 
   /** An administrator wants a store emptied, gone or back. */
-  async setStoreState(
-    id: StoreId,
-    target: StoreTarget,
-    options: {
-      readonly physicallyDestroyed: boolean;
-      readonly dryRun: boolean;
-      readonly actor: string;
-      readonly reason?: string;
-    },
-  ): Promise<Refusal | undefined> {
-    let refusal: Refusal | undefined;
-    let changed = false;
-    await this.#changeStore(id, () => {
-      const planned = this.placement.planStoreState(id, target, options.physicallyDestroyed);
-      if (planned.type === 'refused') {
-        refusal = planned.refusal;
-        return undefined;
-      }
-      changed = planned.value !== undefined && !options.dryRun;
-      return options.dryRun ? undefined : planned.value;
-    });
-    if (changed) {
-      this.placement.event({
-        type: 'store-state',
-        message: `store ${id} is to be ${target}`,
-        storeId: id,
-        actor: options.actor,
-        reason: options.reason ?? '',
-      });
-    }
-    return refusal;
+  setStoreState(id: StoreId, target: StoreTarget, options: StoreStateOptions): Promise<Refusal | undefined> {
+    return this.#stores.setState(id, target, options);
   }
 
   /** An administrator changes settings or labels of a store. */
-  async setStoreSettings(id: StoreId, change: StoreSettingsChange, actor: string): Promise<Refusal | undefined> {
-    let refusal: Refusal | undefined;
-    let changed = false;
-    await this.#changeStore(id, () => {
-      const planned = this.placement.planStoreSettings(id, change);
-      if (planned.type === 'refused') {
-        refusal = planned.refusal;
-        return undefined;
-      }
-      changed = planned.value !== undefined;
-      return planned.value;
-    });
-    if (changed) {
-      this.placement.event({
-        type: 'store-settings',
-        message: `settings of store ${id} were changed: ${JSON.stringify(change)}`,
-        storeId: id,
-        actor,
-      });
-    }
-    return refusal;
+  setStoreSettings(
+    id: StoreId,
+    change: StoreSettingsChange,
+    options: StoreChangeOptions,
+  ): Promise<Refusal | undefined> {
+    return this.#stores.setSettings(id, change, options);
   }
 
   #removeEmptyStores(): void {
-    for (const record of this.placement.planRemovals()) {
-      const { id } = record.store;
-      this.#background(
-        this.#changeStore(id, () => this.placement.planRemovals().find((planned) => planned.store.id === id)).then(() =>
-          this.placement.event({ type: 'store-state', message: `store ${id} is empty and was removed`, storeId: id }),
-        ),
-      );
+    for (const { store } of this.placement.planRemovals()) {
+      this.#background(this.#stores.removeEmpty(store.id));
     }
-  }
-
-  /** Plans a store's next record after all earlier changes are in place, writes it, then lets it take effect. */
-  #changeStore(id: StoreId, planRecord: (current: StoreRecord | undefined) => StoreRecord | undefined): Promise<void> {
-    const run = async (): Promise<void> => {
-      const record = planRecord(this.placement.cluster.store(id)?.record);
-      if (record === undefined) {
-        return;
-      }
-      assert(record.store.id === id, 'a store change is about one store', { store: id });
-      const result = await this.#propose({ type: 'put-store', record });
-      assert(result.type === 'done', 'a store record is never refused', { store: id });
-      this.placement.cluster.applyStoreRecord(record, this.#env.clock.monoMs());
-    };
-    const done = this.#storeChanges.then(run);
-    // The chain goes on after a failure; the caller sees it.
-    this.#storeChanges = done.catch(() => undefined);
-    return done;
   }
 
   /** Ids for `count` children of a region whose descriptor must be the current one. */
@@ -649,14 +579,13 @@ export class PdNode {
 
   // ------------------------------------------------------------------------------------- switches and settings
 
-  /** @param offMs how long it is to be off; 0 = until it is switched on. Nothing to one that is switched on. */
   async setSwitch(
     name: SwitchName,
     enabled: boolean,
     actor: string,
-    offMs = 0,
-    reason = '',
+    options: SwitchOptions = {},
   ): Promise<Refusal | undefined> {
+    const { offMs = 0, reason = '', expectVersion } = options;
     if (!Number.isSafeInteger(offMs) || offMs < 0 || offMs > SWITCH_OFF_MAX_MS || (enabled && offMs > 0)) {
       return refuse(
         'InvalidArgument',
@@ -665,16 +594,27 @@ export class PdNode {
       );
     }
     const untilWallMs = Math.floor(this.#env.clock.wallMs()) + offMs;
-    await this.#propose({ type: 'set-switch', name, enabled, ...(offMs === 0 ? {} : { untilWallMs }) });
-    this.placement.switches.set(name, enabled, offMs === 0 ? undefined : untilWallMs);
     const until = offMs === 0 ? '' : ` for ${Math.ceil(offMs / 1_000)} s`;
-    this.placement.event({
-      type: 'switch',
-      message: `${name} was switched ${enabled ? 'on' : 'off'}${until}`,
-      actor,
-      reason,
-    });
+    const result = await this.auditor.change(
+      {
+        type: 'set-switch',
+        name,
+        enabled,
+        ...(offMs === 0 ? {} : { untilWallMs }),
+        ...(expectVersion === undefined ? {} : { expectVersion }),
+      },
+      [{ type: 'switch', message: `${name} was switched ${enabled ? 'on' : 'off'}${until}`, actor, reason }],
+    );
+    if (result.type === 'refused') {
+      return versionConflict(`the switch ${name}`, this.switchVersion(name), expectVersion ?? 0, { name });
+    }
+    this.placement.switches.set(name, enabled, offMs === 0 ? undefined : untilWallMs);
     return undefined;
+  }
+
+  /** How often a switch was set. */
+  switchVersion(name: SwitchName): number {
+    return this.#log.state.switchVersions.get(name) ?? 0;
   }
 
   /** What this process was started with, from flags, environment, file and defaults. */
@@ -691,7 +631,9 @@ export class PdNode {
         'change it there: braid ctl export config, then braid ctl apply',
       );
     }
-    const result = await this.#propose({ type: 'set-max-replicas', maxReplicas });
+    const result = await this.auditor.change({ type: 'set-max-replicas', maxReplicas }, [
+      { type: 'replica-count', message: `the cluster is to have ${maxReplicas} replicas of everything` },
+    ]);
     if (result.type === 'refused') {
       return refuse('InvalidArgument', `${maxReplicas} is not a number of replicas`, 'give a positive integer');
     }
@@ -713,20 +655,27 @@ export class PdNode {
     return this.documents.wait(...args);
   }
 
-  /** Whether the pin was not as wanted before. */
-  async pinRegion(id: RegionId, pinned: boolean, author: Author): Promise<boolean> {
-    if (this.placement.resources.isPinnedByHand(id) === pinned) {
-      return false;
+  /** Whether the pin was not as wanted before. Of a region that is not known, only a pin that was set can be taken back. */
+  async pinRegion(id: RegionId, pinned: boolean, author: Author, expectEpoch?: RegionEpoch): Promise<Result<boolean>> {
+    const info = this.placement.cluster.tree.get(id);
+    const changed = info === undefined ? undefined : this.placement.epochRefusal(info, expectEpoch);
+    if (changed !== undefined) {
+      return refused(changed);
     }
-    await this.#propose({ type: 'pin-region', id, pinned });
+    if (this.placement.resources.isPinnedByHand(id) === pinned) {
+      return ok(false);
+    }
+    const message = `region ${id} was ${pinned ? 'pinned' : 'unpinned'}`;
+    await this.auditor.change({ type: 'pin-region', id, pinned }, [
+      { type: 'region-pinned', message, regionId: id, ...author },
+    ]);
     this.placement.resources.setPins(new Set(this.#log.state.pins));
-    this.placement.event({
-      type: 'region-pinned',
-      message: `region ${id} was ${pinned ? 'pinned' : 'unpinned'}`,
-      regionId: id,
-      ...author,
-    });
-    return true;
+    return ok(true);
+  }
+
+  /** What people changed and what was removed, whoever led then. */
+  get audit(): PdState['audit'] {
+    return this.#log.state.audit;
   }
 
   // ---------------------------------------------------------------------------------------------- safe points

@@ -11,22 +11,13 @@ import type { RegionHeartbeat, StoreHeartbeat } from '../meta/heartbeat.ts';
 import { type Region, type RegionEpoch, type Store, epochsEqual, formatEpoch } from '../meta/region.ts';
 import { Cluster, type ReportVerdict } from './cluster/cluster.ts';
 import { PAUSE_MAX_MS, PAUSE_REASON_MAX, type RegionPause } from './cluster/pauses.ts';
-import { type EventInput, EventList, eventsOfReport } from './cluster/events.ts';
+import { type EventInput, EventList, type EventType, auditOf, eventsOfReport } from './cluster/events.ts';
 import type { RegionInfo } from './cluster/region-info.ts';
-import {
-  DEFAULT_STORE_SETTINGS,
-  type StoreInfo,
-  type StoreRecord,
-  isUp,
-  livenessOf,
-  mergeLabels,
-  settingsOf,
-} from './cluster/store-info.ts';
-import { type StoreSettingsChange, changedRecord, problemOfSettings, sameRecord } from './cluster/store-settings.ts';
+import type { StoreRecord } from './cluster/store-info.ts';
+import type { StoreSettingsChange } from './cluster/store-settings.ts';
 import type { PlacementConfig } from './defaults.ts';
 import { type Check, firstRefusal, mergeChecks } from './schedule/checker/merge-checks.ts';
 import { proposeMerge } from './resource/assigner.ts';
-import { POD_LABEL, podNameOf } from './resource/facts.ts';
 import { ClusterRedirects } from './resource/redirects.ts';
 import { Reconciler } from './resource/reconciler.ts';
 import type { ResourceChange } from './resource/resource-store.ts';
@@ -40,7 +31,6 @@ import {
   explainScheduler,
   explainStore,
 } from './schedule/explain.ts';
-import { checkLeaderTarget } from './schedule/filter/store-filter.ts';
 import type { WantedRole } from './schedule/operator/builder.ts';
 import { OperatorController, type OutgoingCommand } from './schedule/operator/controller.ts';
 import { type Made, type Maker, OperatorFactory } from './schedule/operator/create.ts';
@@ -60,6 +50,8 @@ import {
   storeNotFound,
   unknownSwitch,
 } from './schedule/verdict.ts';
+import type { AuditEntry, AuditInput } from './state/audit-log.ts';
+import { StorePlanner, type StoreTarget, storeRemoved } from './store-planner.ts';
 
 export interface PlacementOptions {
   readonly config: PlacementConfig;
@@ -77,6 +69,14 @@ export interface PlacementEffects {
   /** Descriptors to write; losing them in a crash is harmless. */
   readonly saves: readonly Region[];
   readonly deletes: readonly RegionId[];
+  /** Pending events to be kept in the audit log: `events.settle` follows. */
+  readonly audits: readonly PendingAudit[];
+}
+
+export interface PendingAudit {
+  /** Of the event. */
+  readonly sequence: number;
+  readonly audit: AuditInput;
 }
 
 /** Common part of all requests of administrators. */
@@ -86,6 +86,7 @@ export interface RequestOptions {
   /** Refuse unless the region has exactly this epoch. */
   readonly expectEpoch?: RegionEpoch;
   readonly note?: string;
+  /** Who asks; what a person asks for is kept in the audit log. */
   readonly actor?: string;
 }
 
@@ -93,9 +94,6 @@ export interface RequestOptions {
 export interface Submitted {
   readonly operator: Operator | undefined;
 }
-
-/** Where an administrator wants a store. */
-export type StoreTarget = 'up' | 'removing' | 'removed';
 
 export class Placement {
   readonly cluster: Cluster;
@@ -107,9 +105,11 @@ export class Placement {
   readonly redirects: ClusterRedirects;
   readonly #reconciler: Reconciler;
   readonly #factory: OperatorFactory;
+  readonly #stores: StorePlanner;
   readonly #clock: PlacementOptions['clock'];
   #saves: Region[] = [];
   #deletes: RegionId[] = [];
+  #audits: PendingAudit[] = [];
 
   constructor(options: PlacementOptions) {
     const { clock } = options;
@@ -161,6 +161,12 @@ export class Placement {
       switches: this.switches,
       nowMs,
       rng: options.rng.fork('schedulers'),
+    });
+    this.#stores = new StorePlanner({
+      cluster: this.cluster,
+      clock,
+      coordinator: this.coordinator,
+      controller: this.controller,
     });
   }
 
@@ -288,14 +294,32 @@ export class Placement {
 
   /** Everything to be carried out since the last call. */
   takeEffects(): PlacementEffects {
-    const effects = { commands: this.controller.takeOutbox(), saves: this.#saves, deletes: this.#deletes };
+    const effects = {
+      commands: this.controller.takeOutbox(),
+      saves: this.#saves,
+      deletes: this.#deletes,
+      audits: this.#audits,
+    };
     this.#saves = [];
     this.#deletes = [];
+    this.#audits = [];
     return effects;
   }
 
-  event(event: EventInput): void {
-    this.events.add(event, this.#clock.wallMs());
+  /** @param audit its number in the audit log, if it is kept there */
+  event(event: EventInput, audit?: number): void {
+    this.events.add(event, this.#clock.wallMs(), audit);
+  }
+
+  /** Something that the audit log keeps already. */
+  kept({ wallMs, type, message, actor, reason, sequence }: AuditEntry): void {
+    this.events.add({ type: type as EventType, message, actor, reason }, wallMs, sequence);
+  }
+
+  /** An event that is to be kept in the audit log, although what it tells of changes nothing that is durable. */
+  auditedEvent(event: EventInput): void {
+    const wallMs = this.#clock.wallMs();
+    this.#audits.push({ sequence: this.events.add(event, wallMs, 'pending'), audit: auditOf(event, wallMs) });
   }
 
   /** An Assignment that is under way says itself when the redirects of its regions end. */
@@ -332,221 +356,34 @@ export class Placement {
 
   // --------------------------------------------------------------------------------------------------- stores
 
-  /**
-   * The record to write for a store that announces itself, or why it may not join.
-   * @param starts how often the store has started, this time included; undefined if it does not say
-   */
+  /** See {@link StorePlanner.planPutStore}. */
   planPutStore(store: Store, starts: number | undefined): Result<StoreRecord> {
-    if (store.id === 0) {
-      return refused(refuse('InvalidArgument', 'a store id must not be 0', 'ask for an id first'));
-    }
-    const known = this.cluster.store(store.id)?.record;
-    if (known?.store.state === 'tombstone') {
-      return refused(storeRemoved(store.id));
-    }
-    if (known !== undefined && starts !== undefined && isRolledBack(known, store, starts)) {
-      return refused(storeRolledBack(store.id, starts, known.starts ?? 0));
-    }
-    for (const other of this.cluster.stores()) {
-      const { record } = other;
-      const lives = record.store.state !== 'tombstone' && !record.physicallyDestroyed;
-      if (lives && record.store.id !== store.id && record.store.address === store.address) {
-        return refused(
-          refuse(
-            'DuplicateAddress',
-            `store ${record.store.id} already has the address ${store.address}`,
-            `if its data is gone, remove store ${record.store.id} as physically destroyed first; else use another address`,
-            { store_id: record.store.id },
-          ),
-        );
-      }
-      const pod = podNameOf(store.labels);
-      if (lives && record.store.id !== store.id && pod !== undefined && podNameOf(record.store.labels) === pod) {
-        return refused(
-          refuse(
-            'DuplicatePod',
-            `store ${record.store.id} already has the label ${POD_LABEL}=${pod}`,
-            'documents name stores by this label: give every store another one',
-            { store_id: record.store.id },
-          ),
-        );
-      }
-    }
-    const latestStarts = starts ?? known?.starts;
-    return ok({
-      store: {
-        ...store,
-        state: known?.store.state ?? 'up',
-        labels: known === undefined ? store.labels : mergeLabels(known.store.labels, store.labels),
-      },
-      physicallyDestroyed: known?.physicallyDestroyed ?? false,
-      lastHeartbeatWallMs: known?.lastHeartbeatWallMs ?? 0,
-      ...(latestStarts === undefined ? {} : { starts: latestStarts }),
-      ...(known?.settings === undefined ? {} : { settings: known.settings }),
-    });
+    return this.#stores.planPutStore(store, starts);
   }
 
-  /** The record to write so that a store goes where an administrator wants it; undefined if it is there. */
-  planStoreState(id: StoreId, target: StoreTarget, physicallyDestroyed: boolean): Result<StoreRecord | undefined> {
-    const info = this.cluster.store(id);
-    if (info === undefined) {
-      return refused(storeNotFound(id));
-    }
-    switch (target) {
-      case 'up':
-        return this.#planUp(info);
-      case 'removing':
-        return this.#planRemoving(info, physicallyDestroyed);
-      case 'removed':
-        return this.#planRemoved(info, physicallyDestroyed);
-    }
+  /** See {@link StorePlanner.planStoreState}. */
+  planStoreState(
+    id: StoreId,
+    target: StoreTarget,
+    physicallyDestroyed: boolean,
+    expectVersion?: number,
+  ): Result<StoreRecord | undefined> {
+    return this.#stores.planStoreState(id, target, physicallyDestroyed, expectVersion);
   }
 
-  #planUp({ record }: StoreInfo): Result<StoreRecord | undefined> {
-    const { id, state } = record.store;
-    if (state === 'up') {
-      return ok(undefined);
-    }
-    if (state === 'tombstone') {
-      return refused(storeRemoved(id));
-    }
-    if (record.physicallyDestroyed) {
-      return refused(
-        refuse(
-          'PhysicallyDestroyed',
-          `store ${id} is marked as destroyed`,
-          'start a new store with an empty directory',
-          {
-            store_id: id,
-          },
-        ),
-      );
-    }
-    return ok({
-      ...record,
-      store: { ...record.store, state: 'up' },
-      settings: { ...(record.settings ?? DEFAULT_STORE_SETTINGS), removal: undefined },
-    });
+  /** See {@link StorePlanner.planStoreSettings}. */
+  planStoreSettings(id: StoreId, change: StoreSettingsChange, expectVersion?: number): Result<StoreRecord | undefined> {
+    return this.#stores.planStoreSettings(id, change, expectVersion);
   }
 
-  #planRemoving({ record }: StoreInfo, physicallyDestroyed: boolean): Result<StoreRecord | undefined> {
-    const { id, state } = record.store;
-    if (state === 'tombstone') {
-      return refused(storeRemoved(id));
-    }
-    if (state === 'offline' && (record.physicallyDestroyed || !physicallyDestroyed)) {
-      return ok(undefined);
-    }
-    const staying = this.cluster.stores().filter((other) => isUp(other) && other.record.store.id !== id).length;
-    const { maxReplicas } = this.cluster.config;
-    if (!physicallyDestroyed && staying < maxReplicas) {
-      return refused(
-        refuse(
-          'TooFewStores',
-          `without store ${id} only ${staying} stores are left for ${maxReplicas} replicas`,
-          'add a store first',
-          { store_id: id, stores_left: staying, max_replicas: maxReplicas },
-        ),
-      );
-    }
-    const settings = record.settings ?? DEFAULT_STORE_SETTINGS;
-    const removal = settings.removal ?? {
-      sinceWallMs: Math.floor(this.#clock.wallMs()),
-      peers: this.cluster.tree.ofStore(id).peers.size,
-      sizeBytes: this.cluster.tree.sizeOfStoreBytes(id),
-    };
-    return ok({
-      ...record,
-      store: { ...record.store, state: 'offline' },
-      physicallyDestroyed,
-      settings: { ...settings, removal },
-    });
-  }
-
-  /** The record to write for changed settings or labels of a store; undefined if nothing changes. */
-  planStoreSettings(id: StoreId, change: StoreSettingsChange): Result<StoreRecord | undefined> {
-    const info = this.cluster.store(id);
-    if (info === undefined) {
-      return refused(storeNotFound(id));
-    }
-    if (info.record.store.state === 'tombstone') {
-      return refused(storeRemoved(id));
-    }
-    const problem = problemOfSettings(change);
-    if (problem !== undefined) {
-      return refused(problem);
-    }
-    const record = changedRecord(info.record, change);
-    if (
-      record.settings?.leadersEvicted === true &&
-      this.cluster.schedulers.record('grant-leader').stores.includes(id)
-    ) {
-      return refused(
-        refuse(
-          'LeadersGranted',
-          `grant-leader brings leaders to store ${id}`,
-          `end that first: braid ctl scheduler remove grant-leader --store ${id}`,
-          { store_id: id },
-        ),
-      );
-    }
-    if (record.settings?.leadersEvicted === true && settingsOf(info).leadersEvicted === false) {
-      const nowMs = this.#clock.monoMs();
-      const others = this.cluster
-        .stores()
-        .filter(
-          (other) =>
-            other.record.store.id !== id && checkLeaderTarget(this.cluster, other.record.store.id, nowMs) === undefined,
-        );
-      if (others.length === 0) {
-        return refused(
-          refuse(
-            'TooFewStores',
-            `no other store could lead the regions of store ${id}`,
-            'let another store lead first',
-            {
-              store_id: id,
-            },
-          ),
-        );
-      }
-    }
-    return ok(sameRecord(record, info.record) ? undefined : record);
-  }
-
-  #planRemoved(info: StoreInfo, physicallyDestroyed: boolean): Result<StoreRecord | undefined> {
-    const { id, state } = info.record.store;
-    if (state === 'tombstone') {
-      return ok(undefined);
-    }
-    if (livenessOf(info, this.cluster.config, this.#clock.monoMs()) !== 'down') {
-      return refused(
-        refuse('StoreNotDown', `store ${id} still reports`, 'let it be emptied: set it to removing', { store_id: id }),
-      );
-    }
-    const peers = this.cluster.tree.ofStore(id).peers.size;
-    if (peers > 0) {
-      return refused(
-        refuse('PeersLeft', `${peers} regions still have a peer on store ${id}`, 'set it to removing and wait', {
-          store_id: id,
-          peers,
-        }),
-      );
-    }
-    return ok({ ...info.record, store: { ...info.record.store, state: 'tombstone' }, physicallyDestroyed });
-  }
-
-  /** Records of removing stores that are empty and may be marked as removed. */
+  /** See {@link StorePlanner.planRemovals}. */
   planRemovals(): StoreRecord[] {
-    if (!this.coordinator.warmup().done) {
-      return [];
-    }
-    return this.cluster
-      .stores()
-      .filter(
-        ({ record }) => record.store.state === 'offline' && this.cluster.tree.ofStore(record.store.id).peers.size === 0,
-      )
-      .map(({ record }) => ({ ...record, store: { ...record.store, state: 'tombstone' } }));
+    return this.#stores.planRemovals();
+  }
+
+  /** See {@link StorePlanner.removalBlockers}. */
+  removalBlockers(id: StoreId): Refusal[] {
+    return this.#stores.removalBlockers(id);
   }
 
   /** What a changed or new placement rule means. */
@@ -568,37 +405,6 @@ export class Placement {
           .servingIn({ start: key, end: keyAfter(key) })
           .find(({ spec }) => compareBytes(spec.range.start, key) < 0)?.meta.name,
     };
-  }
-
-  /** What keeps a removing store from being removed, most common causes first. */
-  removalBlockers(id: StoreId): Refusal[] {
-    const info = this.cluster.store(id);
-    if (info === undefined || info.record.store.state !== 'offline') {
-      return [];
-    }
-    const blockers: Refusal[] = [];
-    for (const region of [...this.cluster.tree.ofStore(id).peers].slice(0, BLOCKERS_MAX)) {
-      const running = this.controller.runningOn(region);
-      const reason = this.coordinator.blockedReason(region);
-      const leader = this.cluster.tree.get(region)?.leader;
-      if (running !== undefined) {
-        blockers.push(
-          refuse('PeersLeft', `operator ${running.id} (${running.brief}) is running on region ${region}`, 'wait', {
-            region_id: region,
-            operator_id: running.id,
-          }),
-        );
-      } else if (reason !== undefined) {
-        blockers.push(reason);
-      } else if (leader === undefined) {
-        blockers.push(
-          refuse('NoLeader', `region ${region} has no known leader`, 'check its stores', { region_id: region }),
-        );
-      } else {
-        blockers.push(refuse('PeersLeft', `region ${region} has a peer on store ${id}`, 'wait', { region_id: region }));
-      }
-    }
-    return blockers;
   }
 
   // ------------------------------------------------------------------------------------ requests of administrators
@@ -684,8 +490,21 @@ export class Placement {
     );
   }
 
-  /** Stops a running or waiting operator and, for a merge, its partner. */
-  cancelOperator(operator: Operator, actor: string): Refusal | undefined {
+  /**
+   * Stops a running or waiting operator and, for a merge, its partner.
+   * @param reason given, if only as an empty text, when a person asks: that is kept in the audit log
+   */
+  cancelOperator(operator: Operator, actor: string, reason?: string): Refusal | undefined {
+    if (reason !== undefined && !operator.hasEnded) {
+      this.auditedEvent({
+        type: 'operator-canceled',
+        message: `operator ${operator.id} (${operator.brief}) was told to stop`,
+        regionId: operator.regionId,
+        operatorId: operator.id,
+        actor,
+        reason,
+      });
+    }
     const canceled = this.controller.cancel(operator, {
       code: 'AdminStop',
       text: `stopped by ${actor}`,
@@ -704,10 +523,20 @@ export class Placement {
    * The pause to write for a region.
    * @param forMs how long; 0 = until it is resumed
    */
-  planPause(id: RegionId, reason: string, forMs: number, actor: string): Result<RegionPause> {
+  planPause(
+    id: RegionId,
+    reason: string,
+    forMs: number,
+    actor: string,
+    expectEpoch?: RegionEpoch,
+  ): Result<RegionPause> {
     const info = this.cluster.tree.get(id);
     if (info === undefined) {
       return refused(regionNotFound(id));
+    }
+    const changed = this.epochRefusal(info, expectEpoch);
+    if (changed !== undefined) {
+      return refused(changed);
     }
     if (reason.length > PAUSE_REASON_MAX) {
       return refused(
@@ -763,20 +592,26 @@ export class Placement {
     return absent === undefined ? ok(name) : refused(absent);
   }
 
+  /** Why a change that was made for another epoch of the region is not carried out. */
+  epochRefusal({ region }: RegionInfo, expected: RegionEpoch | undefined): Refusal | undefined {
+    return expected === undefined || epochsEqual(expected, region.epoch)
+      ? undefined
+      : refuse(
+          'EpochChanged',
+          `region ${region.id} has epoch ${formatEpoch(region.epoch)}, not ${formatEpoch(expected)}`,
+          'look at the region again',
+          { region_id: region.id, epoch: formatEpoch(region.epoch), expected_epoch: formatEpoch(expected) },
+        );
+  }
+
   #request(id: RegionId, options: RequestOptions, make: (info: RegionInfo) => Result<Made>): Result<Submitted> {
     const info = this.cluster.tree.get(id);
     if (info === undefined) {
       return refused(regionNotFound(id));
     }
-    if (options.expectEpoch !== undefined && !epochsEqual(options.expectEpoch, info.region.epoch)) {
-      return refused(
-        refuse(
-          'EpochChanged',
-          `region ${id} has epoch ${formatEpoch(info.region.epoch)}, not ${formatEpoch(options.expectEpoch)}`,
-          'look at the region again',
-          { region_id: id },
-        ),
-      );
+    const changed = this.epochRefusal(info, options.expectEpoch);
+    if (changed !== undefined) {
+      return refused(changed);
     }
     if (info.merging) {
       return refused(
@@ -804,13 +639,19 @@ export class Placement {
     if (refusal !== undefined) {
       return refused(refusal);
     }
-    this.event({
+    const event: EventInput = {
       type: 'operator-started',
       message: `operator ${operator.id}: ${operator.brief}`,
       regionId: operator.regionId,
       operatorId: operator.id,
       actor: options.actor ?? operator.maker,
-    });
+      reason: options.note ?? '',
+    };
+    if (options.actor === undefined) {
+      this.event(event);
+    } else {
+      this.auditedEvent(event);
+    }
     return ok({ operator });
   }
 
@@ -843,33 +684,9 @@ const SPLIT_CAUSES: Readonly<Record<SplitCause, string>> = {
   load: 'it had too much to do',
 };
 
-/** Blockers listed per store at most. */
-const BLOCKERS_MAX = 16;
-
 const admin = (what: string, options: RequestOptions): Maker => ({
   name: `admin-${what}`,
   kind: 'admin',
   priority: 'urgent',
   ...(options.note === undefined ? {} : { note: options.note }),
 });
-
-/**
- * A start has a larger count than all before it, unless the same process repeats its announcement. A disk that was
- * put back to an earlier state counts from there again.
- */
-const isRolledBack = (known: StoreRecord, store: Store, starts: number): boolean =>
-  known.starts !== undefined &&
-  (starts < known.starts || (starts === known.starts && store.startTimestamp !== known.store.startTimestamp));
-
-const storeRolledBack = (id: StoreId, starts: number, known: number): Refusal =>
-  refuse(
-    'StoreRolledBack',
-    `store ${id} announces its start number ${starts}, but has started ${known} times: its disk shows an older state`,
-    'keep its directory aside, remove the store and start an empty one',
-    { store_id: id, starts, known_starts: known },
-  );
-
-const storeRemoved = (id: StoreId): Refusal =>
-  refuse('StoreRemoved', `store ${id} was removed from the cluster`, 'start a new store with an empty directory', {
-    store_id: id,
-  });

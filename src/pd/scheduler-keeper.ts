@@ -1,5 +1,6 @@
 /** Changes checkers and schedulers for one leadership: plans on what is set, writes, then lets it take effect. */
 import { assert } from '../base/assert.ts';
+import type { Auditor } from './auditor.ts';
 import type { Author } from './cluster/events.ts';
 import type { Placement } from './placement.ts';
 import { type SchedulerChange, type SchedulerPlan, planSchedulerChange } from './schedule/scheduler-plan.ts';
@@ -15,18 +16,21 @@ export interface SchedulerChangeOptions extends Author {
 }
 
 export interface SchedulerKeeperOptions {
-  readonly log: Pick<RegionLog, 'propose' | 'state'>;
+  readonly log: Pick<RegionLog, 'state'>;
+  readonly auditor: Auditor;
   readonly placement: Placement;
 }
 
 export class SchedulerKeeper {
   readonly #log: SchedulerKeeperOptions['log'];
+  readonly #auditor: Auditor;
   readonly #placement: Placement;
   /** Changes go one after the other: each is planned on what the one before left. */
   #changes: Promise<unknown> = Promise.resolve();
 
   constructor(options: SchedulerKeeperOptions) {
     this.#log = options.log;
+    this.#auditor = options.auditor;
     this.#placement = options.placement;
   }
 
@@ -56,10 +60,11 @@ export class SchedulerKeeper {
       return planned;
     }
     const { record, baseVersion, text } = planned.value;
-    const result = await this.#log.propose({ type: 'change-scheduler', record, baseVersion });
+    const result = await this.#auditor.change({ type: 'change-scheduler', record, baseVersion }, [
+      { type: 'scheduler-changed', message: `${name} ${text}`, actor, reason },
+    ]);
     assert(result.type === 'done', 'another member changed a scheduler', { name, base: baseVersion });
     this.load();
-    this.#placement.event({ type: 'scheduler-changed', message: `${name} ${text}`, actor, reason });
     return ok(planned.value);
   }
 

@@ -30,6 +30,8 @@ export interface StoreSettings {
   readonly limitPerMinute: number | undefined;
   /** Set while the store is being emptied: when that began and how much it held then. */
   readonly removal: { readonly sinceWallMs: number; readonly peers: number; readonly sizeBytes: number } | undefined;
+  /** Changes of the settings, the labels and the wanted state since the store joined. */
+  readonly version: number;
 }
 
 export const DEFAULT_STORE_SETTINGS: StoreSettings = Object.freeze({
@@ -38,10 +40,17 @@ export const DEFAULT_STORE_SETTINGS: StoreSettings = Object.freeze({
   regionWeight: 1,
   limitPerMinute: undefined,
   removal: undefined,
+  version: 0,
 });
 
 export const settingsOf = (info: StoreInfo | undefined): StoreSettings =>
   info?.record.settings ?? DEFAULT_STORE_SETTINGS;
+
+/** The settings with one change more. */
+export const changedSettings = (record: StoreRecord, change: Partial<StoreSettings>): StoreSettings => {
+  const old = record.settings ?? DEFAULT_STORE_SETTINGS;
+  return { ...old, ...change, version: old.version + 1 };
+};
 
 export interface StoreInfo {
   readonly record: StoreRecord;
@@ -68,6 +77,10 @@ export function labelOf(labels: readonly StoreLabel[], key: string): string | un
   const wanted = key.toLowerCase();
   return labels.find((label) => label.key.toLowerCase() === wanted)?.value;
 }
+
+/** Whether both hold the same labels, in whatever order. */
+export const labelsEqual = (a: readonly StoreLabel[], b: readonly StoreLabel[]): boolean =>
+  a.length === b.length && a.every(({ key, value }) => labelOf(b, key) === value);
 
 /** Labels of `added` replace those with the same key; the others stay. */
 export function mergeLabels(old: readonly StoreLabel[], added: readonly StoreLabel[]): readonly StoreLabel[] {

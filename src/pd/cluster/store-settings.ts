@@ -1,7 +1,7 @@
 /** Changes of what administrators set for a store: checking them, and the record that follows. */
 import type { StoreLabel } from '../../meta/region.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
-import { DEFAULT_STORE_SETTINGS, type StoreRecord, mergeLabels } from './store-info.ts';
+import { DEFAULT_STORE_SETTINGS, type StoreRecord, changedSettings, mergeLabels } from './store-info.ts';
 
 /** Absent parts stay as they are. */
 export interface StoreSettingsChange {
@@ -68,13 +68,12 @@ export function changedRecord(record: StoreRecord, change: StoreSettingsChange):
   return {
     ...record,
     store: { ...record.store, labels: merged.filter((label) => label.value !== '') },
-    settings: {
-      ...old,
+    settings: changedSettings(record, {
       leadersEvicted: change.leadersEvicted ?? old.leadersEvicted,
       leaderWeight: change.leaderWeight ?? old.leaderWeight,
       regionWeight: change.regionWeight ?? old.regionWeight,
       limitPerMinute: change.limitPerMinute === null ? undefined : (change.limitPerMinute ?? old.limitPerMinute),
-    },
+    }),
   };
 }
 

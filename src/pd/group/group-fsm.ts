@@ -49,6 +49,7 @@ import { Lead } from './lead.ts';
 import {
   type Member,
   type Membership,
+  auditOfChange,
   changedMembership,
   encodeMembership,
   findMember,
@@ -593,8 +594,7 @@ export class GroupFsm {
     batch: WriteBatch,
   ): { readonly outcome: ProposalOutcome; readonly membersChanged: boolean } {
     if (entry.type !== EntryType.Normal) {
-      this.#applyChange(decodeConfChangeV2(entry.data));
-      return { outcome: DONE, membersChanged: true };
+      return { outcome: this.#applyChange(decodeConfChangeV2(entry.data), batch), membersChanged: true };
     }
     if (entry.data.length === 0) {
       return { outcome: DONE, membersChanged: false };
@@ -624,7 +624,7 @@ export class GroupFsm {
     }
   }
 
-  #applyChange(change: ConfChangeV2): void {
+  #applyChange(change: ConfChangeV2, batch: WriteBatch): ProposalOutcome {
     const wasAlone = isSoleVoter(this.#membership, this.id);
     this.#membership = changedMembership(this.#membership, change, this.#node.applyConfChange(change));
     if (wasAlone && !isSoleVoter(this.#membership, this.id)) {
@@ -632,16 +632,28 @@ export class GroupFsm {
       this.#lead.renewAlone(this.#monoMs());
       this.#renewLease();
     }
+    const audit = auditOfChange(change);
+    if (audit === undefined) {
+      return DONE;
+    }
+    const touched: PdRecordKey[] = [];
+    const firstAudit = this.#state.note([audit], touched);
+    this.#writeRecords(touched, batch);
+    return { type: 'applied', result: { type: 'done', ...(firstAudit === undefined ? {} : { firstAudit }) } };
   }
 
   #applyCommand(command: PdCommand, batch: WriteBatch): PdResult {
     const touched: PdRecordKey[] = [];
     const result = this.#state.apply(command, touched);
     assert(result.type === 'done' || touched.length === 0, 'a refused command changed the state');
+    this.#writeRecords(touched, batch);
+    return result;
+  }
+
+  #writeRecords(touched: readonly PdRecordKey[], batch: WriteBatch): void {
     for (const key of touched) {
       writeRecord(this.#state, key, batch);
     }
-    return result;
   }
 
   #answer(entry: Entry, outcome: ProposalOutcome): void {

@@ -8,7 +8,8 @@ import { type Engine, EngineClosedError, type WriteBatch } from '../../env/engin
 import type { Env } from '../../env/env.ts';
 import type { Logger } from '../../env/log.ts';
 import type { ConfChangeV2, HardState, Message, Role, Snapshot } from '../../raft/types.ts';
-import { type Refusal, type Result, ok, refuse, refused } from '../schedule/verdict.ts';
+import { type Result, ok, refuse, refused } from '../schedule/verdict.ts';
+import type { AuditEntry, AuditInput } from '../state/audit-log.ts';
 import type { PdResult, PdState } from '../state/pd-state.ts';
 import type { GroupConfig } from './config.ts';
 import { GroupBusyError, LeadershipLostError, NotLeaderError, describeMember } from './errors.ts';
@@ -18,6 +19,7 @@ import type { GroupCommand } from './group-record.ts';
 import { type Member, type Membership, isVoter } from './membership.ts';
 import {
   type GroupView,
+  type MemberChangeOptions,
   describeChange,
   planJoin,
   planPromotion,
@@ -69,6 +71,14 @@ export interface GroupStatus {
   readonly commitIndex: number;
   readonly appliedIndex: number;
 }
+
+/** A member that came or went, and the entry that the audit log kept with it; absent for a dry run. */
+export interface ChangedMember extends Member {
+  readonly audit?: AuditEntry;
+}
+
+const changedMember = (member: Member, audit: AuditInput, sequence: number | undefined): ChangedMember =>
+  sequence === undefined ? member : { ...member, audit: { ...audit, sequence } };
 
 /** Repeats of a join that meets a change in progress. */
 const JOIN_ROUNDS_MAX = 3;
@@ -280,39 +290,49 @@ export class PdGroup {
   }
 
   /** Admits a member with an empty directory; it votes as soon as it has caught up. @throws as `propose` */
-  async addMember(joining: { readonly name: string; readonly address: string }): Promise<Result<Member>> {
+  async addMember(joining: { readonly name: string; readonly address: string }): Promise<Result<ChangedMember>> {
     for (let round = 0; round < JOIN_ROUNDS_MAX; round++) {
       const term = this.#requireLead();
-      const plan = planJoin(this.#view(), joining);
+      const plan = planJoin(this.#view(), joining, this.#env.clock.wallMs());
       if (plan.type === 'refused') {
         return plan;
       }
-      const refusal = await this.#change(term, plan.value.change);
-      if (refusal !== undefined) {
-        return refused(refusal);
+      const done = await this.#change(term, plan.value.change);
+      if (done.type === 'refused') {
+        return done;
       }
       if (plan.value.type === 'add') {
-        return ok(plan.value.member);
+        return ok(changedMember(plan.value.member, plan.value.audit, done.value));
       }
     }
     return refused(refuse('MembershipChanging', `${joining.name} is being joined by somebody else`, 'try again'));
   }
 
   /** @param which name or id. @throws as `propose` */
-  async removeMember(which: string, dryRun: boolean): Promise<Result<Member>> {
+  async removeMember(
+    which: string,
+    dryRun: boolean,
+    options: MemberChangeOptions = {},
+  ): Promise<Result<ChangedMember>> {
     const term = this.#requireLead();
-    const plan = planRemoval(this.#view(), which);
+    const plan = planRemoval(this.#view(), which, options, this.#env.clock.wallMs());
     if (plan.type === 'refused' || dryRun) {
       return plan.type === 'refused' ? plan : ok(plan.value.member);
     }
-    const refusal = await this.#change(term, plan.value.change);
-    return refusal === undefined ? ok(plan.value.member) : refused(refusal);
+    const { member, change, audit } = plan.value;
+    const done = await this.#change(term, change);
+    return done.type === 'refused' ? done : ok(changedMember(member, audit, done.value));
+  }
+
+  /** To whom the lead would go. @throws NotLeaderError */
+  planTransfer(which: string | undefined, options: MemberChangeOptions = {}): Result<Member> {
+    this.#requireLead();
+    return planTransfer(this.#view(), which, options);
   }
 
   /** Starts handing over; the answer says to whom. @throws NotLeaderError */
-  transferLeader(which: string | undefined): Result<Member> {
-    this.#requireLead();
-    const plan = planTransfer(this.#view(), which);
+  transferLeader(which: string | undefined, options: MemberChangeOptions = {}): Result<Member> {
+    const plan = this.planTransfer(which, options);
     if (plan.type === 'ok' && plan.value.id !== this.id) {
       this.#log.info({ to: describeMember(plan.value) }, 'handing over the lead');
       this.#guard(() => this.#fsm.transferLeader(plan.value.id));
@@ -334,17 +354,16 @@ export class PdGroup {
     return term;
   }
 
-  async #change(term: number, change: ConfChangeV2): Promise<Refusal | undefined> {
+  /** @returns the number of the entry that the audit log kept with it */
+  async #change(term: number, change: ConfChangeV2): Promise<Result<number | undefined>> {
     this.#log.info({ change: describeChange(change) }, 'changing the members of the placement service');
     const outcome = await this.#ask((done) => this.#fsm.proposeChange(term, change, done));
     switch (outcome.type) {
       case 'applied':
-        return undefined;
+        return ok(outcome.result.type === 'done' ? outcome.result.firstAudit : undefined);
       case 'refused':
-        return refuse(
-          'MembershipChanging',
-          `the change is not possible now: ${outcome.reason}`,
-          'try again in a moment',
+        return refused(
+          refuse('MembershipChanging', `the change is not possible now: ${outcome.reason}`, 'try again in a moment'),
         );
       case 'lost':
         throw new LeadershipLostError();

@@ -6,13 +6,16 @@
 import type { ProgressView } from '../../raft/ready.ts';
 import { ConfChangeTransition, ConfChangeType, type ConfChangeV2 } from '../../raft/types.ts';
 import { EMPTY_BYTES } from '../../base/bytes.ts';
-import { type Refusal, type Result, ok, refuse, refused } from '../schedule/verdict.ts';
+import { type Author, auditOf } from '../cluster/events.ts';
+import { type Refusal, type Result, ok, refuse, refused, versionConflict } from '../schedule/verdict.ts';
+import type { AuditInput } from '../state/audit-log.ts';
 import {
   MEMBERS_MAX,
   MEMBER_NAME_PATTERN,
   type Member,
   type Membership,
   encodeMember,
+  encodeRemoval,
   findMember,
   isVoter,
   memberNamed,
@@ -57,15 +60,43 @@ const isCaughtUp = (view: GroupView, id: number): boolean =>
 const changing = (): Refusal =>
   refuse('MembershipChanging', 'another change of the members is in progress', 'try again in a moment');
 
+/** A change, and what people are told of it. */
+interface AuditedChange {
+  readonly change: ConfChangeV2;
+  readonly audit: AuditInput;
+}
+
 export type JoinPlan =
-  | { readonly type: 'add'; readonly member: Member; readonly change: ConfChangeV2 }
+  | ({ readonly type: 'add'; readonly member: Member } & AuditedChange)
   /** A learner of this name never came up: it goes first, because its id must not be used again. */
-  | { readonly type: 'replace'; readonly old: Member; readonly change: ConfChangeV2 };
+  | ({ readonly type: 'replace'; readonly old: Member } & AuditedChange);
+
+/** Who asks for a change of the members, when, and on which version of the membership it was made. */
+export interface MemberChangeOptions {
+  readonly author?: Author;
+  /** Refused unless the membership has this version. */
+  readonly expectVersion?: number;
+}
+
+const removal = (id: number, audit: AuditInput): AuditedChange => ({
+  change: single(ConfChangeType.RemoveNode, id, encodeRemoval(audit)),
+  audit,
+});
+
+const removedAudit = ({ name }: Member, author: Author | undefined, wallMs: number): AuditInput =>
+  auditOf({ type: 'member-removed', message: `the placement member ${name} was removed`, ...author }, wallMs);
+
+/** Why a change that was made for another membership is not carried out. */
+const membershipConflict = ({ membership }: GroupView, expected: number | undefined): Refusal | undefined =>
+  expected === undefined || expected === membership.version
+    ? undefined
+    : versionConflict('the membership of the placement service', membership.version, expected);
 
 /** Admits a member with an empty directory. */
 export function planJoin(
   view: GroupView,
   joining: { readonly name: string; readonly address: string },
+  wallMs = 0,
 ): Result<JoinPlan> {
   const { membership } = view;
   const { name, address } = joining;
@@ -110,7 +141,8 @@ export function planJoin(
     return refused(changing());
   }
   if (named !== undefined) {
-    return ok({ type: 'replace', old: named, change: single(ConfChangeType.RemoveNode, named.id) });
+    const audit = removedAudit(named, { actor: '', reason: 'it never came up, and joins again' }, wallMs);
+    return ok({ type: 'replace', old: named, ...removal(named.id, audit) });
   }
   if (membership.members.length >= MEMBERS_MAX) {
     return refused(
@@ -118,10 +150,13 @@ export function planJoin(
     );
   }
   const member: Member = { id: membership.lastId + 1, name, address };
+  const message = `the placement member ${name} joined at ${address}`;
+  const audit = auditOf({ type: 'member-added', message }, wallMs);
   return ok({
     type: 'add',
     member,
-    change: single(ConfChangeType.AddLearnerNode, member.id, encodeMember(member)),
+    audit,
+    change: single(ConfChangeType.AddLearnerNode, member.id, encodeMember(member, audit)),
   });
 }
 
@@ -150,8 +185,14 @@ export function findWhich(membership: Membership, which: string): Result<Member>
 export function planRemoval(
   view: GroupView,
   which: string,
-): Result<{ readonly member: Member; readonly change: ConfChangeV2 }> {
+  options: MemberChangeOptions = {},
+  wallMs = 0,
+): Result<{ readonly member: Member } & AuditedChange> {
   const { membership } = view;
+  const conflict = membershipConflict(view, options.expectVersion);
+  if (conflict !== undefined) {
+    return refused(conflict);
+  }
   const found = findWhich(membership, which);
   if (found.type === 'refused') {
     return found;
@@ -185,12 +226,20 @@ export function planRemoval(
       );
     }
   }
-  return ok({ member: found.value, change: single(ConfChangeType.RemoveNode, id) });
+  return ok({ member: found.value, ...removal(id, removedAudit(found.value, options.author, wallMs)) });
 }
 
 /** Chooses who leads next. @param which name or id; undefined takes the voter that is furthest */
-export function planTransfer(view: GroupView, which: string | undefined): Result<Member> {
+export function planTransfer(
+  view: GroupView,
+  which: string | undefined,
+  options: MemberChangeOptions = {},
+): Result<Member> {
   const { membership } = view;
+  const conflict = membershipConflict(view, options.expectVersion);
+  if (conflict !== undefined) {
+    return refused(conflict);
+  }
   if (which !== undefined) {
     const found = findWhich(membership, which);
     if (found.type === 'refused') {

@@ -4,6 +4,7 @@
  */
 import { assert } from '../../base/assert.ts';
 import { RecordError, decodeRecord, encodeRecord, fieldArray, fieldInt } from '../../codec/record.ts';
+import { type AuditInput, packAudit, unpackAudit } from '../state/audit-log.ts';
 import { ConfChangeType, type ConfChangeV2, type ConfState } from '../../raft/types.ts';
 
 /** Names of members: what people type, and what file systems and shells leave alone. */
@@ -26,6 +27,8 @@ export interface Membership {
   readonly confState: ConfState;
   /** The highest id ever given; ids up to it that are not in `members` were removed. */
   readonly lastId: number;
+  /** Changes since the group was founded. */
+  readonly version: number;
 }
 
 export const NO_CONF_STATE: ConfState = Object.freeze({
@@ -41,6 +44,7 @@ export const EMPTY_MEMBERSHIP: Membership = Object.freeze({
   members: Object.freeze([]),
   confState: NO_CONF_STATE,
   lastId: 0,
+  version: 0,
 });
 
 /** The group of one that founds a cluster. */
@@ -48,6 +52,7 @@ export const foundingMembership = (member: Member): Membership => ({
   members: [member],
   confState: { ...NO_CONF_STATE, voters: [member.id] },
   lastId: member.id,
+  version: 0,
 });
 
 export const findMember = (membership: Membership, id: number): Member | undefined =>
@@ -94,14 +99,29 @@ export function changedMembership(before: Membership, change: ConfChangeV2, conf
         break;
     }
   }
-  return { members, confState, lastId };
+  return { members, confState, lastId, version: before.version + 1 };
 }
 
 /** The membership after a member announced another name or address. Unknown ids change nothing. */
 export const updatedMembership = (before: Membership, updated: Member): Membership => ({
   ...before,
   members: before.members.map((member) => (member.id === updated.id ? updated : member)),
+  version: before.version + 1,
 });
+
+/** What people are told of a change; undefined if it does not say. */
+export function auditOfChange({ changes: [first], context }: ConfChangeV2): AuditInput | undefined {
+  if (context.length === 0 || first === undefined) {
+    return undefined;
+  }
+  const isRemoval = first.type === ConfChangeType.RemoveNode;
+  const { fields } = decodeRecord(context, 'membership change', VERSION, isRemoval ? 1 : 3);
+  const packed = isRemoval ? fields[0] : fields[3];
+  return packed === undefined ? undefined : unpackAudit(packed);
+}
+
+/** What a removal carries. */
+export const encodeRemoval = (audit: AuditInput): Uint8Array => encodeRecord(VERSION, [packAudit(audit)]);
 
 // ------------------------------------------------------------------------------------------------------- records
 
@@ -124,12 +144,14 @@ function unpackMember(fields: readonly unknown[]): Member {
   };
 }
 
-export const encodeMember = (member: Member): Uint8Array => encodeRecord(VERSION, packMember(member));
+/** @param audit what people are told of its joining; part of the change alone */
+export const encodeMember = (member: Member, audit?: AuditInput): Uint8Array =>
+  encodeRecord(VERSION, [...packMember(member), ...(audit === undefined ? [] : [packAudit(audit)])]);
 
 export const decodeMember = (bytes: Uint8Array): Member =>
   unpackMember(decodeRecord(bytes, 'member', VERSION, 3).fields);
 
-export function encodeMembership({ members, confState, lastId }: Membership): Uint8Array {
+export function encodeMembership({ members, confState, lastId, version }: Membership): Uint8Array {
   const { voters, votersOutgoing, learners, learnersNext, autoLeave } = confState;
   return encodeRecord(VERSION, [
     members.map(packMember),
@@ -139,6 +161,8 @@ export function encodeMembership({ members, confState, lastId }: Membership): Ui
     learnersNext,
     autoLeave,
     lastId,
+    // Absent in records of older programs.
+    ...(version === 0 ? [] : [version]),
   ]);
 }
 
@@ -155,5 +179,6 @@ export function decodeMembership(bytes: Uint8Array): Membership {
       autoLeave: fields[5] === true,
     },
     lastId: fieldInt(fields[6], 'last member id'),
+    version: fields[7] === undefined ? 0 : fieldInt(fields[7], 'version of the membership'),
   };
 }

@@ -113,6 +113,7 @@ export async function recoverGroup(engine: Engine, options: RecoveryOptions): Pr
   const membership: Membership = {
     ...foundingMembership(findMember(replayed, survivor.id) ?? survivor),
     lastId: replayed.lastId,
+    version: replayed.version + 1,
   };
   const lost = lostMembers(before, survivor.id);
   if (lost.length === 0) {

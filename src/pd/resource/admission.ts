@@ -464,9 +464,14 @@ export function admitDelete(
   }
   if (expectVersion !== 0 && expectVersion !== before.meta.resourceVersion) {
     return no(
-      refuse('Conflict', `${kind} ${name} has the version ${before.meta.resourceVersion}`, 'look at it again', {
-        resource_version: before.meta.resourceVersion,
-      }),
+      refuse(
+        'Conflict',
+        `${kind} ${name} has the version ${before.meta.resourceVersion}, not ${expectVersion}`,
+        'look at it again',
+        {
+          resource_version: before.meta.resourceVersion,
+        },
+      ),
     );
   }
   if (before.kind === 'Partition') {

@@ -13,7 +13,7 @@ import type { RegionInfo } from '../cluster/region-info.ts';
 import type { OperatorController } from '../schedule/operator/controller.ts';
 import type { Operator } from '../schedule/operator/operator.ts';
 import type { RuleSet } from '../schedule/placement/rule-set.ts';
-import { type Refusal, refuse } from '../schedule/verdict.ts';
+import { type Refusal, refuse, versionConflict } from '../schedule/verdict.ts';
 import { type Admitted, type Outcome, admitDelete, admitDocument } from './admission.ts';
 import { ClusterFacts } from './facts.ts';
 import { parseDocument } from './parse.ts';
@@ -147,13 +147,19 @@ export class Resources implements RegionClaims {
     return planOf(authored(results, draft, author), draft);
   }
 
-  /** Forgets the failures of an Assignment, so that it goes on at once. */
-  planRetry(name: string, author?: Author): DocumentPlan {
+  /**
+   * Forgets the failures of an Assignment, so that it goes on at once.
+   * @param expectVersion refused unless it has this version; 0 = whatever it has
+   */
+  planRetry(name: string, author?: Author, expectVersion = 0): DocumentPlan {
     const draft = new ResourceDraft(this.store);
     const before = this.store.assignment(name);
     let admitted: Admitted;
     if (before === undefined) {
       admitted = { type: 'refused', refusal: resourceNotFound('Assignment', name) };
+    } else if (expectVersion !== 0 && expectVersion !== before.meta.resourceVersion) {
+      const { resourceVersion } = before.meta;
+      admitted = { type: 'refused', refusal: versionConflict(`Assignment ${name}`, resourceVersion, expectVersion) };
     } else if (before.status.tries.failures === 0) {
       admitted = {
         type: 'refused',

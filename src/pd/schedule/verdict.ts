@@ -137,6 +137,19 @@ export const ok = <T>(value: T): Result<T> => ({ type: 'ok', value });
 
 export const refused = <T = never>(refusal: Refusal): Result<T> => ({ type: 'refused', refusal });
 
+/** Why a change that was made for another version than the present one is not carried out. */
+export const versionConflict = (
+  what: string,
+  version: number,
+  expected: number,
+  details: Readonly<Record<string, string | number>> = {},
+): Refusal =>
+  refuse('Conflict', `${what} has version ${version}, not ${expected}`, 'look at it again and repeat your change', {
+    ...details,
+    version,
+    expected_version: expected,
+  });
+
 export const regionNotFound = (id: number): Refusal =>
   refuse('RegionNotFound', `region ${id} is not known`, 'list the regions; it may have been merged into a neighbor', {
     region_id: id,

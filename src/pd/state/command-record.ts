@@ -7,7 +7,8 @@ import { RESOURCE_KINDS, type ResourceKind } from '../resource/resource.ts';
 import type { ResourceChange } from '../resource/resource-store.ts';
 import type { RuleChange } from '../schedule/placement/rule-plan.ts';
 import type { SettingsChange } from '../settings.ts';
-import type { PdCommand } from './pd-state.ts';
+import { packAudit, unpackAudit } from './audit-log.ts';
+import type { PdCommand, PlainCommand } from './pd-state.ts';
 import { ruleFields, ruleOfFields } from './rule-record.ts';
 import { schedulerFields, schedulerOfFields } from './scheduler-record.ts';
 import { settingsFields, settingsOfFields } from './settings-record.ts';
@@ -35,6 +36,7 @@ const KIND = {
   'change-rules': 16,
   'change-scheduler': 17,
   'change-documents': 18,
+  audited: 32,
 } as const satisfies Record<PdCommand['type'], number>;
 
 function fieldsOf(command: PdCommand): unknown[] {
@@ -52,7 +54,14 @@ function fieldsOf(command: PdCommand): unknown[] {
     case 'extend-tso':
       return [command.savedMs];
     case 'set-switch':
-      return [command.name, command.enabled, ...(command.untilWallMs === undefined ? [] : [command.untilWallMs])];
+      return [
+        command.name,
+        command.enabled,
+        ...(command.untilWallMs === undefined && command.expectVersion === undefined
+          ? []
+          : [command.untilWallMs ?? null]),
+        ...(command.expectVersion === undefined ? [] : [command.expectVersion]),
+      ];
     case 'advance-gc-safe-point':
       return [command.safePoint];
     case 'put-service-safe-point':
@@ -81,6 +90,8 @@ function fieldsOf(command: PdCommand): unknown[] {
     }
     case 'change-scheduler':
       return [command.baseVersion, schedulerFields(command.record)];
+    case 'audited':
+      return [command.command === undefined ? null : encodeCommand(command.command), command.audits.map(packAudit)];
     default:
       return unreachable(command);
   }
@@ -100,8 +111,9 @@ const ruleChangeFields = ({ baseVersion, version, puts, deletes }: RuleChange): 
   deletes.map(({ group, id }) => [group, id]),
 ];
 
-export const encodeCommand = (command: PdCommand): Uint8Array =>
-  encodeRecord(VERSION, [KIND[command.type], ...fieldsOf(command)]);
+export function encodeCommand(command: PdCommand): Uint8Array {
+  return encodeRecord(VERSION, [KIND[command.type], ...fieldsOf(command)]);
+}
 
 function text(value: unknown): string {
   if (typeof value !== 'string') {
@@ -157,6 +169,16 @@ function anyNumber(value: unknown): number {
 /** @throws RecordError for commands that only a newer program knows: skipping one would make members differ. */
 export function decodeCommand(bytes: Uint8Array): PdCommand {
   const { fields: f } = decodeRecord(bytes, 'command', VERSION, 2);
+  return f[0] === KIND.audited
+    ? {
+        type: 'audited',
+        command: f[1] === null ? undefined : decodePlain(decodeRecord(bytesOf(f[1]), 'command', VERSION, 2).fields),
+        audits: fieldArray(f[2], 'audit entries').map(unpackAudit),
+      }
+    : decodePlain(f);
+}
+
+function decodePlain(f: readonly unknown[]): PlainCommand {
   switch (f[0]) {
     case KIND['init-cluster']:
       return { type: 'init-cluster', clusterId: big(f[1]), maxReplicas: anyNumber(f[2]) };
@@ -180,7 +202,8 @@ export function decodeCommand(bytes: Uint8Array): PdCommand {
         type: 'set-switch',
         name: text(f[1]),
         enabled: f[2] === true,
-        ...(f[3] === undefined ? {} : { untilWallMs: int(f[3]) }),
+        ...(f[3] === undefined || f[3] === null ? {} : { untilWallMs: int(f[3]) }),
+        ...(f[4] === undefined ? {} : { expectVersion: int(f[4]) }),
       };
     case KIND['advance-gc-safe-point']:
       return { type: 'advance-gc-safe-point', safePoint: big(f[1]) };

@@ -16,6 +16,7 @@ import { NO_SETTINGS, type RunTimeSettings, type SettingsChange } from '../setti
 import type { ResourceChange } from '../resource/resource-store.ts';
 import type { SchedulerRecord } from '../schedule/scheduler-settings.ts';
 import type { SwitchSetting } from '../schedule/switches.ts';
+import { type AuditEntry, type AuditInput, AuditLog } from './audit-log.ts';
 
 export interface ClusterMeta {
   readonly clusterId: bigint;
@@ -34,7 +35,13 @@ export interface ServiceSafePoint {
   readonly expiresAtSeconds: number;
 }
 
+/** A command, and what it means to people. */
 export type PdCommand =
+  | PlainCommand
+  /** The entries are kept if and only if the command is carried out; without one they are kept alone. */
+  | { readonly type: 'audited'; readonly command: PlainCommand | undefined; readonly audits: readonly AuditInput[] };
+
+export type PlainCommand =
   | { readonly type: 'init-cluster'; readonly clusterId: bigint; readonly maxReplicas: number }
   | {
       readonly type: 'bootstrap';
@@ -48,7 +55,8 @@ export type PdCommand =
   | { readonly type: 'extend-ids'; readonly expected: number; readonly limit: number }
   /** Refused unless it grows. */
   | { readonly type: 'extend-tso'; readonly savedMs: number }
-  | ({ readonly type: 'set-switch'; readonly name: string } & SwitchSetting)
+  /** Refused unless the switch was set `expectVersion` times before, if that is given. */
+  | ({ readonly type: 'set-switch'; readonly name: string; readonly expectVersion?: number } & SwitchSetting)
   /** Answers the effective value: safe points only grow. */
   | { readonly type: 'advance-gc-safe-point'; readonly safePoint: bigint }
   | { readonly type: 'put-service-safe-point'; readonly point: ServiceSafePoint }
@@ -78,7 +86,8 @@ export interface DocumentChanges {
 }
 
 export type PdResult =
-  | { readonly type: 'done' }
+  /** `firstAudit`: number of the first entry that was kept with the change. */
+  | { readonly type: 'done'; readonly firstAudit?: number }
   | {
       readonly type: 'refused';
       readonly reason: 'exists' | 'not-current' | 'not-bootstrapped' | 'invalid' | 'too-many';
@@ -99,7 +108,9 @@ export type PdRecordKey =
   | { readonly type: 'pauses' }
   | { readonly type: 'rules' }
   | { readonly type: 'schedulers' }
-  | { readonly type: 'settings' };
+  | { readonly type: 'settings' }
+  /** An entry that came or went. */
+  | { readonly type: 'audit'; readonly sequence: number };
 
 /** The members of a setting alone. */
 const settingOf = ({ enabled, untilWallMs }: SwitchSetting): SwitchSetting =>
@@ -117,6 +128,7 @@ export class PdState {
   #idLimit = 0;
   #tsoSavedMs = 0;
   readonly #switches = new Map<string, SwitchSetting>();
+  readonly #switchVersions = new Map<string, number>();
   #gcSafePoint = 0n;
   readonly #serviceSafePoints = new Map<string, ServiceSafePoint>();
   readonly #resources = new Map<string, Resource>();
@@ -127,6 +139,7 @@ export class PdState {
   #ruleVersion = 0;
   readonly #schedulers = new Map<string, SchedulerRecord>();
   #settings: RunTimeSettings = NO_SETTINGS;
+  readonly #audit = new AuditLog();
 
   get meta(): ClusterMeta | undefined {
     return this.#meta;
@@ -146,6 +159,11 @@ export class PdState {
 
   get switches(): ReadonlyMap<string, SwitchSetting> {
     return this.#switches;
+  }
+
+  /** How often each switch was set; absent = never. */
+  get switchVersions(): ReadonlyMap<string, number> {
+    return this.#switchVersions;
   }
 
   get gcSafePoint(): bigint {
@@ -195,8 +213,33 @@ export class PdState {
     return this.#settings;
   }
 
+  /** What people changed and what was removed. */
+  get audit(): Pick<AuditLog, 'entries' | 'after' | 'get' | 'lastSequence' | 'bytes'> {
+    return this.#audit;
+  }
+
+  /** Keeps entries about a change that is applied in the same batch. @returns the number of the first one */
+  note(audits: readonly AuditInput[], touched: PdRecordKey[]): number | undefined {
+    const changed: number[] = [];
+    const [first] = audits.map((input) => this.#audit.append(input, changed));
+    touched.push(...changed.map((sequence) => ({ type: 'audit', sequence }) as const));
+    return first;
+  }
+
   /** Applies one command; `touched` collects the records that changed. */
   apply(command: PdCommand, touched: PdRecordKey[]): PdResult {
+    if (command.type !== 'audited') {
+      return this.#apply(command, touched);
+    }
+    const result = command.command === undefined ? DONE : this.#apply(command.command, touched);
+    if (result.type === 'refused') {
+      return result;
+    }
+    const firstAudit = this.note(command.audits, touched);
+    return firstAudit === undefined ? result : { ...result, firstAudit };
+  }
+
+  #apply(command: PlainCommand, touched: PdRecordKey[]): PdResult {
     switch (command.type) {
       case 'init-cluster':
         return this.#initCluster(command.clusterId, command.maxReplicas, touched);
@@ -222,10 +265,16 @@ export class PdState {
         this.#tsoSavedMs = command.savedMs;
         touched.push({ type: 'tso' });
         return DONE;
-      case 'set-switch':
+      case 'set-switch': {
+        const version = this.#switchVersions.get(command.name) ?? 0;
+        if (command.expectVersion !== undefined && command.expectVersion !== version) {
+          return { type: 'refused', reason: 'not-current' };
+        }
         this.#switches.set(command.name, settingOf(command));
+        this.#switchVersions.set(command.name, version + 1);
         touched.push({ type: 'switches' });
         return DONE;
+      }
       case 'advance-gc-safe-point':
         if (command.safePoint > this.#gcSafePoint) {
           this.#gcSafePoint = command.safePoint;
@@ -297,7 +346,7 @@ export class PdState {
     return DONE;
   }
 
-  #bootstrap(command: Extract<PdCommand, { type: 'bootstrap' }>, touched: PdRecordKey[]): PdResult {
+  #bootstrap(command: Extract<PlainCommand, { type: 'bootstrap' }>, touched: PdRecordKey[]): PdResult {
     const { store, region } = command;
     if (this.#meta === undefined || this.#meta.bootstrapped) {
       return { type: 'refused', reason: 'exists' };
@@ -396,6 +445,9 @@ export class PdState {
     for (const [name, setting] of saved.switches) {
       this.#switches.set(name, setting);
     }
+    for (const [name, version] of saved.switchVersions) {
+      this.#switchVersions.set(name, version);
+    }
     this.#gcSafePoint = saved.gcSafePoint;
     for (const point of saved.serviceSafePoints) {
       this.#serviceSafePoints.set(point.serviceId, point);
@@ -416,6 +468,7 @@ export class PdState {
       this.#schedulers.set(record.name, record);
     }
     this.#settings = saved.settings ?? NO_SETTINGS;
+    this.#audit.restore(saved.audit);
   }
 }
 
@@ -425,6 +478,7 @@ export interface SavedState {
   readonly idLimit: number;
   readonly tsoSavedMs: number;
   readonly switches: readonly (readonly [string, SwitchSetting])[];
+  readonly switchVersions: readonly (readonly [string, number])[];
   readonly gcSafePoint: bigint;
   readonly serviceSafePoints: readonly ServiceSafePoint[];
   readonly resources: readonly Resource[];
@@ -435,6 +489,7 @@ export interface SavedState {
   readonly schedulers: readonly SchedulerRecord[];
   /** Absent before anything was ever set at run time. */
   readonly settings?: RunTimeSettings | undefined;
+  readonly audit: readonly AuditEntry[];
 }
 
 export interface SavedRules {

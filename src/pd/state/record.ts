@@ -120,12 +120,15 @@ const encodeSettings = ({
   regionWeight,
   limitPerMinute,
   removal,
+  version,
 }: StoreSettings): readonly unknown[] => [
   leadersEvicted,
   leaderWeight,
   regionWeight,
   limitPerMinute ?? null,
   removal === undefined ? null : [removal.sinceWallMs, removal.peers, removal.sizeBytes],
+  // Absent in records of older programs.
+  ...(version === 0 ? [] : [version]),
 ];
 
 function decodeSettings(value: unknown): StoreSettings {
@@ -144,6 +147,7 @@ function decodeSettings(value: unknown): StoreSettings {
             peers: fieldInt(removal[1], 'peers at the start'),
             sizeBytes: fieldInt(removal[2], 'size at the start'),
           },
+    version: fields[5] === undefined ? 0 : fieldInt(fields[5], 'version of the settings'),
   };
 }
 
@@ -180,21 +184,39 @@ export const encodeLimit = (limit: number): Uint8Array => encodeRecord(VERSION, 
 export const decodeLimit = (bytes: Uint8Array, what: string): number =>
   fieldInt(decodeRecord(bytes, what, VERSION, 1).fields[0], what);
 
-export const encodeSwitches = (switches: ReadonlyMap<string, SwitchSetting>): Uint8Array =>
+const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
+
+export const encodeSwitches = (
+  switches: ReadonlyMap<string, SwitchSetting>,
+  versions: ReadonlyMap<string, number> = new Map(),
+): Uint8Array =>
   encodeRecord(VERSION, [
     [...switches]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .sort(byName)
       .map(([name, { enabled, untilWallMs }]) => [name, enabled, ...(untilWallMs === undefined ? [] : [untilWallMs])]),
+    // Absent in records of older programs.
+    ...(versions.size === 0 ? [] : [[...versions].sort(byName)]),
   ]);
 
-export function decodeSwitches(bytes: Uint8Array): (readonly [string, SwitchSetting])[] {
+export interface SavedSwitches {
+  readonly switches: readonly (readonly [string, SwitchSetting])[];
+  /** How often each was set. */
+  readonly versions: readonly (readonly [string, number])[];
+}
+
+export function decodeSwitches(bytes: Uint8Array): SavedSwitches {
   const { fields } = decodeRecord(bytes, 'switches', VERSION, 1);
-  return fieldArray(fields[0], 'switches').map((item) => {
+  const versions = fieldArray(fields[1] ?? [], 'versions of switches').map((item) => {
+    const [name, version] = fieldArray(item, 'version of a switch');
+    return [fieldText(name, 'switch name'), fieldInt(version, 'version of a switch')] as const;
+  });
+  const switches = fieldArray(fields[0], 'switches').map((item) => {
     const pair = fieldArray(item, 'switch');
     const enabled = fieldBool(pair[1], 'switch value');
     const until = pair[2] === undefined ? {} : { untilWallMs: fieldInt(pair[2], 'end of a switch being off') };
     return [fieldText(pair[0], 'switch name'), { enabled, ...until }] as const;
   });
+  return { switches, versions };
 }
 
 export const encodeGc = (safePoint: bigint, services: ReadonlyMap<string, ServiceSafePoint>): Uint8Array =>

@@ -44,6 +44,7 @@ import {
   regionKey,
   storeKey,
 } from './record.ts';
+import { AUDIT_KEYS, auditKey, decodeAudit, encodeAudit } from './audit-log.ts';
 import { RULES_KEY, decodeRules, encodeRules } from './rule-record.ts';
 import { SCHEDULERS_KEY, decodeSchedulers, encodeSchedulers } from './scheduler-record.ts';
 import { SETTINGS_KEY, decodeSettings, encodeSettings } from './settings-record.ts';
@@ -94,7 +95,7 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       batch.put(TSO_KEY, encodeLimit(state.tsoSavedMs));
       return;
     case 'switches':
-      batch.put(SWITCHES_KEY, encodeSwitches(state.switches));
+      batch.put(SWITCHES_KEY, encodeSwitches(state.switches, state.switchVersions));
       return;
     case 'gc':
       batch.put(GC_KEY, encodeGc(state.gcSafePoint, state.serviceSafePoints));
@@ -125,6 +126,15 @@ export function writeRecord(state: PdState, key: PdRecordKey, batch: WriteBatch)
       return;
     case 'settings':
       batch.put(SETTINGS_KEY, encodeSettings(state.settings));
+      return;
+    case 'audit': {
+      const entry = state.audit.get(key.sequence);
+      if (entry === undefined) {
+        batch.del(auditKey(key.sequence));
+      } else {
+        batch.put(auditKey(key.sequence), encodeAudit(entry));
+      }
+    }
   }
 }
 
@@ -165,6 +175,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     SCHEDULERS_KEY,
     SETTINGS_KEY,
   ]);
+  const savedSwitches = switches === undefined ? { switches: [], versions: [] } : decodeSwitches(switches);
   const gcSaved = gc === undefined ? { safePoint: 0n, services: [] } : decodeGc(gc);
   const state = new PdState();
   state.restore({
@@ -172,7 +183,8 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     stores: (await readAll(engine, STORE_KEYS)).map(decodeStore),
     idLimit: ids === undefined ? 0 : decodeLimit(ids, 'id limit'),
     tsoSavedMs: tso === undefined ? 0 : decodeLimit(tso, 'timestamp reservation'),
-    switches: switches === undefined ? [] : decodeSwitches(switches),
+    switches: savedSwitches.switches,
+    switchVersions: savedSwitches.versions,
     gcSafePoint: gcSaved.safePoint,
     serviceSafePoints: gcSaved.services,
     resources: (await readAll(engine, RESOURCE_KEYS)).map(decodeResource),
@@ -182,6 +194,7 @@ export async function loadState(engine: Engine): Promise<LoadedState> {
     rules: rules === undefined ? { version: 0, rules: [] } : decodeRules(rules),
     schedulers: schedulers === undefined ? [] : decodeSchedulers(schedulers),
     settings: settings === undefined ? undefined : decodeSettings(settings),
+    audit: (await readAll(engine, AUDIT_KEYS)).map(decodeAudit),
   });
   return { state, regions: await loadRegions(engine) };
 }

@@ -18,7 +18,8 @@ import {
 } from '../../gen/braid/admin/v1/admin.ts';
 import { matchesFilter, findProblems, regionTotals, type RegionFilter } from '../../pd/cluster/statistics.ts';
 import type { RegionInfo } from '../../pd/cluster/region-info.ts';
-import type { Placement, RequestOptions, StoreTarget, Submitted } from '../../pd/placement.ts';
+import type { Placement, RequestOptions, Submitted } from '../../pd/placement.ts';
+import type { StoreTarget } from '../../pd/store-planner.ts';
 import type { StoreSettingsChange } from '../../pd/cluster/store-settings.ts';
 import type { Finding } from '../../pd/schedule/explain.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
@@ -27,6 +28,7 @@ import { type Refusal, type Result, refuse, regionNotFound, storeNotFound } from
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { adminMethods } from '../../rpc/services.ts';
 import {
+  auditToWire,
   checkToWire,
   eventToWire,
   findingToWire,
@@ -45,6 +47,7 @@ import { memberProblems, memberToWire } from './member-calls.ts';
 /** Regions, events and operators in one answer at most. */
 const REGIONS_PER_ANSWER_MAX = 1_024;
 const EVENTS_PER_ANSWER_MAX = 1_000;
+const AUDIT_PER_ANSWER_MAX = 1_000;
 const HOLES_PER_ANSWER_MAX = 64;
 /** Longest time an answer about an operator is held back. */
 const OPERATOR_WAIT_MAX_MS = 30_000;
@@ -111,6 +114,16 @@ function addStatusCalls(builder: ServiceBuilder, context: ServiceContext): void 
       term,
     };
   });
+  builder.unary(adminMethods.listAudit, (request, call) => {
+    context.check(request.header, call);
+    const limit = request.limit === 0 ? AUDIT_PER_ANSWER_MAX : Math.min(request.limit, AUDIT_PER_ANSWER_MAX);
+    const { audit } = node;
+    return {
+      entries: audit.after(request.afterSequence, limit).map(auditToWire),
+      oldestSequence: audit.entries[0]?.sequence ?? 1,
+      lastSequence: audit.lastSequence,
+    };
+  });
 }
 
 const TARGETS: ReadonlyMap<WireTarget, StoreTarget> = new Map([
@@ -143,7 +156,11 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
     .unary(adminMethods.setStoreSettings, async (request, call) => {
       context.check(request.header, call);
       const store = id(storeId, request.storeId);
-      const refusal = await node.setStoreSettings(store, settingsChangeOf(request), actorOf(request.header));
+      const refusal = await node.setStoreSettings(store, settingsChangeOf(request), {
+        actor: actorOf(request.header),
+        reason: request.header?.reason ?? '',
+        ...expected(request.expectVersion),
+      });
       const info = placement.cluster.store(store);
       return {
         refusal: refusal === undefined ? undefined : refusalToWire(refusal),
@@ -167,6 +184,7 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
         dryRun: request.dryRun,
         actor: actorOf(request.header),
         reason: request.header?.reason ?? '',
+        ...expected(request.expectVersion),
       });
       const info = placement.cluster.store(store);
       return {
@@ -175,6 +193,10 @@ function addStoreCalls(builder: ServiceBuilder, context: ServiceContext): void {
       };
     });
 }
+
+/** 0 is a version, too: that of what was never changed. */
+const expected = (version: number | undefined): { readonly expectVersion?: number } =>
+  version === undefined ? {} : { expectVersion: version };
 
 /** @throws RpcError when both a limit and none is asked for */
 function settingsChangeOf(request: SetStoreSettingsRequest): StoreSettingsChange {
@@ -293,21 +315,22 @@ function listRegions(context: ServiceContext, request: ListRegionsRequest): List
 }
 
 function optionsOf(header: RequestHeader | undefined, options: OperatorOptions | undefined): RequestOptions {
+  const note = options?.reason || (header?.reason ?? '');
   return {
     actor: actorOf(header),
     dryRun: options?.dryRun ?? false,
-    ...(options?.reason === undefined || options.reason === '' ? {} : { note: options.reason }),
+    ...(note === '' ? {} : { note }),
     ...(options?.expectEpoch === undefined ? {} : { expectEpoch: options.expectEpoch }),
   };
 }
 
 /** Requests that start operators. */
 function addChangeCalls(builder: ServiceBuilder, context: ServiceContext): void {
-  const submit = (
+  const submit = async (
     request: { readonly header?: RequestHeader | undefined; readonly options?: OperatorOptions | undefined },
     call: ServerCall,
     start: (placement: Placement, options: RequestOptions) => Result<Submitted>,
-  ): SubmitOperatorResponse => {
+  ): Promise<SubmitOperatorResponse> => {
     context.check(request.header, call);
     const options = optionsOf(request.header, request.options);
     const result = context.node.isBootstrapped
@@ -316,7 +339,10 @@ function addChangeCalls(builder: ServiceBuilder, context: ServiceContext): void 
           type: 'refused',
           refusal: refuse('NotBootstrapped', 'the cluster has no store yet', 'start a store'),
         } as const);
-    return submitted(context, result, options.dryRun === true);
+    const answer = submitted(context, result, options.dryRun === true);
+    // Whoever has the answer finds the request in the audit log, whichever member leads then.
+    await context.node.auditor.written();
+    return answer;
   };
   builder
     .unary(adminMethods.moveRegion, (request, call) =>
@@ -455,13 +481,15 @@ function addOperatorCalls(builder: ServiceBuilder, context: ServiceContext): voi
         );
       return { operators: (request.limit === 0 ? found : found.slice(0, request.limit)).map(toWire) };
     })
-    .unary(adminMethods.cancelOperator, (request, call) => {
+    .unary(adminMethods.cancelOperator, async (request, call) => {
       context.check(request.header, call);
       const operator = findOperator(placement, request.which);
       if (operator === undefined) {
         return { refusal: refusalToWire(operatorMissing(request.which)), operator: undefined };
       }
-      const refusal = node.act((p) => p.cancelOperator(operator, actorOf(request.header)));
+      const reason = request.header?.reason ?? '';
+      const refusal = node.act((p) => p.cancelOperator(operator, actorOf(request.header), reason));
+      await node.auditor.written();
       return { refusal: refusal === undefined ? undefined : refusalToWire(refusal), operator: toWire(operator) };
     })
     .unary(adminMethods.explain, (request, call) => {
@@ -533,6 +561,7 @@ function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void
       description: info.description,
       idleReason: enabled ? (placement.coordinator.idleReason(info.name) ?? '') : '',
       offUntilUnixMs: placement.switches.offUntilWallMs(info.name) ?? 0,
+      version: node.switchVersion(info.name),
     };
   };
   builder
@@ -546,13 +575,11 @@ function addSettingCalls(builder: ServiceBuilder, context: ServiceContext): void
       if (name.type === 'refused') {
         return { refusal: refusalToWire(name.refusal), switch: undefined };
       }
-      const refusal = await node.setSwitch(
-        name.value,
-        request.enabled,
-        actorOf(request.header),
-        request.offMs,
-        request.header?.reason,
-      );
+      const refusal = await node.setSwitch(name.value, request.enabled, actorOf(request.header), {
+        offMs: request.offMs,
+        reason: request.header?.reason ?? '',
+        ...expected(request.expectVersion),
+      });
       if (refusal !== undefined) {
         return { refusal: refusalToWire(refusal), switch: undefined };
       }

@@ -1,6 +1,7 @@
 /** Domain -> braid.admin.v1. Ids stay numbers, absent times are 0, ages are relative to `nowMs`. */
 import type { StoreId } from '../../base/ids.ts';
 import {
+  type AuditEntry as WireAuditEntry,
   type Check as WireCheck,
   type Event as WireEvent,
   type Finding as WireFinding,
@@ -38,6 +39,7 @@ import {
 } from '../../pd/schedule/operator/progress.ts';
 import type { OperatorStatus as DomainStatus } from '../../pd/schedule/operator/status.ts';
 import type { Refusal } from '../../pd/schedule/verdict.ts';
+import type { AuditEntry } from '../../pd/state/audit-log.ts';
 
 const ROLES: Readonly<Record<PeerRole, WirePeerRole>> = {
   voter: WirePeerRole.PEER_ROLE_VOTER,
@@ -147,7 +149,7 @@ function storeState(info: StoreInfo, config: PlacementConfig, nowMs: number): St
 
 export function storeToWire(info: StoreInfo, placement: Placement, nowMs: number): WireStore {
   const { store } = info.record;
-  const { leadersEvicted, leaderWeight, regionWeight, limitPerMinute, removal } = settingsOf(info);
+  const { leadersEvicted, leaderWeight, regionWeight, limitPerMinute, removal, version } = settingsOf(info);
   const { stats } = info;
   const sets = placement.cluster.tree.ofStore(store.id);
   return {
@@ -182,6 +184,7 @@ export function storeToWire(info: StoreInfo, placement: Placement, nowMs: number
     removingSinceUnixMs: removal?.sinceWallMs ?? 0,
     removingPeers: removal?.peers ?? 0,
     removingSizeBytes: removal?.sizeBytes ?? 0,
+    settingsVersion: version,
   };
 }
 
@@ -253,7 +256,10 @@ export const eventToWire = (event: ClusterEvent): WireEvent => ({
   operatorId: event.operatorId ?? 0,
   actor: event.actor ?? '',
   reason: event.reason ?? '',
+  auditSequence: event.audit ?? 0,
 });
+
+export const auditToWire = ({ wallMs: unixMs, ...entry }: AuditEntry): WireAuditEntry => ({ ...entry, unixMs });
 
 const stepToWire = (step: StepProgress): WireStep => ({
   type: step.type,

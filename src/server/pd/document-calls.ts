@@ -7,7 +7,8 @@ import type {
   DocumentResult as WireResult,
   RequestHeader,
 } from '../../gen/braid/admin/v1/admin.ts';
-import type { Author, EventType } from '../../pd/cluster/events.ts';
+import type { RegionEpoch } from '../../meta/region.ts';
+import type { Author } from '../../pd/cluster/events.ts';
 import type { PauseOutcome } from '../../pd/pause-keeper.ts';
 import type { PdNode } from '../../pd/pd-node.ts';
 import type { Placement } from '../../pd/placement.ts';
@@ -43,6 +44,9 @@ const authorOf = (header: RequestHeader | undefined): Author => ({
   reason: header?.reason ?? '',
 });
 
+const expectedEpoch = (epoch: RegionEpoch | undefined): { readonly expectEpoch?: RegionEpoch } =>
+  epoch === undefined ? {} : { expectEpoch: epoch };
+
 /** A document that is not JSON becomes undefined, and is refused like any other that makes no sense. */
 function fromText(text: string): unknown {
   try {
@@ -60,25 +64,12 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
     refusal: plan.refusal === undefined ? undefined : refusalToWire(plan.refusal),
     results: plan.results.map((result) => resultToWire(result, toWire)),
   });
-  const change = async (
-    run: () => Promise<Answered>,
-    dryRun: boolean,
-    header: RequestHeader | undefined,
-  ): Promise<ApplyDocumentsResponse> => {
+  const change = async (run: () => Promise<Answered>): Promise<ApplyDocumentsResponse> => {
     if (!node.isBootstrapped) {
       const refusal = refuse('NotBootstrapped', 'the cluster has no store yet', 'start a store');
       return { refusal: refusalToWire(refusal), results: [] };
     }
-    const done = await run();
-    if (!dryRun && done.refusal === undefined) {
-      for (const { kind, name, outcome } of done.results) {
-        if (outcome !== 'unchanged') {
-          const message = `${kind} ${name} was ${outcome === 'ending' ? 'told to end' : outcome}`;
-          placement.event({ type: EVENT_OF[kind] ?? 'document', message, ...authorOf(header) });
-        }
-      }
-    }
-    return answer(done);
+    return answer(await run());
   };
   builder
     .unary(adminMethods.applyDocuments, (request, call) => {
@@ -88,19 +79,20 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       }
       const documents = request.documents.map(fromText);
       const { dryRun, header } = request;
-      return change(() => node.documents.apply(documents, { dryRun, author: authorOf(header) }), dryRun, header);
+      return change(() => node.documents.apply(documents, { dryRun, author: authorOf(header) }));
     })
     .unary(adminMethods.deleteDocument, (request, call) => {
       context.check(request.header, call);
       const { kind, name, expectVersion, dryRun, header } = request;
       const author = authorOf(header);
-      return change(() => node.documents.delete(kind, name, { expectVersion, dryRun, author }), dryRun, header);
+      return change(() => node.documents.delete(kind, name, { expectVersion, dryRun, author }));
     })
     .unary(adminMethods.retryAssignment, (request, call) => {
       context.check(request.header, call);
-      const { name, header } = request;
-      const plan = (): DocumentPlan => placement.resources.planRetry(name, authorOf(header));
-      return change(() => node.changeDocuments(plan, { dryRun: false }), false, header);
+      const { name, header, expectVersion } = request;
+      const author = authorOf(header);
+      const plan = (): DocumentPlan => placement.resources.planRetry(name, author, expectVersion);
+      return change(() => node.changeDocuments(plan, { dryRun: false, author }));
     })
     .unary(adminMethods.listDocuments, (request, call) => {
       context.check(request.header, call);
@@ -139,14 +131,22 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       if (!isSafeId(request.regionId) || placement.cluster.tree.get(regionId(request.regionId)) === undefined) {
         return { refusal: refusalToWire(regionNotFound(request.regionId)), changed: false };
       }
-      const changed = await node.pinRegion(regionId(request.regionId), request.pinned, authorOf(request.header));
-      return { refusal: undefined, changed };
+      const author = authorOf(request.header);
+      const pinned = await node.pinRegion(regionId(request.regionId), request.pinned, author, request.expectEpoch);
+      return pinned.type === 'refused'
+        ? { refusal: refusalToWire(pinned.refusal), changed: false }
+        : { refusal: undefined, changed: pinned.value };
     })
     .unary(adminMethods.pauseRegion, async (request, call) => {
       context.check(request.header, call);
-      const { actor } = authorOf(request.header);
+      const { actor, reason } = authorOf(request.header);
       const paused = isSafeId(request.regionId)
-        ? await node.pauses.pause(regionId(request.regionId), { reason: request.reason, forMs: request.forMs, actor })
+        ? await node.pauses.pause(regionId(request.regionId), {
+            reason: request.reason === '' ? reason : request.reason,
+            forMs: request.forMs,
+            actor,
+            ...expectedEpoch(request.expectEpoch),
+          })
         : refused<PauseOutcome>(regionNotFound(request.regionId));
       return paused.type === 'refused'
         ? { refusal: refusalToWire(paused.refusal), changed: false, stoppedOperatorIds: [], goingOperatorIds: [] }
@@ -160,7 +160,10 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
     .unary(adminMethods.resumeRegion, async (request, call) => {
       context.check(request.header, call);
       const resumed = isSafeId(request.regionId)
-        ? await node.pauses.resume(regionId(request.regionId), authorOf(request.header).actor)
+        ? await node.pauses.resume(regionId(request.regionId), {
+            ...authorOf(request.header),
+            ...expectedEpoch(request.expectEpoch),
+          })
         : refused<boolean>(regionNotFound(request.regionId));
       return {
         refusal: resumed.type === 'refused' ? refusalToWire(resumed.refusal) : undefined,
@@ -173,9 +176,6 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
 
 /** What of a plan is told. */
 type Answered = Pick<DocumentsPlan, 'refusal' | 'results'>;
-
-/** Kinds of documents with events of their own. */
-const EVENT_OF: Readonly<Record<string, EventType>> = { PlacementRule: 'rule-changed', Config: 'config-changed' };
 
 function resultToWire(result: AnyResult, toWire: (document: AnyDocument) => Document): WireResult {
   return {

@@ -1,7 +1,9 @@
 /** braid.admin.v1.Admin: the members of the placement service itself. */
-import type { ChangeMemberResponse, Member as WireMember } from '../../gen/braid/admin/v1/admin.ts';
+import type { ChangeMemberResponse, Member as WireMember, RequestHeader } from '../../gen/braid/admin/v1/admin.ts';
+import type { Author } from '../../pd/cluster/events.ts';
 import type { Problem } from '../../pd/cluster/statistics.ts';
 import type { GroupStatus, MemberStatus } from '../../pd/group/group-loop.ts';
+import type { MemberChangeOptions } from '../../pd/group/membership-change.ts';
 import type { Member } from '../../pd/group/membership.ts';
 import type { Result } from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
@@ -31,6 +33,20 @@ export const memberProblems = (status: GroupStatus): Problem[] =>
       hint: `start it again, or replace it: braid ctl pd member remove ${name}`,
     }));
 
+const optionsOf = ({
+  header,
+  expectVersion,
+}: {
+  readonly header?: RequestHeader | undefined;
+  readonly expectVersion?: number | undefined;
+}): MemberChangeOptions & { readonly author: Author } => ({
+  author: {
+    actor: header === undefined || header.actor === '' ? 'an administrator' : header.actor,
+    reason: header?.reason ?? '',
+  },
+  ...(expectVersion === undefined ? {} : { expectVersion }),
+});
+
 /** Every change is written to the event list, with who asked for it. */
 export function addMemberCalls(builder: ServiceBuilder, context: ServiceContext): void {
   const { node, scheme } = context;
@@ -48,23 +64,30 @@ export function addMemberCalls(builder: ServiceBuilder, context: ServiceContext)
     .unary(adminMethods.listMembers, (request, call) => {
       context.check(request.header, call);
       const { members, term } = group.status();
-      return { members: members.map((member) => memberToWire(member, scheme)), term };
+      return {
+        members: members.map((member) => memberToWire(member, scheme)),
+        term,
+        version: group.membership.version,
+      };
     })
     .unary(adminMethods.removeMember, async (request, call) => {
       context.check(request.header, call);
-      const result = await group.removeMember(request.member, request.dryRun);
-      if (result.type === 'ok' && !request.dryRun) {
-        node.placement.event({
-          type: 'member-removed',
-          message: `the placement member ${result.value.name} was removed`,
-          actor: request.header?.actor ?? '',
-          reason: request.header?.reason ?? '',
-        });
+      const result = await group.removeMember(request.member, request.dryRun, optionsOf(request));
+      if (result.type === 'ok' && result.value.audit !== undefined) {
+        node.placement.kept(result.value.audit);
       }
       return reply(result);
     })
-    .unary(adminMethods.transferMemberLeader, (request, call) => {
+    .unary(adminMethods.transferMemberLeader, async (request, call) => {
       context.check(request.header, call);
-      return reply(group.transferLeader(request.member === '' ? undefined : request.member));
+      const options = optionsOf(request);
+      const planned = group.planTransfer(request.member === '' ? undefined : request.member, options);
+      if (planned.type === 'refused' || planned.value.id === group.id) {
+        return reply(planned);
+      }
+      // Kept first: a member that hands the lead over cannot write any more.
+      const message = `the lead of the placement service is to go to ${planned.value.name}`;
+      await node.auditor.change(undefined, [{ type: 'member-leader', message, ...options.author }]);
+      return reply(group.transferLeader(planned.value.name, options));
     });
 }

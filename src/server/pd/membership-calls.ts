@@ -13,11 +13,14 @@ export function addMembershipCalls(builder: ServiceBuilder, member: () => PdMemb
     return found;
   };
   builder.unary(groupMethods.join, async ({ name, address }) => {
-    const { group, clusterId } = running();
+    const { group, clusterId, node } = running();
     const result = await group.addMember({ name, address });
     if (result.type === 'refused') {
       const { code, message, hint } = result.refusal;
       return { refusal: { code, message, hint }, clusterId: '0', memberId: 0 };
+    }
+    if (result.value.audit !== undefined) {
+      node?.placement.kept(result.value.audit);
     }
     return { refusal: undefined, clusterId: String(clusterId), memberId: result.value.id };
   });

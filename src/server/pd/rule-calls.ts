@@ -45,7 +45,8 @@ export function addRuleCalls(builder: ServiceBuilder, context: ServiceContext): 
     })
     .unary(adminMethods.setRule, async (request, call) => {
       context.check(request.header, call);
-      const { dryRun, expectVersion, reason: note } = request;
+      const { dryRun, expectVersion } = request;
+      const note = request.reason || (request.header?.reason ?? '');
       const rule = ruleFromWire(request.rule);
       if (rule.type === 'refused') {
         return answer(rule);
@@ -62,7 +63,8 @@ export function addRuleCalls(builder: ServiceBuilder, context: ServiceContext): 
     })
     .unary(adminMethods.deleteRule, async (request, call) => {
       context.check(request.header, call);
-      const { group, id, dryRun, expectVersion, reason: note } = request;
+      const { group, id, dryRun, expectVersion } = request;
+      const note = request.reason || (request.header?.reason ?? '');
       return answer(
         await node.changeRules((placement, version) => placement.planDeleteRule(version, group, id, expectVersion), {
           dryRun,

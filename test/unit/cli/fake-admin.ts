@@ -95,6 +95,7 @@ export const store = (id: number): WireStore => ({
   removingSinceUnixMs: 0,
   removingPeers: 0,
   removingSizeBytes: 0,
+  settingsVersion: 5,
 });
 
 const member = (name: string, id: number, isLeader: boolean) => ({
@@ -192,6 +193,7 @@ export const event = (sequence: number, type: string, message: string): WireEven
   operatorId: 95,
   actor: 'cli',
   reason: '',
+  auditSequence: 0,
 });
 
 /** An administration service that answers from fixtures and remembers what it was asked to change. */
@@ -243,7 +245,7 @@ export class FakeAdmin {
     const builder = new ServiceBuilder()
       .unary(pdMethods.getMembers, () => ({ header: { clusterId: '77' }, members: [pd], leader: pd }))
       .unary(adminMethods.getStatus, () => this.status())
-      .unary(adminMethods.listMembers, () => ({ members: this.members, term: 7 }))
+      .unary(adminMethods.listMembers, () => ({ members: this.members, term: 7, version: 5 }))
       .unary(adminMethods.removeMember, (request) => {
         this.memberChanges.push(request);
         return this.refuse === undefined ? { member: member('silent', 3, false) } : { refusal: refusal(this.refuse) };
@@ -329,8 +331,22 @@ export class FakeAdmin {
       })
       .unary(adminMethods.listSwitches, () => ({
         switches: [
-          { name: 'merge-checker', enabled: true, description: 'Merges.', idleReason: '', offUntilUnixMs: 0 },
-          { name: 'hot-region', enabled: false, description: 'Cools.', idleReason: '', offUntilUnixMs: T0 + 60_000 },
+          {
+            name: 'merge-checker',
+            enabled: true,
+            description: 'Merges.',
+            idleReason: '',
+            offUntilUnixMs: 0,
+            version: 3,
+          },
+          {
+            name: 'hot-region',
+            enabled: false,
+            description: 'Cools.',
+            idleReason: '',
+            offUntilUnixMs: T0 + 60_000,
+            version: 1,
+          },
         ],
       }))
       .unary(adminMethods.setSwitch, (request) => {
@@ -338,7 +354,7 @@ export class FakeAdmin {
         const { name, enabled, offMs } = request;
         const offUntilUnixMs = offMs === 0 ? 0 : T0 + offMs;
         return this.refuse === undefined
-          ? { switch: { name, enabled, description: '', idleReason: '', offUntilUnixMs } }
+          ? { switch: { name, enabled, description: '', idleReason: '', offUntilUnixMs, version: 4 } }
           : { refusal: refusal(this.refuse) };
       })
       .unary(adminMethods.pauseRegion, (request) => {

@@ -38,6 +38,7 @@ beforeEach(async () => {
       members: MEMBERS,
       confState: { ...founding.confState, voters: [1, 2, 3] },
       lastId: 3,
+      version: 2,
     }),
   );
   batch.put(

@@ -124,6 +124,7 @@ describe('a paused region', () => {
           regionWeight: 1,
           limitPerMinute: undefined,
           removal: undefined,
+          version: 0,
         },
       },
       0,

@@ -411,8 +411,8 @@ describe('placement rules', () => {
       value: { outcome: 'changed' },
     });
     expect(node.placement.events.after(0, 100).filter(({ type }) => type === 'rule-changed')).toMatchObject([
-      { message: 'placement rule default/ssd was created: why', actor: 'test' },
-      { message: 'placement rule default/ssd was changed: why' },
+      { message: 'placement rule default/ssd was created', reason: 'why', actor: 'test' },
+      { message: 'placement rule default/ssd was changed', reason: 'why' },
     ]);
     machine.crash();
     const reborn = await machine.start();
@@ -459,8 +459,14 @@ describe('documents', () => {
     expect((await apply(machine, node, [partition('p3', 'm', 'n'), partition('p4', 'b', 'd')])).refusal?.code).toBe(
       'OverlappingRange',
     );
-    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toBe(true);
-    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toBe(false);
+    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toEqual({
+      type: 'ok',
+      value: true,
+    });
+    expect(await machine.settle(node.pinRegion(R(2), true, { actor: 'me', reason: '' }))).toEqual({
+      type: 'ok',
+      value: false,
+    });
     const before = [...node.placement.resources.store.all()];
     const { version } = node.placement.resources.store;
     machine.crash();
@@ -537,7 +543,7 @@ describe('pauses', () => {
     const region = reportOf(node);
     const options = { reason: 'disk check', forMs: 60_000, actor: 'me' };
     expect((await machine.settle(node.pauses.pause(R(2), options))).type).toBe('ok');
-    expect(await machine.settle(node.setSwitch('balance-leader', false, 'me', 60_000))).toBeUndefined();
+    expect(await machine.settle(node.setSwitch('balance-leader', false, 'me', { offMs: 60_000 }))).toBeUndefined();
     expect(await machine.settle(node.setSwitch('balance-region', false, 'me'))).toBeUndefined();
     expect(refusalOfSplit(node)).toBe('RegionPaused');
     expect(await machine.settle(node.askBatchSplit(region, 1))).toMatchObject({ refusal: { code: 'RegionPaused' } });
@@ -578,10 +584,12 @@ describe('pauses', () => {
     expect(await machine.settle(node.pauses.pause(R(9), options))).toMatchObject({
       refusal: { code: 'RegionNotFound' },
     });
-    expect(await machine.settle(node.pauses.resume(R(9), 'me'))).toMatchObject({ refusal: { code: 'RegionNotFound' } });
-    expect(await machine.settle(node.pauses.resume(R(2), 'me'))).toEqual({ type: 'ok', value: false });
+    expect(await machine.settle(node.pauses.resume(R(9), { actor: 'me' }))).toMatchObject({
+      refusal: { code: 'RegionNotFound' },
+    });
+    expect(await machine.settle(node.pauses.resume(R(2), { actor: 'me' }))).toEqual({ type: 'ok', value: false });
     await machine.settle(node.pauses.pause(R(2), options));
-    expect(await machine.settle(node.pauses.resume(R(2), 'me'))).toEqual({ type: 'ok', value: true });
+    expect(await machine.settle(node.pauses.resume(R(2), { actor: 'me' }))).toEqual({ type: 'ok', value: true });
     expect(refusalOfSplit(node)).toBe('ok');
     machine.crash();
     const again = await machine.start();
@@ -594,7 +602,7 @@ describe('pauses', () => {
     const machine = new Machine();
     const node = await machine.bootstrapped();
     const set = (enabled: boolean, offMs: number): Promise<{ readonly code: string } | undefined> =>
-      machine.settle(node.setSwitch('balance-leader', enabled, 'me', offMs));
+      machine.settle(node.setSwitch('balance-leader', enabled, 'me', { offMs }));
     expect((await set(true, 5))?.code).toBe('InvalidArgument');
     expect((await set(false, -1))?.code).toBe('InvalidArgument');
     expect(node.placement.switches.isOn('balance-leader')).toBe(true);

@@ -417,7 +417,7 @@ describe('persistence', () => {
     [
       'switches',
       encodeSwitches(switches),
-      (bytes: Uint8Array) => new Map(decodeSwitches(bytes)),
+      (bytes: Uint8Array) => new Map(decodeSwitches(bytes).switches),
       switches,
       '92019292ae62616c616e63652d6c6561646572c292ad6d657267652d636865636b6572c3',
     ],

@@ -1,7 +1,7 @@
 /** What a request to change the placement rules means: the rules afterwards, or why not. Pure; nothing takes effect here. */
 import { escapeKey } from '../../../base/bytes.ts';
 import type { Cluster } from '../../cluster/cluster.ts';
-import { type Refusal, type Result, ok, refuse, refused } from '../verdict.ts';
+import { type Refusal, type Result, ok, refuse, refused, versionConflict } from '../verdict.ts';
 import { DEFAULT_RULE_NAME, type PlacementRule, checkRule, ruleName, rulesEqual } from './rule.ts';
 import { RuleSet } from './rule-set.ts';
 
@@ -86,16 +86,18 @@ function checkVersion(
   expected: number | undefined,
 ): Refusal | undefined {
   const current = before?.version ?? 0;
-  return expected === undefined || expected === current
-    ? undefined
-    : refuse(
+  if (expected === undefined || expected === current) {
+    return undefined;
+  }
+  const name = ruleName(rule);
+  return before === undefined
+    ? refuse(
         'Conflict',
-        before === undefined
-          ? `rule ${ruleName(rule)} does not exist`
-          : `rule ${ruleName(rule)} has version ${current}`,
+        `rule ${name} does not exist; version ${expected} was expected`,
         'look at it again and repeat your change',
-        { rule: ruleName(rule), version: current },
-      );
+        { rule: name, version: 0, expected_version: expected },
+      )
+    : versionConflict(`rule ${name}`, current, expected, { rule: name });
 }
 
 function finish(

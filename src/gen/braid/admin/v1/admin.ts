@@ -244,6 +244,8 @@ export interface ListMembersResponse {
   members: Member[];
   /** Of the leadership. */
   term: number;
+  /** Grows with every change of the members. */
+  version: number;
 }
 
 export interface RemoveMemberRequest {
@@ -253,6 +255,8 @@ export interface RemoveMemberRequest {
   /** Name or id. */
   member: string;
   dryRun: boolean;
+  /** Refused unless the membership has this version. */
+  expectVersion?: number | undefined;
 }
 
 export interface TransferMemberLeaderRequest {
@@ -261,6 +265,8 @@ export interface TransferMemberLeaderRequest {
     | undefined;
   /** Name or id; empty lets the service choose. */
   member: string;
+  /** Refused unless the membership has this version. */
+  expectVersion?: number | undefined;
 }
 
 export interface ChangeMemberResponse {
@@ -361,6 +367,8 @@ export interface Store {
   removingSinceUnixMs: number;
   removingPeers: number;
   removingSizeBytes: number;
+  /** Changes of the settings, the labels and the wanted state since the store joined. */
+  settingsVersion: number;
 }
 
 export interface ListStoresRequest {
@@ -389,6 +397,8 @@ export interface SetStoreStateRequest {
   /** The machine and its disk are gone; removal cannot be canceled. */
   physicallyDestroyed: boolean;
   dryRun: boolean;
+  /** Refused unless the store's settings have this version. */
+  expectVersion?: number | undefined;
 }
 
 export interface SetStoreSettingsRequest {
@@ -412,6 +422,8 @@ export interface SetStoreSettingsRequest {
   labels: Label[];
   /** The labels take the place of those the store has. */
   replaceLabels: boolean;
+  /** Refused unless the store's settings have this version. */
+  expectVersion?: number | undefined;
 }
 
 export interface SetStoreStateResponse {
@@ -805,6 +817,8 @@ export interface Switch {
   idleReason: string;
   /** When one that is off goes on again by itself; 0 = when it is switched on. */
   offUntilUnixMs: number;
+  /** How often it was set. */
+  version: number;
 }
 
 export interface ListSwitchesRequest {
@@ -821,6 +835,8 @@ export interface SetSwitchRequest {
   enabled: boolean;
   /** How long it is to be off; 0 = until it is switched on. */
   offMs: number;
+  /** Refused unless the switch has this version. */
+  expectVersion?: number | undefined;
 }
 
 export interface SetSwitchResponse {
@@ -841,6 +857,41 @@ export interface Event {
   actor: string;
   /** What the actor gave as the reason. */
   reason: string;
+  /** Its number in the audit log; 0 = it is not kept there. */
+  auditSequence: number;
+}
+
+export interface ListAuditRequest {
+  header?:
+    | RequestHeader
+    | undefined;
+  /** Only entries with a greater number. */
+  afterSequence: number;
+  limit: number;
+}
+
+/** An entry of the audit log: kept in the replicated state, together with the change it tells of. */
+export interface AuditEntry {
+  /** From 1, without gaps, whoever leads. */
+  sequence: number;
+  unixMs: number;
+  /** The word of the event that tells of the same. */
+  type: string;
+  message: string;
+  regionId: number;
+  storeId: number;
+  operatorId: number;
+  /** Empty for what the service did by itself. */
+  actor: string;
+  reason: string;
+}
+
+export interface ListAuditResponse {
+  entries: AuditEntry[];
+  /** Entries before this number are forgotten. */
+  oldestSequence: number;
+  /** Of the latest entry; 0 = there is none. */
+  lastSequence: number;
 }
 
 export interface ListEventsRequest {
@@ -956,6 +1007,8 @@ export interface DeleteDocumentRequest {
 export interface RetryAssignmentRequest {
   header?: RequestHeader | undefined;
   name: string;
+  /** 0 is not checked. */
+  expectVersion: number;
 }
 
 export interface WatchDocumentsRequest {
@@ -983,6 +1036,8 @@ export interface PinRegionRequest {
   header?: RequestHeader | undefined;
   regionId: number;
   pinned: boolean;
+  /** When set, refused unless the region's epoch is exactly this one. */
+  expectEpoch?: RegionEpoch | undefined;
 }
 
 export interface PinRegionResponse {
@@ -996,11 +1051,15 @@ export interface PauseRegionRequest {
   reason: string;
   /** 0 = until it is resumed. */
   forMs: number;
+  /** When set, refused unless the region's epoch is exactly this one. */
+  expectEpoch?: RegionEpoch | undefined;
 }
 
 export interface ResumeRegionRequest {
   header?: RequestHeader | undefined;
   regionId: number;
+  /** When set, refused unless the region's epoch is exactly this one. */
+  expectEpoch?: RegionEpoch | undefined;
 }
 
 export interface PauseRegionResponse {
@@ -1769,7 +1828,7 @@ export const ListMembersRequest: MessageFns<ListMembersRequest> = {
 };
 
 function createBaseListMembersResponse(): ListMembersResponse {
-  return { members: [], term: 0 };
+  return { members: [], term: 0, version: 0 };
 }
 
 export const ListMembersResponse: MessageFns<ListMembersResponse> = {
@@ -1779,6 +1838,9 @@ export const ListMembersResponse: MessageFns<ListMembersResponse> = {
     }
     if (message.term !== 0) {
       writer.uint32(16).uint64(message.term);
+    }
+    if (message.version !== 0) {
+      writer.uint32(24).uint64(message.version);
     }
     return writer;
   },
@@ -1812,6 +1874,14 @@ export const ListMembersResponse: MessageFns<ListMembersResponse> = {
             message.term = longToNumber(reader.uint64());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1831,12 +1901,13 @@ export const ListMembersResponse: MessageFns<ListMembersResponse> = {
     const message = createBaseListMembersResponse();
     message.members = object.members?.map((e) => Member.fromPartial(e)) || [];
     message.term = object.term ?? 0;
+    message.version = object.version ?? 0;
     return message;
   },
 };
 
 function createBaseRemoveMemberRequest(): RemoveMemberRequest {
-  return { header: undefined, member: "", dryRun: false };
+  return { header: undefined, member: "", dryRun: false, expectVersion: undefined };
 }
 
 export const RemoveMemberRequest: MessageFns<RemoveMemberRequest> = {
@@ -1849,6 +1920,9 @@ export const RemoveMemberRequest: MessageFns<RemoveMemberRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(24).bool(message.dryRun);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(32).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -1890,6 +1964,14 @@ export const RemoveMemberRequest: MessageFns<RemoveMemberRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1912,12 +1994,13 @@ export const RemoveMemberRequest: MessageFns<RemoveMemberRequest> = {
       : undefined;
     message.member = object.member ?? "";
     message.dryRun = object.dryRun ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
     return message;
   },
 };
 
 function createBaseTransferMemberLeaderRequest(): TransferMemberLeaderRequest {
-  return { header: undefined, member: "" };
+  return { header: undefined, member: "", expectVersion: undefined };
 }
 
 export const TransferMemberLeaderRequest: MessageFns<TransferMemberLeaderRequest> = {
@@ -1927,6 +2010,9 @@ export const TransferMemberLeaderRequest: MessageFns<TransferMemberLeaderRequest
     }
     if (message.member !== "") {
       writer.uint32(18).string(message.member);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(24).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -1960,6 +2046,14 @@ export const TransferMemberLeaderRequest: MessageFns<TransferMemberLeaderRequest
             message.member = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1981,6 +2075,7 @@ export const TransferMemberLeaderRequest: MessageFns<TransferMemberLeaderRequest
       ? RequestHeader.fromPartial(object.header)
       : undefined;
     message.member = object.member ?? "";
+    message.expectVersion = object.expectVersion ?? undefined;
     return message;
   },
 };
@@ -2710,6 +2805,7 @@ function createBaseStore(): Store {
     removingSinceUnixMs: 0,
     removingPeers: 0,
     removingSizeBytes: 0,
+    settingsVersion: 0,
   };
 }
 
@@ -2807,6 +2903,9 @@ export const Store: MessageFns<Store> = {
     }
     if (message.removingSizeBytes !== 0) {
       writer.uint32(248).uint64(message.removingSizeBytes);
+    }
+    if (message.settingsVersion !== 0) {
+      writer.uint32(256).uint64(message.settingsVersion);
     }
     return writer;
   },
@@ -3072,6 +3171,14 @@ export const Store: MessageFns<Store> = {
             message.removingSizeBytes = longToNumber(reader.uint64());
             continue;
           }
+          case 32: {
+            if (tag !== 256) {
+              break;
+            }
+
+            message.settingsVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3120,6 +3227,7 @@ export const Store: MessageFns<Store> = {
     message.removingSinceUnixMs = object.removingSinceUnixMs ?? 0;
     message.removingPeers = object.removingPeers ?? 0;
     message.removingSizeBytes = object.removingSizeBytes ?? 0;
+    message.settingsVersion = object.settingsVersion ?? 0;
     return message;
   },
 };
@@ -3387,7 +3495,14 @@ export const GetStoreResponse: MessageFns<GetStoreResponse> = {
 };
 
 function createBaseSetStoreStateRequest(): SetStoreStateRequest {
-  return { header: undefined, storeId: 0, target: 0, physicallyDestroyed: false, dryRun: false };
+  return {
+    header: undefined,
+    storeId: 0,
+    target: 0,
+    physicallyDestroyed: false,
+    dryRun: false,
+    expectVersion: undefined,
+  };
 }
 
 export const SetStoreStateRequest: MessageFns<SetStoreStateRequest> = {
@@ -3406,6 +3521,9 @@ export const SetStoreStateRequest: MessageFns<SetStoreStateRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(40).bool(message.dryRun);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(48).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -3463,6 +3581,14 @@ export const SetStoreStateRequest: MessageFns<SetStoreStateRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3487,6 +3613,7 @@ export const SetStoreStateRequest: MessageFns<SetStoreStateRequest> = {
     message.target = object.target ?? 0;
     message.physicallyDestroyed = object.physicallyDestroyed ?? false;
     message.dryRun = object.dryRun ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
     return message;
   },
 };
@@ -3502,6 +3629,7 @@ function createBaseSetStoreSettingsRequest(): SetStoreSettingsRequest {
     clearLimit: false,
     labels: [],
     replaceLabels: false,
+    expectVersion: undefined,
   };
 }
 
@@ -3533,6 +3661,9 @@ export const SetStoreSettingsRequest: MessageFns<SetStoreSettingsRequest> = {
     }
     if (message.replaceLabels !== false) {
       writer.uint32(72).bool(message.replaceLabels);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(80).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -3622,6 +3753,14 @@ export const SetStoreSettingsRequest: MessageFns<SetStoreSettingsRequest> = {
             message.replaceLabels = reader.bool();
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3650,6 +3789,7 @@ export const SetStoreSettingsRequest: MessageFns<SetStoreSettingsRequest> = {
     message.clearLimit = object.clearLimit ?? false;
     message.labels = object.labels?.map((e) => Label.fromPartial(e)) || [];
     message.replaceLabels = object.replaceLabels ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
     return message;
   },
 };
@@ -7681,7 +7821,7 @@ export const Check: MessageFns<Check> = {
 };
 
 function createBaseSwitch(): Switch {
-  return { name: "", enabled: false, description: "", idleReason: "", offUntilUnixMs: 0 };
+  return { name: "", enabled: false, description: "", idleReason: "", offUntilUnixMs: 0, version: 0 };
 }
 
 export const Switch: MessageFns<Switch> = {
@@ -7700,6 +7840,9 @@ export const Switch: MessageFns<Switch> = {
     }
     if (message.offUntilUnixMs !== 0) {
       writer.uint32(40).uint64(message.offUntilUnixMs);
+    }
+    if (message.version !== 0) {
+      writer.uint32(48).uint64(message.version);
     }
     return writer;
   },
@@ -7757,6 +7900,14 @@ export const Switch: MessageFns<Switch> = {
             message.offUntilUnixMs = longToNumber(reader.uint64());
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7779,6 +7930,7 @@ export const Switch: MessageFns<Switch> = {
     message.description = object.description ?? "";
     message.idleReason = object.idleReason ?? "";
     message.offUntilUnixMs = object.offUntilUnixMs ?? 0;
+    message.version = object.version ?? 0;
     return message;
   },
 };
@@ -7896,7 +8048,7 @@ export const ListSwitchesResponse: MessageFns<ListSwitchesResponse> = {
 };
 
 function createBaseSetSwitchRequest(): SetSwitchRequest {
-  return { header: undefined, name: "", enabled: false, offMs: 0 };
+  return { header: undefined, name: "", enabled: false, offMs: 0, expectVersion: undefined };
 }
 
 export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
@@ -7912,6 +8064,9 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
     }
     if (message.offMs !== 0) {
       writer.uint32(32).uint64(message.offMs);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(40).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -7961,6 +8116,14 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
             message.offMs = longToNumber(reader.uint64());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7984,6 +8147,7 @@ export const SetSwitchRequest: MessageFns<SetSwitchRequest> = {
     message.name = object.name ?? "";
     message.enabled = object.enabled ?? false;
     message.offMs = object.offMs ?? 0;
+    message.expectVersion = object.expectVersion ?? undefined;
     return message;
   },
 };
@@ -8070,6 +8234,7 @@ function createBaseEvent(): Event {
     operatorId: 0,
     actor: "",
     reason: "",
+    auditSequence: 0,
   };
 }
 
@@ -8101,6 +8266,9 @@ export const Event: MessageFns<Event> = {
     }
     if (message.reason !== "") {
       writer.uint32(74).string(message.reason);
+    }
+    if (message.auditSequence !== 0) {
+      writer.uint32(80).uint64(message.auditSequence);
     }
     return writer;
   },
@@ -8190,6 +8358,14 @@ export const Event: MessageFns<Event> = {
             message.reason = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.auditSequence = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8216,6 +8392,328 @@ export const Event: MessageFns<Event> = {
     message.operatorId = object.operatorId ?? 0;
     message.actor = object.actor ?? "";
     message.reason = object.reason ?? "";
+    message.auditSequence = object.auditSequence ?? 0;
+    return message;
+  },
+};
+
+function createBaseListAuditRequest(): ListAuditRequest {
+  return { header: undefined, afterSequence: 0, limit: 0 };
+}
+
+export const ListAuditRequest: MessageFns<ListAuditRequest> = {
+  encode(message: ListAuditRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.afterSequence !== 0) {
+      writer.uint32(16).uint64(message.afterSequence);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(24).uint32(message.limit);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAuditRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAuditRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.afterSequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListAuditRequest>): ListAuditRequest {
+    return ListAuditRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListAuditRequest>): ListAuditRequest {
+    const message = createBaseListAuditRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.afterSequence = object.afterSequence ?? 0;
+    message.limit = object.limit ?? 0;
+    return message;
+  },
+};
+
+function createBaseAuditEntry(): AuditEntry {
+  return {
+    sequence: 0,
+    unixMs: 0,
+    type: "",
+    message: "",
+    regionId: 0,
+    storeId: 0,
+    operatorId: 0,
+    actor: "",
+    reason: "",
+  };
+}
+
+export const AuditEntry: MessageFns<AuditEntry> = {
+  encode(message: AuditEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0) {
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.unixMs !== 0) {
+      writer.uint32(16).uint64(message.unixMs);
+    }
+    if (message.type !== "") {
+      writer.uint32(26).string(message.type);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    if (message.regionId !== 0) {
+      writer.uint32(40).uint64(message.regionId);
+    }
+    if (message.storeId !== 0) {
+      writer.uint32(48).uint64(message.storeId);
+    }
+    if (message.operatorId !== 0) {
+      writer.uint32(56).uint64(message.operatorId);
+    }
+    if (message.actor !== "") {
+      writer.uint32(66).string(message.actor);
+    }
+    if (message.reason !== "") {
+      writer.uint32(74).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuditEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuditEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.unixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.regionId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.storeId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.operatorId = longToNumber(reader.uint64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AuditEntry>): AuditEntry {
+    return AuditEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AuditEntry>): AuditEntry {
+    const message = createBaseAuditEntry();
+    message.sequence = object.sequence ?? 0;
+    message.unixMs = object.unixMs ?? 0;
+    message.type = object.type ?? "";
+    message.message = object.message ?? "";
+    message.regionId = object.regionId ?? 0;
+    message.storeId = object.storeId ?? 0;
+    message.operatorId = object.operatorId ?? 0;
+    message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseListAuditResponse(): ListAuditResponse {
+  return { entries: [], oldestSequence: 0, lastSequence: 0 };
+}
+
+export const ListAuditResponse: MessageFns<ListAuditResponse> = {
+  encode(message: ListAuditResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.entries) {
+      AuditEntry.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.oldestSequence !== 0) {
+      writer.uint32(16).uint64(message.oldestSequence);
+    }
+    if (message.lastSequence !== 0) {
+      writer.uint32(24).uint64(message.lastSequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAuditResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAuditResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.entries.push(AuditEntry.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.oldestSequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.lastSequence = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListAuditResponse>): ListAuditResponse {
+    return ListAuditResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListAuditResponse>): ListAuditResponse {
+    const message = createBaseListAuditResponse();
+    message.entries = object.entries?.map((e) => AuditEntry.fromPartial(e)) || [];
+    message.oldestSequence = object.oldestSequence ?? 0;
+    message.lastSequence = object.lastSequence ?? 0;
     return message;
   },
 };
@@ -9340,7 +9838,7 @@ export const DeleteDocumentRequest: MessageFns<DeleteDocumentRequest> = {
 };
 
 function createBaseRetryAssignmentRequest(): RetryAssignmentRequest {
-  return { header: undefined, name: "" };
+  return { header: undefined, name: "", expectVersion: 0 };
 }
 
 export const RetryAssignmentRequest: MessageFns<RetryAssignmentRequest> = {
@@ -9350,6 +9848,9 @@ export const RetryAssignmentRequest: MessageFns<RetryAssignmentRequest> = {
     }
     if (message.name !== "") {
       writer.uint32(18).string(message.name);
+    }
+    if (message.expectVersion !== 0) {
+      writer.uint32(24).uint64(message.expectVersion);
     }
     return writer;
   },
@@ -9383,6 +9884,14 @@ export const RetryAssignmentRequest: MessageFns<RetryAssignmentRequest> = {
             message.name = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9404,6 +9913,7 @@ export const RetryAssignmentRequest: MessageFns<RetryAssignmentRequest> = {
       ? RequestHeader.fromPartial(object.header)
       : undefined;
     message.name = object.name ?? "";
+    message.expectVersion = object.expectVersion ?? 0;
     return message;
   },
 };
@@ -9650,7 +10160,7 @@ export const WatchDocumentsResponse: MessageFns<WatchDocumentsResponse> = {
 };
 
 function createBasePinRegionRequest(): PinRegionRequest {
-  return { header: undefined, regionId: 0, pinned: false };
+  return { header: undefined, regionId: 0, pinned: false, expectEpoch: undefined };
 }
 
 export const PinRegionRequest: MessageFns<PinRegionRequest> = {
@@ -9663,6 +10173,9 @@ export const PinRegionRequest: MessageFns<PinRegionRequest> = {
     }
     if (message.pinned !== false) {
       writer.uint32(24).bool(message.pinned);
+    }
+    if (message.expectEpoch !== undefined) {
+      RegionEpoch.encode(message.expectEpoch, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -9704,6 +10217,14 @@ export const PinRegionRequest: MessageFns<PinRegionRequest> = {
             message.pinned = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.expectEpoch = RegionEpoch.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9726,6 +10247,9 @@ export const PinRegionRequest: MessageFns<PinRegionRequest> = {
       : undefined;
     message.regionId = object.regionId ?? 0;
     message.pinned = object.pinned ?? false;
+    message.expectEpoch = (object.expectEpoch !== undefined && object.expectEpoch !== null)
+      ? RegionEpoch.fromPartial(object.expectEpoch)
+      : undefined;
     return message;
   },
 };
@@ -9800,7 +10324,7 @@ export const PinRegionResponse: MessageFns<PinRegionResponse> = {
 };
 
 function createBasePauseRegionRequest(): PauseRegionRequest {
-  return { header: undefined, regionId: 0, reason: "", forMs: 0 };
+  return { header: undefined, regionId: 0, reason: "", forMs: 0, expectEpoch: undefined };
 }
 
 export const PauseRegionRequest: MessageFns<PauseRegionRequest> = {
@@ -9816,6 +10340,9 @@ export const PauseRegionRequest: MessageFns<PauseRegionRequest> = {
     }
     if (message.forMs !== 0) {
       writer.uint32(32).uint64(message.forMs);
+    }
+    if (message.expectEpoch !== undefined) {
+      RegionEpoch.encode(message.expectEpoch, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -9865,6 +10392,14 @@ export const PauseRegionRequest: MessageFns<PauseRegionRequest> = {
             message.forMs = longToNumber(reader.uint64());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.expectEpoch = RegionEpoch.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9888,12 +10423,15 @@ export const PauseRegionRequest: MessageFns<PauseRegionRequest> = {
     message.regionId = object.regionId ?? 0;
     message.reason = object.reason ?? "";
     message.forMs = object.forMs ?? 0;
+    message.expectEpoch = (object.expectEpoch !== undefined && object.expectEpoch !== null)
+      ? RegionEpoch.fromPartial(object.expectEpoch)
+      : undefined;
     return message;
   },
 };
 
 function createBaseResumeRegionRequest(): ResumeRegionRequest {
-  return { header: undefined, regionId: 0 };
+  return { header: undefined, regionId: 0, expectEpoch: undefined };
 }
 
 export const ResumeRegionRequest: MessageFns<ResumeRegionRequest> = {
@@ -9903,6 +10441,9 @@ export const ResumeRegionRequest: MessageFns<ResumeRegionRequest> = {
     }
     if (message.regionId !== 0) {
       writer.uint32(16).uint64(message.regionId);
+    }
+    if (message.expectEpoch !== undefined) {
+      RegionEpoch.encode(message.expectEpoch, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -9936,6 +10477,14 @@ export const ResumeRegionRequest: MessageFns<ResumeRegionRequest> = {
             message.regionId = longToNumber(reader.uint64());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.expectEpoch = RegionEpoch.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9957,6 +10506,9 @@ export const ResumeRegionRequest: MessageFns<ResumeRegionRequest> = {
       ? RequestHeader.fromPartial(object.header)
       : undefined;
     message.regionId = object.regionId ?? 0;
+    message.expectEpoch = (object.expectEpoch !== undefined && object.expectEpoch !== null)
+      ? RegionEpoch.fromPartial(object.expectEpoch)
+      : undefined;
     return message;
   },
 };
@@ -11076,6 +11628,15 @@ export const AdminDefinition = {
       requestType: ListEventsRequest as typeof ListEventsRequest,
       requestStream: false,
       responseType: ListEventsResponse as typeof ListEventsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** What people changed and what was removed, whoever led then; oldest first. */
+    listAudit: {
+      name: "ListAudit",
+      requestType: ListAuditRequest as typeof ListAuditRequest,
+      requestStream: false,
+      responseType: ListAuditResponse as typeof ListAuditResponse,
       responseStream: false,
       options: {},
     },

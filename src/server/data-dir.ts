@@ -27,9 +27,9 @@ import {
 } from '../raftstore/store/bootstrap.ts';
 import type { StorePd } from './pd-client.ts';
 
-const IDENT_FILE = 'IDENT';
-const DATABASE = 'db';
-const IDENT_FORMAT = 1;
+export const IDENT_FILE = 'IDENT';
+export const DATABASE = 'db';
+export const IDENT_FORMAT = 1;
 /** Only the owner may read user data. */
 const DIRECTORY_MODE = 0o700;
 
@@ -121,7 +121,8 @@ function refuseOtherCluster(path: string, ident: StoreIdent | undefined, cluster
   }
 }
 
-async function readIdentFile(path: string): Promise<StoreIdent | undefined> {
+/** Undefined if there is none. @throws DataDirError */
+export async function readIdentFile(path: string): Promise<StoreIdent | undefined> {
   const file = join(path, IDENT_FILE);
   let text: string;
   try {

@@ -18,14 +18,15 @@ import { section } from '../output/printer.ts';
 import { ProgressLine } from '../output/progress.ts';
 import type { Session } from '../session.ts';
 import { formatAge, formatCount } from '../text-form.ts';
+import { DumpedRowMapper } from './dumped-row.ts';
 import { LoadStoppedError, Loader, type DuplicatePolicy, type WriteRows } from './loader.ts';
 import { readLines } from './line-reader.ts';
 import { IMPORT_FORMATS, type ImportFormat, type Reject, type RejectCode, readRecords } from './record-reader.ts';
-import { type MapperOptions, type Row, RowMapper } from './row-mapper.ts';
+import { type Row, RowMapper } from './row-mapper.ts';
 
 export interface ImportFlags {
   readonly format?: ImportFormat;
-  readonly keyColumn: string;
+  readonly keyColumn?: string;
   readonly keyPrefix: string;
   readonly valueColumns?: readonly string[];
   readonly valueAs: 'json' | 'raw';
@@ -54,14 +55,15 @@ const REJECTS_SHOWN_MAX = 50;
 /** Longest text of a rejected row in the file of `--rejects`. */
 const REJECT_REASON_CHARS_MAX = 500;
 
-const DELIMITERS: Readonly<Record<ImportFormat, string>> = { tsv: '\t', csv: ',', jsonl: '' };
+const DELIMITERS: Readonly<Record<ImportFormat, string>> = { tsv: '\t', csv: ',', jsonl: '', rows: '' };
 
 export function registerImportCommand(program: Command, app: App): void {
   addCommand<ImportFlags>(program, app, {
     usage: 'import <file>',
-    summary: 'Store the rows of a TSV, CSV or JSON lines file',
+    summary: 'Store the rows of a TSV, CSV or JSON lines file, or of a dump',
     details: [
       'The key is one column; the value is the whole row as a JSON object, or what --value-columns and --value-as say.',
+      'With --format rows it reads what "braid offline dump" and "braid scan -o jsonl" print: keys, values and times to live come back as they were.',
       'FILE may be - for stdin and may be compressed (.gz).',
       'A row with the wrong number of columns, an empty key, or a key or value over its limit is refused with its line number, and the others go in; the exit code is then 2.',
       'Of several rows with one key the last one in the file wins; --on-duplicate refuse refuses all but the first.',
@@ -73,6 +75,7 @@ export function registerImportCommand(program: Command, app: App): void {
       'braid import packages.tsv.gz --columns package,version,section,size,description --key-column package --key-prefix pkg:',
       'braid import users.csv --key-column 1 --header --value-columns name,email',
       'braid import events.jsonl --key-column id --concurrency 16',
+      'braid import rows.jsonl --format rows',
     ],
     modes: COMMON_MODES,
     mode: 'table',
@@ -82,8 +85,8 @@ export function registerImportCommand(program: Command, app: App): void {
       ),
       flag(
         '--key-column <column>',
-        'name or number (from 1) of the column with the key; the field of a JSON object',
-      ).makeOptionMandatory(),
+        'name or number (from 1) of the column with the key; the field of a JSON object; not for rows',
+      ),
       flag('--key-prefix <text>', 'put before every key').default(''),
       flag('--value-columns <columns>', 'columns of the value, separated by commas; by default all').argParser(words),
       flag(
@@ -138,7 +141,7 @@ function delimiterOf(format: ImportFormat, given: string | undefined): string {
   if (given === undefined) {
     return DELIMITERS[format];
   }
-  if (format === 'jsonl') {
+  if (format === 'jsonl' || format === 'rows') {
     throw new UsageError('JSON lines have no delimiter', 'leave --delimiter out');
   }
   const delimiter = given.replaceAll(String.raw`\t`, '\t');
@@ -213,23 +216,34 @@ interface Tally {
   lastLine: number;
 }
 
+function mapperOf(session: Session, format: ImportFormat, flags: ImportFlags): RowMapper | DumpedRowMapper {
+  const { keyColumn, valueColumns, valueAs, columns, header, keyPrefix } = flags;
+  const limits = { keyPrefix, keyBytesMax: KEY_BYTES_MAX, entryBytesMax: ENTRY_BYTES_MAX };
+  if (format === 'rows') {
+    if (keyColumn !== undefined || valueColumns !== undefined || valueAs !== 'json') {
+      throw new UsageError(
+        'rows say themselves what is key and value',
+        'leave --key-column, --value-columns and --value-as out',
+      );
+    }
+    return new DumpedRowMapper({ ...limits, keyFormat: session.options.keyFormat, nowMs: Date.now() });
+  }
+  if (keyColumn === undefined) {
+    throw new UsageError(
+      'nothing says which column is the key',
+      'name it with --key-column; only --format rows goes without',
+    );
+  }
+  return new RowMapper({ ...limits, keyColumn, valueColumns, valueAs, columns, header });
+}
+
 async function importFile(session: Session, file: string, flags: ImportFlags): Promise<ExitCode> {
   const format = formatOf(file, flags.format);
   const delimiter = delimiterOf(format, flags.delimiter);
-  if (format === 'jsonl' && (flags.columns !== undefined || flags.header !== undefined)) {
+  if ((format === 'jsonl' || format === 'rows') && (flags.columns !== undefined || flags.header !== undefined)) {
     throw new UsageError('JSON lines name their fields themselves', 'leave --columns and --header out');
   }
-  const mapperOptions: MapperOptions = {
-    keyColumn: flags.keyColumn,
-    valueColumns: flags.valueColumns,
-    valueAs: flags.valueAs,
-    columns: flags.columns,
-    header: flags.header,
-    keyPrefix: flags.keyPrefix,
-    keyBytesMax: KEY_BYTES_MAX,
-    entryBytesMax: ENTRY_BYTES_MAX,
-  };
-  const mapper = new RowMapper(mapperOptions);
+  const mapper = mapperOf(session, format, flags);
   const input = await openInput(session, file);
   let rejectFile: RejectFile | undefined;
   try {
@@ -246,7 +260,7 @@ interface LoadParts {
   readonly format: ImportFormat;
   readonly delimiter: string;
   readonly flags: ImportFlags;
-  readonly mapper: RowMapper;
+  readonly mapper: RowMapper | DumpedRowMapper;
   readonly input: Input;
   readonly rejectFile: RejectFile | undefined;
   readonly write: WriteRows;
@@ -296,7 +310,10 @@ async function load(session: Session, file: string, parts: LoadParts): Promise<E
   if (failure instanceof UsageError) {
     throw failure;
   }
-  const remark = mapper.layout?.remark;
+  if (mapper instanceof DumpedRowMapper && mapper.expired > 0) {
+    await session.printer.note(`${formatCount(mapper.expired)} rows have expired and were left out`);
+  }
+  const remark = mapper instanceof RowMapper ? mapper.layout?.remark : undefined;
   if (remark !== undefined) {
     await session.printer.note(remark);
   }
@@ -368,7 +385,14 @@ const reasonOf = (failure: unknown): string => {
 
 function writerTo(db: Braid, session: Session): WriteRows {
   return async (rows: readonly Row[]) => {
-    const ops = rows.map((row) => ({ type: 'put' as const, key: row.key, value: row.value }));
+    const nowMs = Date.now();
+    const ops = rows.map(({ key, value, expireAtMs }) => ({
+      type: 'put' as const,
+      key,
+      value,
+      // One that expired while it waited lives on for the shortest time there is.
+      ...(expireAtMs === undefined ? {} : { ttlMs: Math.max(1, expireAtMs - nowMs) }),
+    }));
     // The deadline holds for each request, not for the whole file.
     const results = await db.writeMany(ops, { timeoutMs: session.options.timeout });
     return results.map((result) => (result.type === 'written' ? undefined : result.error));

@@ -5,11 +5,12 @@
  * - tsv: fields are separated by one tab; there is no quoting and no escape, a quote is a character like any other.
  * - csv: RFC 4180; a quoted field may contain delimiters, doubled quotes and line feeds.
  * - jsonl: one JSON object per line.
+ * - rows: the same, each object a row as `braid offline dump` prints it.
  */
 import { parse } from 'csv-parse/sync';
 import type { SourceLine } from './line-reader.ts';
 
-export const IMPORT_FORMATS = ['tsv', 'csv', 'jsonl'] as const;
+export const IMPORT_FORMATS = ['tsv', 'csv', 'jsonl', 'rows'] as const;
 export type ImportFormat = (typeof IMPORT_FORMATS)[number];
 
 export type RejectCode =
@@ -17,6 +18,7 @@ export type RejectCode =
   | 'LineTooLong'
   | 'BadQuoting'
   | 'NotJson'
+  | 'NotARow'
   | 'WrongColumnCount'
   | 'NoKeyField'
   | 'EmptyKey'

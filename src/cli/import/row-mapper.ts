@@ -31,6 +31,8 @@ export interface Row {
   readonly line: number;
   readonly key: Uint8Array;
   readonly value: Uint8Array;
+  /** Unix milliseconds; without it the row never expires. */
+  readonly expireAtMs?: number;
 }
 
 export type MappedRow =

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
 import { buildProgram } from '../../../src/cli/program.ts';
 import { ERROR_CODES } from '../../../src/cli/ctl/error-catalogue.ts';
+import { registerOfflineCommands } from '../../../src/cli/offline/index.ts';
 import { MemorySink } from './harness.ts';
 
 const cli = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');
@@ -22,7 +23,7 @@ const program = buildProgram(
     connector: { data: () => Promise.reject(new Error('unused')), admin: () => Promise.reject(new Error('unused')) },
     exitCode: 0,
   },
-  [],
+  [registerOfflineCommands],
 );
 
 function leaves(command: Command, path: readonly string[] = []): { path: readonly string[]; command: Command }[] {

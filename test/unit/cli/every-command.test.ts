@@ -16,6 +16,7 @@ import {
   UnavailableError,
   UndeterminedResultError,
 } from '../../../src/client/errors.ts';
+import { registerOfflineCommands } from '../../../src/cli/offline/index.ts';
 import { OUTPUT_MODES } from '../../../src/cli/output/mode.ts';
 import { buildProgram } from '../../../src/cli/program.ts';
 import { registerRunCommands } from '../../../src/cli/run/index.ts';
@@ -38,7 +39,7 @@ const program = buildProgram(
     connector: { data: () => Promise.reject(new Error('unused')), admin: () => Promise.reject(new Error('unused')) },
     exitCode: 0,
   },
-  [registerRunCommands],
+  [registerRunCommands, registerOfflineCommands],
 );
 
 /** Everything that can be run: also `pd`, which has a command below it. */
@@ -194,6 +195,9 @@ const ELSEWHERE: Readonly<Record<string, readonly [file: string, proof: RegExp]>
   server: ['test/integration/cluster.ts', /'server'/],
   pd: ['test/integration/cluster.ts', /'pd'/],
   'pd recover': ['test/unit/cli/pd-recover.test.ts', /'pd', 'recover'[\s\S]*of LIST_MODES/],
+  'offline inspect': ['test/unit/cli/offline.test.ts', /'inspect', world.store\], LIST_MODES/],
+  'offline verify': ['test/unit/cli/offline.test.ts', /'verify', world.store\], LIST_MODES/],
+  'offline dump': ['test/unit/cli/offline.test.ts', /'dump', world.store\], DUMP_MODES/],
   'config default': ['test/integration/bad-input.test.ts', /'config', 'default'/],
   'config check': ['test/integration/bad-input.test.ts', /'config', 'check'/],
 };

@@ -73,6 +73,8 @@ export class RequestRouter implements StoreConnOwner {
   readonly #pd: PdClient;
   readonly #pool: ChannelPool;
   readonly #queueMax: number;
+  /** Regions fetched by one look-up: as many as the cache can take without giving up the one that was asked for. */
+  readonly #lookupRegions: number;
   readonly #deadlines: TimerWheel<Call>;
   #active = 0;
   #closed: ClientClosedError | undefined;
@@ -92,6 +94,7 @@ export class RequestRouter implements StoreConnOwner {
     this.#env = options.env;
     this.#pd = options.pd;
     this.#queueMax = options.queueMax;
+    this.#lookupRegions = Math.max(1, Math.min(LOOKUP_REGIONS, Math.floor(options.regionCacheMax / 2)));
     this.cache = new RegionCache(options.regionCacheMax);
     this.#deadlines = new TimerWheel(options.env.clock, 'client-deadline', (call) => this.#onDeadline(call));
     this.#pool = new ChannelPool({
@@ -521,7 +524,7 @@ export class RequestRouter implements StoreConnOwner {
       if (command.type === 'scan' && command.reverse) {
         await this.loadBefore(command.range.end, PD_TRY_TIMEOUT_MS);
       } else {
-        await this.load(routingKey(command), LOOKUP_REGIONS, PD_TRY_TIMEOUT_MS);
+        await this.load(routingKey(command), this.#lookupRegions, PD_TRY_TIMEOUT_MS);
       }
     } catch (cause) {
       failure = cause;

@@ -482,6 +482,8 @@ function drawConfig(profile: ProfileName, spec: ProfileSpec, rng: Rng): SimConfi
     isBiased: rng.chance(0.6),
     isOverBudget: profile === 'disaster',
     isClockUnsafe: profile === 'unsafe-clock',
+    // Who did not hear its leader for an election timeout lacks entries and wins nothing, unless there are none.
+    ...(profile === 'clock' && rng.fork('idle').chance(0.6) ? { consistencyCheckMs: 0 } : {}),
   };
   // Two entries per slow write do not catch up with a backlog of hundreds in the time that liveness allows.
   return config.liveness === 'gray' ? { ...config, maxInflightMsgs: 256, maxSizePerMsgBytes: MIB } : config;

@@ -57,6 +57,8 @@ export const FULL_KINDS = [
   'hold-apply',
   'hold-merge',
   'hold-install',
+  // Behind the others, so that their seeds draw as before.
+  'deaf-pd',
 ] as const;
 export type FullKind = (typeof FULL_KINDS)[number];
 
@@ -130,6 +132,7 @@ const PD_FAULTS: Weights = {
   'disk-slow-pd': 0.5,
   'disk-error-pd': 0.3,
   'cut-pd': 1,
+  'deaf-pd': 3,
   'crash-everything': 0.2,
 };
 const NETWORK_FAULTS: Weights = {

@@ -6,8 +6,8 @@
 import { AppError } from '../../src/base/app-error.ts';
 import { assert } from '../../src/base/assert.ts';
 import { storeId as brandStoreId } from '../../src/base/ids.ts';
-import { connectWith } from '../../src/client/connect.ts';
-import type { Braid } from '../../src/client/kv.ts';
+import { connectCore } from '../../src/client/connect.ts';
+import { type Braid, rootView } from '../../src/client/kv.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import { decodeFrame, encodeFrame } from '../../src/codec/peer-wire.ts';
 import { type CrashKind, createMemoryEngineFactory, MemoryDisk } from '../../src/engine/index.ts';
@@ -45,6 +45,10 @@ export const PD_ADDRESS = 'pd:2379';
 /** Number of the placement service among the machines of the trace. */
 export const PD_NODE = 100;
 const CLIENT_TIMEOUT_MS = 3_000;
+/** Regions that a client remembers at most. */
+const REGION_CACHES = [2, 4, 50, 50] as const;
+/** More than there are. */
+const MAP_REGIONS = 50;
 const GIB = 2 ** 30;
 const OLD_COMMANDS_MAX = 64;
 /** Share of messages between stores that may be kept for later. */
@@ -74,6 +78,8 @@ export interface ClientProcess {
   readonly host: SimHost;
   /** Rejects when the process is killed: nobody will hear of what it was doing. */
   readonly died: Promise<never>;
+  /** Lets the client hear what the placement service believes of all regions, which may be older than what it knows. */
+  hearMap(): Promise<void>;
   kill(): void;
 }
 
@@ -111,6 +117,8 @@ export class FullCluster {
   #watchedNode: PdNode | undefined;
   pdRate = 1;
   pdMayStop = false;
+  /** Reports of regions are lost: the placement service goes on telling what it knew last. */
+  hidesRegions = false;
   #pdIncarnation = 0;
   #wasPdUp = false;
   /** Wall clocks survive restarts. */
@@ -470,6 +478,12 @@ export class FullCluster {
       transport: this.#watched(machine, transport),
       pd,
     });
+    const reportRegion = pd.regionHeartbeat.bind(pd);
+    pd.regionHeartbeat = (heartbeat) => {
+      if (!this.hidesRegions) {
+        reportRegion(heartbeat);
+      }
+    };
     transport.onUnreachable = (storeId) => store.storeUnreachable(storeId);
     pd.onStep = (step) => {
       this.#keepCommand(machine, step);
@@ -641,15 +655,25 @@ export class FullCluster {
       kill = reject;
     });
     died.catch(() => undefined);
-    const braid = await connectWith(
+    const core = await connectCore(
       { clock: host.clock, rng: this.rng.fork(name), net: host.net, log: SILENT_LOGGER },
-      { pd: [PD_ADDRESS], name, timeoutMs: CLIENT_TIMEOUT_MS, connectTimeoutMs: 600_000 },
+      {
+        pd: [PD_ADDRESS],
+        name,
+        timeoutMs: CLIENT_TIMEOUT_MS,
+        connectTimeoutMs: 600_000,
+        // Whoever remembers few regions asks the placement service often, and hears of the neighbours what that believes.
+        regionCacheMax: this.rng.fork(`cache-${name}`).pick(REGION_CACHES),
+      },
     );
+    this.invariants.watchCache(name, core.router.cache);
+    const braid = rootView(core);
     const client: ClientProcess = {
       name,
       braid,
       host,
       died,
+      hearMap: () => core.router.load(new Uint8Array(0), MAP_REGIONS, CLIENT_TIMEOUT_MS),
       kill: () => {
         this.clients.delete(client);
         this.network.kill(host);

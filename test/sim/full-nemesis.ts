@@ -469,7 +469,8 @@ export class FullNemesis {
 
   // ------------------------------------------------------------------------------------------ network
 
-  #harmNetwork({ kind, a, b, c, forMs }: FullAction): boolean {
+  #harmNetwork(action: FullAction): boolean {
+    const { kind, a, b, c, forMs } = action;
     const cluster = this.#cluster;
     const { network } = cluster;
     const machines = [...cluster.machines.values()];
@@ -519,6 +520,29 @@ export class FullNemesis {
         this.#note(kind, `the placement service is cut off${b % 2 === 0 ? '' : ' from some'}`, this.#pdLane, forMs);
         const isOneWay = b % 3 === 0;
         this.#block(forMs, (from, to) => (from === 'pd' && isCut(to)) || (!isOneWay && to === 'pd' && isCut(from)));
+        return true;
+      }
+      case 'deaf-pd': {
+        // It goes on to tell clients what it knew last, while they learn from stores that regions have split and merged.
+        const deafMs = Math.max(forMs, 1_000);
+        this.#note(kind, 'the placement service hears of no region', this.#pdLane, deafMs);
+        const wishes = [b % 3 === 0 ? 'merge' : 'split', b % 2 === 0 ? 'split' : 'merge'] as const;
+        for (const [n, wish] of wishes.entries()) {
+          this.#wish({ ...action, kind: wish, b: b + n, c: c + n });
+        }
+        this.#later(30, () => {
+          cluster.hidesRegions = true;
+        });
+        this.#later(deafMs, () => {
+          cluster.hidesRegions = false;
+        });
+        for (let ms = 200; ms <= deafMs; ms += 400) {
+          this.#later(ms, () => {
+            for (const client of cluster.clients) {
+              client.hearMap().catch(() => undefined);
+            }
+          });
+        }
         return true;
       }
       case 'cut-clients':

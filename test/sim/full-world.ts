@@ -42,6 +42,8 @@ const WAITING_MAX_MS = 160_000;
 const CLEANING_MS = 7_000;
 /** Mean pause between two questions for timestamps and ids. */
 const CLOCKWORK_MS = 150;
+/** How often a client hears the map of the placement service beside its work. */
+const HEAR_MAP_CHANCE = 0.1;
 /** Old messages delivered once more at the end, and the time for what may come of them. */
 const OLD_MAIL_AT_REST = 60;
 const OLD_MAIL_MS = 500;
@@ -413,6 +415,9 @@ export class FullWorld {
       if (!cluster.clients.has(client)) {
         client = await cluster.connect(`client-${n}-${++lives}`);
         continue;
+      }
+      if (rng.chance(HEAR_MAP_CHANCE)) {
+        client.hearMap().catch(() => undefined);
       }
       const request = work.draw();
       this.history.invoke(process, request);

@@ -3,7 +3,9 @@
  * inside and their disks, and keeps its own memory across crashes. Names follow the reference (simulation-and-faults
  * 2.11, region-merge 16); each group has its own file under `invariants/`.
  */
+import type { RegionCache } from '../../src/client/region-cache.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
+import { watchCache } from './invariants/client-caches.ts';
 import { ClientOracle } from './invariants/client-oracle.ts';
 import { CommittedLog } from './invariants/committed-log.ts';
 import { DiskChecks } from './invariants/disks.ts';
@@ -71,7 +73,7 @@ export class Invariants {
       model: this.model,
       durable: this.#durable,
       evidence: this.#evidence,
-      leases: new LeaseChecks(machine, acknowledged, tally),
+      leases: new LeaseChecks(machine, acknowledged, (region) => this.model.mergesAt(region), tally),
       graves: this.#graves,
       promisedTerm: (store, region, peer) => this.#promises.promisedTerm(store, region, peer),
       hasAcknowledged: (store, region, peer, index, term) =>
@@ -121,6 +123,11 @@ export class Invariants {
       }
       this.#found ??= error;
     }
+  }
+
+  /** A client is about to live by this cache. */
+  watchCache(client: string, cache: RegionCache): void {
+    watchCache(client, cache, this.#tally, (check) => this.#inside(check));
   }
 
   /** A message reaches its store. */

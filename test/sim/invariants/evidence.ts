@@ -30,6 +30,8 @@ interface Support {
   readonly term: number;
   /** When it had heard from it, before the answer. */
   readonly heardMs: number;
+  /** The life of the voter's process in which it heard. */
+  readonly incarnation: number;
 }
 
 interface Question {
@@ -122,9 +124,10 @@ export class Evidence {
     const { message: raft } = body;
     const evidence = this.#of(regionId);
     evidence.vouched.set(to.id, Math.max(evidence.vouched.get(to.id) ?? 0, vouchedBy(raft)));
-    const nowMs = this.#machine(store)?.times?.nowMs;
-    if (nowMs !== undefined && isFromLeader(raft)) {
-      evidence.heard.set(to.id, { leader: from.id, term: raft.term, heardMs: nowMs });
+    const machine = this.#machine(store);
+    if (machine?.times !== undefined && isFromLeader(raft)) {
+      const { incarnation, times } = machine;
+      evidence.heard.set(to.id, { leader: from.id, term: raft.term, heardMs: times.nowMs, incarnation });
     }
   }
 
@@ -164,6 +167,11 @@ export class Evidence {
           this.#onVote(message, raft, store);
         }
         return;
+      case MsgType.PreVoteResp:
+        if (!raft.reject) {
+          this.#checkEarlierLife(message, raft.term, store);
+        }
+        return;
       case MsgType.AppResp:
         if (!raft.reject) {
           this.#checkDurableAck(message, raft, store);
@@ -191,7 +199,8 @@ export class Evidence {
   // ------------------------------------------------------------------------------------------ promises
 
   /** P1: a vote that leaves is on the voter's disk. */
-  #onVote({ regionId, from, to }: PeerMessage, raft: Message, store: number): void {
+  #onVote(message: PeerMessage, raft: Message, store: number): void {
+    const { regionId, from, to } = message;
     const { votes } = this.#of(regionId);
     const key = `${raft.term}/${to.id}`;
     let voters = votes.get(key);
@@ -213,6 +222,7 @@ export class Evidence {
       this.#tally.add('votes');
     }
     this.#checkSupport(regionId, from.id, to.id, raft.term);
+    this.#checkEarlierLife(message, raft.term, store);
   }
 
   /** P1: what a replica acknowledges is on its disk. */
@@ -316,6 +326,33 @@ export class Evidence {
       );
     }
     this.#tally.add('votes beside leases');
+  }
+
+  /**
+   * L2: a restart forgets which leader a replica heard from, and until a lease has passed it therefore helps nobody, not
+   * even by a vote beforehand: whether that leader still leads it cannot know.
+   */
+  #checkEarlierLife({ regionId, from, to }: PeerMessage, term: number, store: number): void {
+    const { supports, transfers } = this.#of(regionId);
+    const support = supports.get(from.id);
+    const machine = this.#machine(store);
+    if (support === undefined || machine?.times === undefined || !this.checksTimes) {
+      return;
+    }
+    const leaseMs = this.#peer(store, regionId, from.id)?.ctx.config.leaderLeaseMs ?? 0;
+    const sinceMs = machine.times.nowMs - support.heardMs;
+    if (support.incarnation === machine.incarnation || support.leader === to.id || sinceMs >= leaseMs) {
+      return;
+    }
+    for (let t = support.term + 1; t <= term; t++) {
+      if (transfers.has(t)) {
+        return;
+      }
+    }
+    violated(
+      'L2',
+      `peer ${from.id} of region ${regionId} on store ${store} has restarted and helps ${to.id} into term ${term}, ${sinceMs.toFixed(1)} ms after it heard from ${support.leader}, whose lease lasts ${leaseMs} ms`,
+    );
   }
 
   /** The leader, if its process still holds that leadership. */

@@ -1,6 +1,6 @@
 /**
  * L1, I21, I22: at every true instant at most one store would answer a lease read for a key, it has committed whatever
- * was acknowledged before, and no newer leader of the region exists. Who would answer is computed from the inside of
+ * was acknowledged before, no newer leader of the region exists, and no merge of the region has begun. Who would answer is computed from the inside of
  * the replicas, so that no client has to ask at the wrong moment.
  */
 import { rangesOverlap } from '../../../src/base/key-range.ts';
@@ -34,18 +34,24 @@ export class LeaseChecks {
   readonly #leaders: Map<number, Map<number, Leader>> = new Map();
   readonly #machine: (store: number) => ObservedMachine | undefined;
   readonly #acknowledged: (region: number) => number;
+  readonly #mergesAt: (region: number) => number | undefined;
   readonly #tally: Tally;
   /** Grows when a leader, or the range of one, comes or goes. */
   #generation = 1;
 
-  /** @param acknowledged highest index of the region whose outcome a client was told */
+  /**
+   * @param acknowledged highest index of the region whose outcome a client was told
+   * @param mergesAt index of the PrepareMerge that is committed and not rolled back
+   */
   constructor(
     machine: (store: number) => ObservedMachine | undefined,
     acknowledged: (region: number) => number,
+    mergesAt: (region: number) => number | undefined,
     tally: Tally,
   ) {
     this.#machine = machine;
     this.#acknowledged = acknowledged;
+    this.#mergesAt = mergesAt;
     this.#tally = tally;
   }
 
@@ -97,6 +103,13 @@ export class LeaseChecks {
           violated(
             'L1',
             `${nameOf(leader)} would answer a read and knows nothing behind ${leader.peer.node.committed}; ${acknowledged} is acknowledged`,
+          );
+        }
+        const mergesAt = this.#mergesAt(leader.peer.regionId);
+        if (mergesAt !== undefined) {
+          violated(
+            'L1',
+            `${nameOf(leader)} would answer a read although its PrepareMerge is committed at ${mergesAt}: the target may take writes elsewhere`,
           );
         }
       }

@@ -88,6 +88,12 @@ export class RegionModel {
     return this.#create(region, INIT_LOG_INDEX);
   }
 
+  /** Index of the PrepareMerge by which the region is frozen or gone; undefined after its rollback. */
+  mergesAt(id: number): number | undefined {
+    const region = this.regions.get(id);
+    return region?.merging?.commit ?? region?.mergedInto?.commit;
+  }
+
   #create(descriptor: Region, index: number): ModelRegion {
     const region: ModelRegion = {
       id: descriptor.id,

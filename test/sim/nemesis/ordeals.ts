@@ -6,6 +6,7 @@
 import { utf8 } from '../../../src/base/bytes.ts';
 import { peerId, storeId } from '../../../src/base/ids.ts';
 import { isLeftNeighbour, rangeContains } from '../../../src/base/key-range.ts';
+import type { PeerMessage } from '../../../src/codec/peer-message.ts';
 import { findPeerOnStore, isInJointState, type Peer, type Region } from '../../../src/meta/region.ts';
 import { MsgType } from '../../../src/raft/types.ts';
 import type { MessageFilter } from '../store-cluster.ts';
@@ -20,6 +21,8 @@ const RETURN_ASK_MS = 40;
 /** Restarts of one voter, and the time between them. */
 const RESTARTS = 6;
 const RESTART_MS = 350;
+/** A request for a vote, and whatever the leader says meanwhile, waits so long for a voter that restarts before it. */
+const VOTER_AWAY_MS = 40;
 /** Where the apply of a lagging store stands still. */
 const LAGGING_AT = [
   'apply::before-split',
@@ -141,14 +144,39 @@ export class Ordeals {
       (m) =>
         (m.from.storeId === leader && m.to.storeId === deaf) || (m.from.storeId === deaf && m.to.storeId === leader),
     );
-    for (let i = 1; i <= RESTARTS; i++) {
-      this.#after(i * RESTART_MS + (action.c % 100), () => {
-        if (cluster.leaderStore(region.id) === leader && cluster.isUp(voter)) {
-          cluster.crash(voter, 'kill');
-          this.#host.later(1 + (action.c % 20), 'reboot', () => this.#host.reboot(voter));
-        }
-      });
+    const restart = (awayMs: number): void => {
+      if (cluster.leaderStore(region.id) === leader && cluster.isUp(voter)) {
+        cluster.crash(voter, 'kill');
+        this.#host.later(awayMs, 'reboot', () => this.#host.reboot(voter));
+      }
+    };
+    if (action.c % 4 === 0) {
+      for (let i = 1; i <= RESTARTS; i++) {
+        this.#after(i * RESTART_MS + (action.c % 100), () => restart(1 + (action.c % 20)));
+      }
+      return;
     }
+    // It restarts whenever it is asked for its vote, and hears that before it hears the leader again.
+    let awayUntilMs = 0;
+    const delayOf = (m: PeerMessage): number => {
+      const { nowMs } = cluster.scheduler;
+      if (m.regionId !== region.id || m.to.storeId !== voter || m.body.type !== 'raft') {
+        return 0;
+      }
+      const { type } = m.body.message;
+      if (type === MsgType.PreVote && nowMs >= awayUntilMs) {
+        awayUntilMs = nowMs + 2 * VOTER_AWAY_MS;
+        this.#after(0, () => restart(1 + (action.c % 5)));
+      }
+      if (nowMs >= awayUntilMs || type === MsgType.Vote) {
+        return 0;
+      }
+      return type === MsgType.PreVote ? VOTER_AWAY_MS : awayUntilMs - nowMs;
+    };
+    cluster.delays.add(delayOf);
+    this.#host.later(forMs, 'late-vote', () => {
+      cluster.delays.delete(delayOf);
+    });
   }
 
   /** A store does not apply, or gets no entries, while its region splits, merges with its child, and is compacted. */

@@ -264,6 +264,15 @@ describe('splits and merges', () => {
     expect(cluster.keys()).toEqual(['a', 'z']);
   });
 
+  test.each([1, 2, 3])('a cache of %i regions keeps the one that was looked up', async (regionCacheMax) => {
+    const cluster = new FakeCluster({ splits: ['c', 'f', 'm', 't'] });
+    const db = await cluster.clock.drive(connectWith(cluster.env, { pd: 'pd:1', regionCacheMax, timeoutMs: 1_000 }));
+    for (const key of ['a', 'd', 'z', 'g', 'a']) {
+      const { error } = await settle(cluster, db.put(key, key));
+      expect(error).toBeUndefined();
+    }
+  });
+
   test('a store that is behind the client is asked again a little later', async () => {
     const cluster = new FakeCluster({ splits: ['m'] });
     const db = await open(cluster);

@@ -75,6 +75,13 @@ export {
   type RuleSettings,
 } from './client/rules.ts';
 export {
+  type SchedulerChanged,
+  type SchedulerChangeOptions,
+  type SchedulerInfo,
+  type SchedulerParameter,
+  Schedulers,
+} from './client/schedulers.ts';
+export {
   AdminClient,
   type ListRegionsOptions,
   type OperatorRequestOptions,

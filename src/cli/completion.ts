@@ -56,6 +56,7 @@ const FLAGS: Readonly<Record<string, Live>> = {
   '--context': 'context',
 };
 const SWITCH_COMMANDS: readonly string[] = ['on', 'off', 'scheduler'];
+const NOUNS: readonly string[] = ['scheduler', 'checker'];
 
 /** `id` means what the group is about, `name` a switch in the commands about switches. */
 function liveOf(command: Command, argument: string | undefined): Live | undefined {
@@ -67,7 +68,7 @@ function liveOf(command: Command, argument: string | undefined): Live | undefine
     return command.name() === 'add' ? undefined : 'context';
   }
   if (argument === 'name' || argument === 'scheduler') {
-    return SWITCH_COMMANDS.includes(command.name()) || group === 'scheduler' ? 'switch' : undefined;
+    return SWITCH_COMMANDS.includes(command.name()) || NOUNS.includes(group) ? 'switch' : undefined;
   }
   return argument === undefined ? undefined : ARGUMENTS[argument];
 }

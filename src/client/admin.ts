@@ -45,6 +45,7 @@ import {
 import type { ClientCore } from './core.ts';
 import { type DocumentCalls, Documents } from './documents.ts';
 import { Rules } from './rules.ts';
+import { Schedulers } from './schedulers.ts';
 import { OPERATOR_WAIT_MS_MAX, ADMIN_TRY_TIMEOUT_MS, PD_TRY_TIMEOUT_MS } from './defaults.ts';
 import {
   DeadlineExceededError,
@@ -193,6 +194,8 @@ export class AdminClient implements AsyncDisposable {
   readonly documents: Documents;
   /** Placement rules. */
   readonly rules: Rules;
+  /** Checkers and schedulers. */
+  readonly schedulers: Schedulers;
 
   /** `owns` decides whether `close` closes the connection, too. */
   constructor(
@@ -210,6 +213,7 @@ export class AdminClient implements AsyncDisposable {
     };
     this.documents = new Documents(calls);
     this.rules = new Rules(calls);
+    this.schedulers = new Schedulers(calls);
   }
 
   /**

@@ -21,7 +21,8 @@ import { explainObjectCommands } from './explain-commands.ts';
 import { memberCommands } from './member-commands.ts';
 import { ruleCommands } from './rule-commands.ts';
 import { watchOperator } from './operator-watch.ts';
-import { regionPauseCommands, schedulerCommands } from './pause-commands.ts';
+import { regionPauseCommands } from './pause-commands.ts';
+import { schedulerCommands } from './scheduler-commands.ts';
 import { regionViewCommands } from './region-views.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
@@ -81,13 +82,7 @@ export function registerCtlCommands(program: Command, app: App): void {
       .description('Checkers and schedulers, which can be switched off.'),
     app,
   );
-  schedulerCommands(
-    ctl
-      .command('scheduler')
-      .summary('checkers and schedulers, paused and resumed')
-      .description('What the placement service does by itself, each part of which can be paused.'),
-    app,
-  );
+  schedulerCommands(ctl, app);
   explainCommands(
     ctl.command('explain').summary('reasons').description('Why something is refused, and what a code means.'),
     app,

@@ -54,7 +54,7 @@ const SUBJECTS: readonly Subject[] = [
     word: 'scheduler',
     argument: 'name of a checker or scheduler',
     summary: 'Say whether a checker or scheduler runs and what it compares',
-    details: '"braid ctl switch list" lists their names.',
+    details: 'Also the parameters in force. "braid ctl scheduler list" lists the names.',
     examples: ['braid ctl explain scheduler balance-region', 'braid ctl explain scheduler merge-checker -o json'],
     ask: (admin, name, limits) => admin.explain({ scheduler: name }, limits),
   },

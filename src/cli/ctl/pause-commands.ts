@@ -1,4 +1,4 @@
-/** `braid ctl region pause|resume` and `braid ctl scheduler …`: what the placement service is to leave alone. */
+/** `braid ctl region pause|resume`: regions that the placement service is to leave alone. */
 import type { Command } from 'commander';
 import { type App, addCommand } from '../command.ts';
 import { duration, flag } from '../common-options.ts';
@@ -6,7 +6,7 @@ import { EXIT_DONE } from '../exit-code.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { Session } from '../session.ts';
 import { parseId } from '../text-form.ts';
-import { SWITCH_SHAPE, regionSingle } from './shapes.ts';
+import { regionSingle } from './shapes.ts';
 
 interface PauseFlags {
   readonly for?: number;
@@ -67,58 +67,6 @@ export function regionPauseCommands(region: Command, app: App): void {
         await session.printer.note('nothing to do: it is not paused');
       }
       await showRegion(session, id);
-      return EXIT_DONE;
-    },
-  });
-}
-
-export function schedulerCommands(scheduler: Command, app: App): void {
-  addCommand<object>(scheduler, app, {
-    usage: 'list',
-    isList: true,
-    summary: 'List checkers and schedulers with their state',
-    examples: ['braid ctl scheduler list', 'braid ctl scheduler list -o json'],
-    modes: LIST_MODES,
-    mode: 'table',
-    isWatchable: true,
-    task: () => 'list schedulers',
-    run: async (session) => {
-      const admin = await session.admin();
-      await session.printer.list(SWITCH_SHAPE, await admin.switches(session.limits()));
-      return EXIT_DONE;
-    },
-  });
-  addCommand<{ readonly for?: number }>(scheduler, app, {
-    usage: 'pause <name>',
-    summary: 'Switch a checker or scheduler off, for a time if wanted',
-    details: 'It stays so over restarts; operators it has made already go on.',
-    arguments: { name: 'its name, see the list' },
-    examples: ['braid ctl scheduler pause balance-region --for 30m', 'braid ctl scheduler pause merge-checker'],
-    modes: LIST_MODES,
-    mode: 'table',
-    options: [flag('--for <time>', 'switch it on again after this time').argParser(duration)],
-    task: ([name]) => `pause ${name}`,
-    run: async (session, [name], options) => {
-      const admin = await session.admin();
-      const changed = await admin.setSwitch(name as string, false, {
-        ...session.limits(),
-        ...(options.for === undefined ? {} : { offMs: options.for }),
-      });
-      await session.printer.list(SWITCH_SHAPE, [changed]);
-      return EXIT_DONE;
-    },
-  });
-  addCommand<object>(scheduler, app, {
-    usage: 'resume <name>',
-    summary: 'Switch a checker or scheduler on again',
-    arguments: { name: 'its name, see the list' },
-    examples: ['braid ctl scheduler resume balance-region', 'braid ctl scheduler resume balance-region -o json'],
-    modes: LIST_MODES,
-    mode: 'table',
-    task: ([name]) => `resume ${name}`,
-    run: async (session, [name]) => {
-      const admin = await session.admin();
-      await session.printer.list(SWITCH_SHAPE, [await admin.setSwitch(name as string, true, session.limits())]);
       return EXIT_DONE;
     },
   });

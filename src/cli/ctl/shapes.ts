@@ -17,7 +17,7 @@ import type { ListShape, Section, Single } from '../output/printer.ts';
 import { section } from '../output/printer.ts';
 import { type KeyFormat, formatAge, formatCount, formatEnd, formatKey, formatStart } from '../text-form.ts';
 
-const timeText = (unixMs: number | undefined): string | undefined =>
+export const timeText = (unixMs: number | undefined): string | undefined =>
   unixMs === undefined ? undefined : new Date(unixMs).toISOString();
 const ageText = (ms: number | undefined): string => (ms === undefined ? 'never' : formatAge(ms));
 

@@ -24,7 +24,14 @@ import type { StoreSettingsChange } from '../../pd/cluster/store-settings.ts';
 import type { Finding } from '../../pd/schedule/explain.ts';
 import type { Operator } from '../../pd/schedule/operator/operator.ts';
 import { SWITCHES, type SwitchInfo } from '../../pd/schedule/switches.ts';
-import { type Refusal, type Result, refuse, regionNotFound, storeNotFound } from '../../pd/schedule/verdict.ts';
+import {
+  type Refusal,
+  type Result,
+  refuse,
+  regionNotFound,
+  storeNotFound,
+  unknownSwitch,
+} from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
 import { adminMethods } from '../../rpc/services.ts';
 import {
@@ -530,10 +537,7 @@ function explain(
     case 'storeId':
       return [placement.explainStore(id(storeId, which.value)), storeNotFound(which.value)];
     case 'scheduler':
-      return [
-        placement.explainScheduler(which.value),
-        refuse('UnknownSwitch', `there is no checker or scheduler ${which.value}`, 'list them: braid ctl switch list'),
-      ];
+      return [placement.explainScheduler(which.value), unknownSwitch(which.value)];
     case undefined:
       return [
         undefined,

@@ -17,6 +17,7 @@ import { type PdConfig, type PdConfigInput, PdConfigError, parseInitialCluster, 
 import { ServiceContext } from './context.ts';
 import { addDocumentCalls } from './document-calls.ts';
 import { addRuleCalls } from './rule-calls.ts';
+import { addSchedulerCalls } from './scheduler-calls.ts';
 import { addDiscovery, type MembersView } from './discovery-service.ts';
 import { Front } from './front.ts';
 import type { GroupIdentity } from './group-identity.ts';
@@ -307,6 +308,7 @@ class StartingPd {
     addAdminService(builder, context);
     addDocumentCalls(builder, context);
     addRuleCalls(builder, context);
+    addSchedulerCalls(builder, context);
     addMemberCalls(builder, context);
     addMetaStorageService(builder, context);
     this.#front.serve(builder.build());

@@ -7,6 +7,7 @@ import type { Method } from '../../../src/rpc/method.ts';
 import { ServiceBuilder } from '../../../src/rpc/service-builder.ts';
 import { adminMethods, pdMethods } from '../../../src/rpc/services.ts';
 import { FakeNet } from '../client/fake-net.ts';
+import { FakeSchedulers } from './fake-schedulers.ts';
 import { type RunOptions, type RunOutcome, connectorOf, runWith } from './harness.ts';
 
 export type RequestOf<M> = M extends Method<infer R, infer _Reply> ? R : never;
@@ -222,6 +223,7 @@ export class FakeAdmin {
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
   /** What was asked to be paused and resumed, and the pause of every region. */
   readonly pauses: unknown[] = [];
+  readonly schedulers: FakeSchedulers = new FakeSchedulers();
   pause: NonNullable<ReplyOf<typeof adminMethods.getRegion>['region']>['pause'];
 
   constructor() {
@@ -349,6 +351,10 @@ export class FakeAdmin {
           },
         ],
       }))
+      .unary(adminMethods.listSchedulers, () => this.schedulers.list())
+      .unary(adminMethods.changeScheduler, (request) =>
+        this.refuse === undefined ? this.schedulers.change(request) : { refusal: refusal(this.refuse), changed: false },
+      )
       .unary(adminMethods.setSwitch, (request) => {
         this.pauses.push(request);
         const { name, enabled, offMs } = request;

@@ -10,6 +10,7 @@ import { SILENT_LOGGER } from '../../../src/env/log.ts';
 import { realClock } from '../../../src/env/real/index.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import {
+  type ChangeSchedulerRequest,
   OperatorStatus,
   RegionFilter,
   SplitPolicy,
@@ -600,6 +601,70 @@ describe('placement process', () => {
     expect((await admin(adminMethods.listRules, { group: 'default', id: 'ssd' })).refusal?.code).toBe('RuleNotFound');
     const all = await admin(adminMethods.listSwitches, {});
     expect(all.switches.find((info) => info.name === 'merge-checker')?.enabled).toBe(true);
+  });
+
+  test('schedulers are configured, added and removed; a dry run says what would be', async () => {
+    await cluster();
+    const change = (
+      name: string,
+      what: NonNullable<ChangeSchedulerRequest['change']>,
+      dryRun = false,
+      version?: number,
+    ) =>
+      admin(adminMethods.changeScheduler, {
+        name,
+        change: what,
+        dryRun,
+        ...(version === undefined ? {} : { expectVersion: version }),
+      });
+    const named = async (name: string) =>
+      (await admin(adminMethods.listSchedulers, {})).schedulers.find((one) => one.name === name);
+    const batch = (value: number): NonNullable<ChangeSchedulerRequest['change']> => ({
+      $case: 'configure',
+      value: { set: [{ name: 'batch', value }], reset: [], resetAll: false },
+    });
+    const add = (storeId: number) => ({ $case: 'add', value: { storeId } }) as const;
+    const remove = (storeId: number) => ({ $case: 'remove', value: { storeId } }) as const;
+
+    const dry = await change('balance-leader', batch(9), true);
+    expect([dry.changed, dry.scheduler?.version]).toEqual([true, 1]);
+    expect(dry.scheduler?.parameters.find(({ name }) => name === 'batch')).toMatchObject({
+      value: 9,
+      defaultValue: 4,
+      min: 1,
+      max: 64,
+      unit: 'count',
+    });
+    expect((await named('balance-leader'))?.parameters.find(({ name }) => name === 'batch')?.value).toBe(4);
+    expect((await change('balance-leader', batch(9), false, 0)).refusal).toBeUndefined();
+    expect(await change('balance-leader', batch(9))).toMatchObject({ changed: false, scheduler: { version: 1 } });
+    expect((await change('balance-leader', batch(8), false, 0)).refusal?.code).toBe('Conflict');
+    expect((await change('balance-leader', batch(65))).refusal?.code).toBe('OutOfRange');
+    expect((await change('nonsense', batch(1))).refusal?.code).toBe('UnknownSwitch');
+    expect((await change('merge-checker', add(0))).refusal?.code).toBe('NotAScheduler');
+
+    expect((await named('shuffle-leader'))?.state).toBe('not-added');
+    expect(
+      (await admin(adminMethods.setSwitch, { name: 'shuffle-leader', enabled: true, offMs: 0 })).refusal?.code,
+    ).toBe('NotAdded');
+    expect((await change('grant-leader', add(2))).scheduler).toMatchObject({ state: 'on', storeIds: [2] });
+    expect((await change('evict-leader', add(2))).refusal?.code).toBe('LeadersGranted');
+    expect((await change('grant-leader', remove(2))).scheduler).toMatchObject({ state: 'not-added', storeIds: [] });
+
+    expect(await change('evict-leader', add(2), true)).toMatchObject({ changed: true, scheduler: { storeIds: [2] } });
+    expect((await named('evict-leader'))?.storeIds).toEqual([]);
+    expect((await change('evict-leader', add(2), false, 7)).refusal?.code).toBe('Conflict');
+    expect((await change('evict-leader', add(9))).refusal?.code).toBe('StoreNotFound');
+    expect((await change('evict-leader', add(2))).changed).toBe(true);
+    expect((await admin(adminMethods.getStore, { storeId: 2 })).store?.leadersEvicted).toBe(true);
+    expect((await change('grant-leader', add(2))).refusal?.code).toBe('LeadersEvicted');
+    expect(await change('evict-leader', remove(2))).toMatchObject({ changed: true, scheduler: { storeIds: [] } });
+    expect((await admin(adminMethods.getStore, { storeId: 2 })).store?.leadersEvicted).toBe(false);
+
+    expect((await change('balance-region', remove(0))).scheduler?.state).toBe('removed');
+    expect((await change('balance-region', add(0))).scheduler?.state).toBe('on');
+    expect((await change('evict-leader', remove(0))).scheduler?.state).toBe('removed');
+    expect((await change('evict-leader', add(2))).refusal?.code).toBe('NotAdded');
   });
 
   test('clients split at keys and the answer comes when the regions exist', async () => {

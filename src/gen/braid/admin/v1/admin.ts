@@ -844,6 +844,92 @@ export interface SetSwitchResponse {
   switch?: Switch | undefined;
 }
 
+export interface Scheduler {
+  name: string;
+  /** `checker`, `scheduler`, or `all` for the switch of everything automatic. */
+  kind: string;
+  description: string;
+  /** `on`, `off`, `removed`, or `not-added`. */
+  state: string;
+  /** Why it does nothing now although it is on; empty when it works or is not on. */
+  idleReason: string;
+  /** When one that is off goes on again by itself; 0 = when it is switched on. */
+  offUntilUnixMs: number;
+  /** Stores that it is about. */
+  storeIds: number[];
+  /** Grows with each change of its parameters, and each time it is added or removed; 0 = never changed. */
+  version: number;
+  parameters: SchedulerParameter[];
+}
+
+export interface SchedulerParameter {
+  name: string;
+  /** `count`, `ratio`, `bytes`, `bytes-per-second` or `milliseconds`. */
+  unit: string;
+  description: string;
+  value: number;
+  defaultValue: number;
+  /** Smallest and largest value, both allowed. */
+  min: number;
+  max: number;
+}
+
+export interface ListSchedulersRequest {
+  header?: RequestHeader | undefined;
+}
+
+export interface ListSchedulersResponse {
+  schedulers: Scheduler[];
+}
+
+export interface ChangeSchedulerRequest {
+  header?: RequestHeader | undefined;
+  name: string;
+  change?:
+    | { $case: "add"; value: AddScheduler }
+    | { $case: "remove"; value: RemoveScheduler }
+    | { $case: "configure"; value: ConfigureScheduler }
+    | undefined;
+  /** Only plan. */
+  dryRun: boolean;
+  /** Refused unless the checker or scheduler has this version. */
+  expectVersion?: number | undefined;
+}
+
+export interface AddScheduler {
+  /** The store it is to be about; 0 = none. */
+  storeId: number;
+}
+
+export interface RemoveScheduler {
+  /** It leaves this store alone; 0 = it takes no part at all. */
+  storeId: number;
+}
+
+export interface ConfigureScheduler {
+  set: ParameterValue[];
+  /** Names of parameters that go back to their defaults, before others are set. */
+  reset: string[];
+  resetAll: boolean;
+}
+
+export interface ParameterValue {
+  name: string;
+  value: number;
+}
+
+export interface ChangeSchedulerResponse {
+  refusal?:
+    | Refusal
+    | undefined;
+  /** As it is, or would be after a dry run. */
+  scheduler?:
+    | Scheduler
+    | undefined;
+  /** Whether anything changed, or would. */
+  changed: boolean;
+}
+
 export interface Event {
   /** Grows by one per event while the placement lead lasts; counts from 1 again under the next leader. */
   sequence: number;
@@ -8223,6 +8309,907 @@ export const SetSwitchResponse: MessageFns<SetSwitchResponse> = {
   },
 };
 
+function createBaseScheduler(): Scheduler {
+  return {
+    name: "",
+    kind: "",
+    description: "",
+    state: "",
+    idleReason: "",
+    offUntilUnixMs: 0,
+    storeIds: [],
+    version: 0,
+    parameters: [],
+  };
+}
+
+export const Scheduler: MessageFns<Scheduler> = {
+  encode(message: Scheduler, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.description !== "") {
+      writer.uint32(26).string(message.description);
+    }
+    if (message.state !== "") {
+      writer.uint32(34).string(message.state);
+    }
+    if (message.idleReason !== "") {
+      writer.uint32(42).string(message.idleReason);
+    }
+    if (message.offUntilUnixMs !== 0) {
+      writer.uint32(48).uint64(message.offUntilUnixMs);
+    }
+    if (message.storeIds.length !== 0) {
+      writer.uint32(58).fork();
+      for (const v of message.storeIds) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(64).uint64(message.version);
+    }
+    for (const v of message.parameters) {
+      SchedulerParameter.encode(v!, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Scheduler {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScheduler();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.idleReason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.offUntilUnixMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag === 56) {
+              message.storeIds.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 58) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.storeIds.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.parameters.push(SchedulerParameter.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Scheduler>): Scheduler {
+    return Scheduler.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Scheduler>): Scheduler {
+    const message = createBaseScheduler();
+    message.name = object.name ?? "";
+    message.kind = object.kind ?? "";
+    message.description = object.description ?? "";
+    message.state = object.state ?? "";
+    message.idleReason = object.idleReason ?? "";
+    message.offUntilUnixMs = object.offUntilUnixMs ?? 0;
+    message.storeIds = object.storeIds?.map((e) => e) || [];
+    message.version = object.version ?? 0;
+    message.parameters = object.parameters?.map((e) => SchedulerParameter.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSchedulerParameter(): SchedulerParameter {
+  return { name: "", unit: "", description: "", value: 0, defaultValue: 0, min: 0, max: 0 };
+}
+
+export const SchedulerParameter: MessageFns<SchedulerParameter> = {
+  encode(message: SchedulerParameter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.unit !== "") {
+      writer.uint32(18).string(message.unit);
+    }
+    if (message.description !== "") {
+      writer.uint32(26).string(message.description);
+    }
+    if (message.value !== 0) {
+      writer.uint32(33).double(message.value);
+    }
+    if (message.defaultValue !== 0) {
+      writer.uint32(41).double(message.defaultValue);
+    }
+    if (message.min !== 0) {
+      writer.uint32(49).double(message.min);
+    }
+    if (message.max !== 0) {
+      writer.uint32(57).double(message.max);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SchedulerParameter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSchedulerParameter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.unit = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.defaultValue = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.min = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.max = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SchedulerParameter>): SchedulerParameter {
+    return SchedulerParameter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SchedulerParameter>): SchedulerParameter {
+    const message = createBaseSchedulerParameter();
+    message.name = object.name ?? "";
+    message.unit = object.unit ?? "";
+    message.description = object.description ?? "";
+    message.value = object.value ?? 0;
+    message.defaultValue = object.defaultValue ?? 0;
+    message.min = object.min ?? 0;
+    message.max = object.max ?? 0;
+    return message;
+  },
+};
+
+function createBaseListSchedulersRequest(): ListSchedulersRequest {
+  return { header: undefined };
+}
+
+export const ListSchedulersRequest: MessageFns<ListSchedulersRequest> = {
+  encode(message: ListSchedulersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSchedulersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSchedulersRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListSchedulersRequest>): ListSchedulersRequest {
+    return ListSchedulersRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSchedulersRequest>): ListSchedulersRequest {
+    const message = createBaseListSchedulersRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListSchedulersResponse(): ListSchedulersResponse {
+  return { schedulers: [] };
+}
+
+export const ListSchedulersResponse: MessageFns<ListSchedulersResponse> = {
+  encode(message: ListSchedulersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.schedulers) {
+      Scheduler.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSchedulersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSchedulersResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.schedulers.push(Scheduler.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListSchedulersResponse>): ListSchedulersResponse {
+    return ListSchedulersResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSchedulersResponse>): ListSchedulersResponse {
+    const message = createBaseListSchedulersResponse();
+    message.schedulers = object.schedulers?.map((e) => Scheduler.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseChangeSchedulerRequest(): ChangeSchedulerRequest {
+  return { header: undefined, name: "", change: undefined, dryRun: false, expectVersion: undefined };
+}
+
+export const ChangeSchedulerRequest: MessageFns<ChangeSchedulerRequest> = {
+  encode(message: ChangeSchedulerRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      RequestHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    switch (message.change?.$case) {
+      case "add":
+        AddScheduler.encode(message.change.value, writer.uint32(26).fork()).join();
+        break;
+      case "remove":
+        RemoveScheduler.encode(message.change.value, writer.uint32(34).fork()).join();
+        break;
+      case "configure":
+        ConfigureScheduler.encode(message.change.value, writer.uint32(42).fork()).join();
+        break;
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(48).bool(message.dryRun);
+    }
+    if (message.expectVersion !== undefined) {
+      writer.uint32(56).uint64(message.expectVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSchedulerRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSchedulerRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = RequestHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.change = { $case: "add", value: AddScheduler.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.change = { $case: "remove", value: RemoveScheduler.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.change = { $case: "configure", value: ConfigureScheduler.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.expectVersion = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ChangeSchedulerRequest>): ChangeSchedulerRequest {
+    return ChangeSchedulerRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ChangeSchedulerRequest>): ChangeSchedulerRequest {
+    const message = createBaseChangeSchedulerRequest();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? RequestHeader.fromPartial(object.header)
+      : undefined;
+    message.name = object.name ?? "";
+    switch (object.change?.$case) {
+      case "add": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "add", value: AddScheduler.fromPartial(object.change.value) };
+        }
+        break;
+      }
+      case "remove": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "remove", value: RemoveScheduler.fromPartial(object.change.value) };
+        }
+        break;
+      }
+      case "configure": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "configure", value: ConfigureScheduler.fromPartial(object.change.value) };
+        }
+        break;
+      }
+    }
+    message.dryRun = object.dryRun ?? false;
+    message.expectVersion = object.expectVersion ?? undefined;
+    return message;
+  },
+};
+
+function createBaseAddScheduler(): AddScheduler {
+  return { storeId: 0 };
+}
+
+export const AddScheduler: MessageFns<AddScheduler> = {
+  encode(message: AddScheduler, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.storeId !== 0) {
+      writer.uint32(8).uint64(message.storeId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddScheduler {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddScheduler();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.storeId = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AddScheduler>): AddScheduler {
+    return AddScheduler.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddScheduler>): AddScheduler {
+    const message = createBaseAddScheduler();
+    message.storeId = object.storeId ?? 0;
+    return message;
+  },
+};
+
+function createBaseRemoveScheduler(): RemoveScheduler {
+  return { storeId: 0 };
+}
+
+export const RemoveScheduler: MessageFns<RemoveScheduler> = {
+  encode(message: RemoveScheduler, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.storeId !== 0) {
+      writer.uint32(8).uint64(message.storeId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveScheduler {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveScheduler();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.storeId = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RemoveScheduler>): RemoveScheduler {
+    return RemoveScheduler.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveScheduler>): RemoveScheduler {
+    const message = createBaseRemoveScheduler();
+    message.storeId = object.storeId ?? 0;
+    return message;
+  },
+};
+
+function createBaseConfigureScheduler(): ConfigureScheduler {
+  return { set: [], reset: [], resetAll: false };
+}
+
+export const ConfigureScheduler: MessageFns<ConfigureScheduler> = {
+  encode(message: ConfigureScheduler, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.set) {
+      ParameterValue.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.reset) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.resetAll !== false) {
+      writer.uint32(24).bool(message.resetAll);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigureScheduler {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigureScheduler();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.set.push(ParameterValue.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reset.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.resetAll = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConfigureScheduler>): ConfigureScheduler {
+    return ConfigureScheduler.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConfigureScheduler>): ConfigureScheduler {
+    const message = createBaseConfigureScheduler();
+    message.set = object.set?.map((e) => ParameterValue.fromPartial(e)) || [];
+    message.reset = object.reset?.map((e) => e) || [];
+    message.resetAll = object.resetAll ?? false;
+    return message;
+  },
+};
+
+function createBaseParameterValue(): ParameterValue {
+  return { name: "", value: 0 };
+}
+
+export const ParameterValue: MessageFns<ParameterValue> = {
+  encode(message: ParameterValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.value !== 0) {
+      writer.uint32(17).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ParameterValue {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseParameterValue();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ParameterValue>): ParameterValue {
+    return ParameterValue.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ParameterValue>): ParameterValue {
+    const message = createBaseParameterValue();
+    message.name = object.name ?? "";
+    message.value = object.value ?? 0;
+    return message;
+  },
+};
+
+function createBaseChangeSchedulerResponse(): ChangeSchedulerResponse {
+  return { refusal: undefined, scheduler: undefined, changed: false };
+}
+
+export const ChangeSchedulerResponse: MessageFns<ChangeSchedulerResponse> = {
+  encode(message: ChangeSchedulerResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refusal !== undefined) {
+      Refusal.encode(message.refusal, writer.uint32(10).fork()).join();
+    }
+    if (message.scheduler !== undefined) {
+      Scheduler.encode(message.scheduler, writer.uint32(18).fork()).join();
+    }
+    if (message.changed !== false) {
+      writer.uint32(24).bool(message.changed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSchedulerResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSchedulerResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refusal = Refusal.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.scheduler = Scheduler.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.changed = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ChangeSchedulerResponse>): ChangeSchedulerResponse {
+    return ChangeSchedulerResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ChangeSchedulerResponse>): ChangeSchedulerResponse {
+    const message = createBaseChangeSchedulerResponse();
+    message.refusal = (object.refusal !== undefined && object.refusal !== null)
+      ? Refusal.fromPartial(object.refusal)
+      : undefined;
+    message.scheduler = (object.scheduler !== undefined && object.scheduler !== null)
+      ? Scheduler.fromPartial(object.scheduler)
+      : undefined;
+    message.changed = object.changed ?? false;
+    return message;
+  },
+};
+
 function createBaseEvent(): Event {
   return {
     sequence: 0,
@@ -11592,6 +12579,24 @@ export const AdminDefinition = {
       requestType: SetSwitchRequest as typeof SetSwitchRequest,
       requestStream: false,
       responseType: SetSwitchResponse as typeof SetSwitchResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Checkers and schedulers with their parameters. */
+    listSchedulers: {
+      name: "ListSchedulers",
+      requestType: ListSchedulersRequest as typeof ListSchedulersRequest,
+      requestStream: false,
+      responseType: ListSchedulersResponse as typeof ListSchedulersResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Adds or removes a scheduler, or sets parameters; all parts of a change take effect or none. It survives restarts. */
+    changeScheduler: {
+      name: "ChangeScheduler",
+      requestType: ChangeSchedulerRequest as typeof ChangeSchedulerRequest,
+      requestStream: false,
+      responseType: ChangeSchedulerResponse as typeof ChangeSchedulerResponse,
       responseStream: false,
       options: {},
     },

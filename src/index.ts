@@ -19,6 +19,7 @@ export {
   type WriteManyOptions,
   type WriteOp,
 } from './client/kv.ts';
+export type { LeaderTraceEvent, RetryTraceEvent, RpcTraceEvent, TraceEvent, TraceHook } from './client/trace.ts';
 export type { WriteResult } from './client/batch.ts';
 export type { ReadMode } from './client/call.ts';
 export { Scan, type ScanPage } from './client/scan.ts';

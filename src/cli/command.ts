@@ -6,7 +6,7 @@ import type { Command, Option } from 'commander';
 import { type CommonOptions, addCommonOptions, flag, listFlags } from './common-options.ts';
 import { type ExitCode, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, EXIT_REFUSED, exitCodeOf } from './exit-code.ts';
 import type { FlagSource } from './contexts.ts';
-import { formatFailure } from './failure.ts';
+import { UsageError, formatFailure } from './failure.ts';
 import { type CliIo, ReaderGoneError } from './io.ts';
 import type { OutputMode } from './output/mode.ts';
 import { type Connector, type OptionSources, Session } from './session.ts';
@@ -107,13 +107,19 @@ async function execute(
 ): Promise<ExitCode> {
   const session = new Session(app.io, options, sources, app.connector);
   try {
-    return await run(session);
+    if (options.quiet && options.verbose) {
+      throw new UsageError('--quiet and --verbose exclude each other', 'leave one of them out');
+    }
+    const code = await run(session);
+    await session.trace?.finish();
+    return code;
   } catch (error) {
     if (error instanceof ReaderGoneError) {
       // Nobody reads any more, and that is not our failure.
       return EXIT_DONE;
     }
     await app.io.stderr.write(formatFailure(task, error, options.debug));
+    await session.trace?.finish();
     return app.io.signal.aborted ? EXIT_INTERRUPTED : exitCodeOf(error);
   } finally {
     await session[Symbol.asyncDispose]();

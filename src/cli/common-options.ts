@@ -34,6 +34,7 @@ export interface CommonOptions {
   /** Of commands that change something; see {@link reasonFlag}. */
   readonly reason?: string;
   readonly quiet: boolean;
+  readonly verbose: boolean;
   readonly debug: boolean;
 }
 
@@ -150,7 +151,10 @@ export function addCommonOptions(command: Command, modes: readonly OutputMode[],
     flag('--columns <heads>', 'columns of a table, separated by commas').argParser(words),
     flag('--sort-by <head>', 'column or field to sort a list by; -HEAD reverses'),
     flag('-q, --quiet', 'no remarks on stderr').default(false),
-    flag('--debug', 'print the stack of an error').default(false),
+    flag('-v, --verbose', 'say on stderr what the command does: where it asks, who leads, what is retried').default(
+      false,
+    ),
+    flag('--debug', 'the same, and every call it made and the stack of an error').default(false),
   ];
   for (const option of common) {
     // A command may give a flag a meaning of its own.
@@ -177,6 +181,8 @@ const LEADING_FLAGS: Readonly<Record<string, boolean>> = {
   '--sort-by': true,
   '-q': false,
   '--quiet': false,
+  '-v': false,
+  '--verbose': false,
   '--debug': false,
 };
 

@@ -123,7 +123,7 @@ async function liveWords({ connector, io }: App, typed: readonly string[], live:
   }
   const { pd, tls } = await targetOfWords(typed, io.env);
   const limits = { timeoutMs: LIVE_LIMIT_MS };
-  const admin = await connector.admin({ pd, tls, timeoutMs: LIVE_LIMIT_MS });
+  const admin = await connector.admin({ pd, tls, timeoutMs: LIVE_LIMIT_MS, onTrace: undefined });
   try {
     switch (live) {
       case 'store':

@@ -5,6 +5,8 @@
 import type { AdminClient } from '../client/admin.ts';
 import type { Braid } from '../client/kv.ts';
 import { connect, connectAdmin } from '../client/real.ts';
+import type { TraceHook } from '../client/trace.ts';
+import { CommandTrace } from './command-trace.ts';
 import type { CommonOptions } from './common-options.ts';
 import { type FlagSource, type Target, type TlsFiles, targetOf } from './contexts.ts';
 import type { CliIo } from './io.ts';
@@ -28,6 +30,8 @@ export interface ConnectorOptions {
   /** Undefined speaks plain text. */
   readonly tls: TlsFiles | undefined;
   readonly timeoutMs: number;
+  /** Told what the client does; undefined unless somebody wants to know. */
+  readonly onTrace: TraceHook | undefined;
 }
 
 const CLIENT_NAME = 'braid-cli';
@@ -38,6 +42,7 @@ const connectOptions = (options: ConnectorOptions): Parameters<typeof connect>[0
   name: CLIENT_NAME,
   timeoutMs: options.timeoutMs,
   connectTimeoutMs: options.timeoutMs,
+  ...(options.onTrace === undefined ? {} : { onTrace: options.onTrace }),
 });
 
 export const REAL_CONNECTOR: Connector = {
@@ -51,6 +56,8 @@ export class Session implements AsyncDisposable {
   readonly printer: Printer;
   /** Whether the user named a deadline; without one, long work may take as long as it takes. */
   readonly isTimeoutGiven: boolean;
+  /** What `--verbose` and `--debug` say; undefined without them. */
+  readonly trace: CommandTrace | undefined;
   readonly #sources: OptionSources;
   readonly #connector: Connector;
   readonly #startMs = performance.now();
@@ -63,6 +70,10 @@ export class Session implements AsyncDisposable {
     this.isTimeoutGiven = sources.timeout !== 'default';
     this.#sources = sources;
     this.#connector = connector;
+    this.trace =
+      options.verbose || options.debug
+        ? new CommandTrace(io, { isDebug: options.debug, elapsedMs: () => this.elapsedMs })
+        : undefined;
     this.printer = new Printer(io, {
       mode: options.output,
       hasHead: options.headers,
@@ -125,7 +136,10 @@ export class Session implements AsyncDisposable {
   }
 
   async #connectorOptions(): Promise<ConnectorOptions> {
-    const { pd, tls } = await this.target();
-    return { pd, tls, timeoutMs: this.leftMs };
+    const { pd, tls, from } = await this.target();
+    this.trace?.say(
+      `asking ${pd.join(', ')} (${from}), ${tls === undefined ? 'not encrypted' : `encrypted by ${tls.ca}`}`,
+    );
+    return { pd, tls, timeoutMs: this.leftMs, onTrace: this.trace?.hook };
   }
 }

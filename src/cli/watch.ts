@@ -66,7 +66,7 @@ export async function watch(
       await io.stdout.write(between(options, io.stdout, shown === undefined) + out.text);
       shown = out.text;
     }
-    if (isOver || failures === 1 || shown === undefined) {
+    if (isOver || failures === 1 || shown === undefined || options.verbose || options.debug) {
       await io.stderr.write(err.text);
     }
     if (isOver || (failures === 0 && out.text === '' && code !== EXIT_DONE)) {

@@ -46,6 +46,8 @@ export class Call implements WheelItem {
   rotation = 0;
   conn: StoreConn | undefined;
   requestId = 0;
+  /** When it was handed to the connection last, ms on the monotonic clock. */
+  sentMs = 0;
   /** Tries that ended in a refusal or a failure. */
   attempts = 0;
   /** Exponent of the next delay. */

@@ -1,11 +1,13 @@
 /** One connection per store, made on first use. */
 import type { StoreId } from '../base/ids.ts';
+import type { Tracer } from './trace.ts';
 import { StoreConn, type ClientEnv, type StoreConnOwner } from './store-conn.ts';
 
 export interface ChannelPoolOptions {
   readonly env: ClientEnv;
   readonly maxInFlightPerStore: number;
   readonly queueMax: number;
+  readonly tracer?: Tracer | undefined;
   readonly clusterId: () => string;
   readonly owner: StoreConnOwner;
 }
@@ -23,8 +25,8 @@ export class ChannelPool {
     if (known !== undefined) {
       return known;
     }
-    const { env, maxInFlightPerStore, queueMax, clusterId, owner } = this.#options;
-    const conn = new StoreConn({ env, storeId, maxInFlight: maxInFlightPerStore, queueMax, clusterId, owner });
+    const { env, maxInFlightPerStore, queueMax, tracer, clusterId, owner } = this.#options;
+    const conn = new StoreConn({ env, storeId, maxInFlight: maxInFlightPerStore, queueMax, tracer, clusterId, owner });
     this.#conns.set(storeId, conn);
     return conn;
   }

@@ -7,6 +7,7 @@ import { PdClient } from './pd-client.ts';
 import type { CachedRegion } from './region-cache.ts';
 import { RequestRouter } from './request-router.ts';
 import type { ClientEnv } from './store-conn.ts';
+import { Tracer } from './trace.ts';
 
 export class ClientCore {
   readonly env: ClientEnv;
@@ -18,10 +19,12 @@ export class ClientCore {
   constructor(env: ClientEnv, options: ResolvedOptions) {
     this.env = options.log === undefined ? env : { ...env, log: options.log };
     this.options = options;
-    this.pd = new PdClient({ env: this.env, endpoints: options.pd, name: options.name });
+    const tracer = options.onTrace === undefined ? undefined : new Tracer(this.env, options.onTrace);
+    this.pd = new PdClient({ env: this.env, endpoints: options.pd, name: options.name, tracer });
     this.router = new RequestRouter({
       env: this.env,
       pd: this.pd,
+      tracer,
       queueMax: options.queueMax,
       maxInFlightPerStore: options.maxInFlightPerStore,
       regionCacheMax: options.regionCacheMax,

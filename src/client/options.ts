@@ -9,6 +9,7 @@ import {
   TIMEOUT_MS_MAX,
 } from './defaults.ts';
 import { InvalidArgumentError } from './errors.ts';
+import type { TraceHook } from './trace.ts';
 
 /** Certificates for an encrypted cluster: each a path of a PEM file, or its content as bytes. */
 export interface TlsOptions {
@@ -41,6 +42,8 @@ export interface ConnectOptions {
   readonly regionCacheMax?: number;
   /** Where the SDK reports reconnects and route changes. Default: nowhere. */
   readonly log?: Logger;
+  /** Told what the client does on its way to an answer: calls, retries, leaders. Default: nobody. */
+  readonly onTrace?: TraceHook;
 }
 
 export interface CallOptions {
@@ -60,6 +63,7 @@ export interface ResolvedOptions {
   readonly maxInFlightPerStore: number;
   readonly regionCacheMax: number;
   readonly log: Logger | undefined;
+  readonly onTrace: TraceHook | undefined;
 }
 
 const CONNECT_OPTION_NAMES: readonly (keyof ConnectOptions)[] = [
@@ -73,6 +77,7 @@ const CONNECT_OPTION_NAMES: readonly (keyof ConnectOptions)[] = [
   'maxInFlightPerStore',
   'regionCacheMax',
   'log',
+  'onTrace',
 ];
 
 export function resolveOptions(options: ConnectOptions): ResolvedOptions {
@@ -93,6 +98,7 @@ export function resolveOptions(options: ConnectOptions): ResolvedOptions {
       requireCount(options.maxInFlightPerStore, 'maxInFlightPerStore') ?? IN_FLIGHT_PER_STORE_DEFAULT,
     regionCacheMax: requireCount(options.regionCacheMax, 'regionCacheMax') ?? REGION_CACHE_MAX_DEFAULT,
     log: options.log,
+    onTrace: requireHook(options.onTrace),
   };
 }
 
@@ -105,6 +111,15 @@ export function parseEndpoint(text: string): string {
     });
   }
   return match[1] as string;
+}
+
+function requireHook(hook: TraceHook | undefined): TraceHook | undefined {
+  if (hook !== undefined && typeof hook !== 'function') {
+    throw new InvalidArgumentError('the option onTrace must be a function', {
+      hint: 'for example onTrace: (event) => console.error(event)',
+    });
+  }
+  return hook;
 }
 
 const TLS_OPTION_NAMES: readonly (keyof TlsOptions)[] = ['ca', 'cert', 'key'];

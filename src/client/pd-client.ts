@@ -4,7 +4,7 @@
  */
 import type { RegionId, StoreId } from '../base/ids.ts';
 import { sleep } from '../env/clock.ts';
-import { type Channel, RpcError, RpcStatus } from '../env/net.ts';
+import { type CallOptions as ChannelCallOptions, type Channel, RpcError, RpcStatus } from '../env/net.ts';
 import { fromWireStore } from '../codec/meta-wire.ts';
 import { fromWireRoute } from '../codec/pd-wire.ts';
 import type { RegionRoute } from '../meta/heartbeat.ts';
@@ -27,11 +27,13 @@ import {
 } from './errors.ts';
 import { parseEndpoint } from './options.ts';
 import type { ClientEnv } from './store-conn.ts';
+import type { Tracer } from './trace.ts';
 
 export interface PdClientOptions {
   readonly env: ClientEnv;
   readonly endpoints: readonly string[];
   readonly name: string;
+  readonly tracer?: Tracer | undefined;
 }
 
 export interface PdHeader {
@@ -66,6 +68,7 @@ const IDENTITY_GRACE_MS = 200;
 export class PdClient {
   readonly #env: ClientEnv;
   readonly #name: string;
+  readonly #tracer: Tracer | undefined;
   readonly #channels = new Map<string, Channel>();
   readonly #userEndpoints: ReadonlySet<string>;
   /** Endpoints in the order they are tried; the user's first, then members that introduced themselves. */
@@ -82,6 +85,7 @@ export class PdClient {
   constructor(options: PdClientOptions) {
     this.#env = options.env;
     this.#name = options.name;
+    this.#tracer = options.tracer;
     this.#endpoints = options.endpoints;
     this.#userEndpoints = new Set(options.endpoints);
   }
@@ -199,7 +203,7 @@ export class PdClient {
       const address = this.#leader ?? (await this.#findLeader());
       try {
         const timeoutMs = Math.min(leftMs, options.tryTimeoutMs ?? PD_TRY_TIMEOUT_MS);
-        const reply = await unaryCall(this.#channel(address), method, request, {
+        const reply = await this.#unary(address, method, request, {
           timeoutMs,
           ...(options.signal === undefined ? {} : { signal: options.signal }),
           ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
@@ -265,12 +269,7 @@ export class PdClient {
 
   /** Asks one endpoint who the members are. */
   async #members(endpoint: string, timeoutMs: number): Promise<Members> {
-    const reply = await unaryCall(
-      this.#channel(endpoint),
-      pdMethods.getMembers,
-      { header: this.#header() },
-      { timeoutMs },
-    );
+    const reply = await this.#unary(endpoint, pdMethods.getMembers, { header: this.#header() }, { timeoutMs });
     const clusterId = BigInt(reply.header?.clusterId ?? 0);
     if (clusterId === 0n) {
       throw new RpcError(RpcStatus.UNAVAILABLE, 'the endpoint names no cluster');
@@ -282,6 +281,16 @@ export class PdClient {
       leader: addressOf(reply.leader),
       addresses: reply.members.map(addressOf).filter((address) => address !== undefined),
     };
+  }
+
+  #unary<Request, Reply>(
+    address: string,
+    method: UnaryMethod<Request, Reply>,
+    request: Request,
+    options: ChannelCallOptions,
+  ): Promise<Reply> {
+    const call = (): Promise<Reply> => unaryCall(this.#channel(address), method, request, options);
+    return this.#tracer === undefined ? call() : this.#tracer.call({ method: method.path, endpoint: address }, call);
   }
 
   #channel(address: string): Channel {
@@ -344,6 +353,7 @@ export class PdClient {
             })
           );
         }
+        this.#tracer?.emit({ type: 'retry', what, attempts: attempt + 1, delayMs, reason: briefOf(cause) });
         if (delayMs > 0) {
           await sleep(this.#env.clock, delayMs, 'client-pd-backoff', signal);
         }
@@ -444,6 +454,7 @@ export class PdClient {
   #acceptMembers(members: Members, leader: string): void {
     if (leader !== this.#leader) {
       this.#env.log.info({ leader }, 'placement leader found');
+      this.#tracer?.emit({ type: 'leader', endpoint: leader });
     }
     this.#leader = leader;
     const introduced = members.addresses.filter((address) => !this.#endpoints.includes(address));

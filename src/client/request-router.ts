@@ -12,7 +12,7 @@ import { EMPTY_BYTES, compareBytes } from '../base/bytes.ts';
 import type { RegionId, StoreId } from '../base/ids.ts';
 import type { TimerId } from '../env/clock.ts';
 import { type Peer, type Region, isVoterRole } from '../meta/region.ts';
-import type { RegionError } from '../codec/region-error.ts';
+import { type RegionError, formatRegionError } from '../codec/region-error.ts';
 import { backoffMs } from './backoff.ts';
 import type { Call } from './call.ts';
 import { ChannelPool } from './channel-pool.ts';
@@ -37,11 +37,14 @@ import {
   UnavailableError,
   UndeterminedResultError,
   briefOf,
+  regionErrorCode,
 } from './errors.ts';
 import type { PdClient } from './pd-client.ts';
 import { type CachedRegion, RegionCache } from './region-cache.ts';
 import type { ClientEnv, StoreConnOwner } from './store-conn.ts';
 import { TimerWheel } from './timer-wheel.ts';
+import { type Tracer, outcomeOf } from './trace.ts';
+import { methodOf } from './wire.ts';
 
 export interface RequestRouterOptions {
   readonly env: ClientEnv;
@@ -49,6 +52,7 @@ export interface RequestRouterOptions {
   readonly queueMax: number;
   readonly maxInFlightPerStore: number;
   readonly regionCacheMax: number;
+  readonly tracer?: Tracer | undefined;
 }
 
 /** The region a batch was grouped by has changed: the caller must group its keys again. */
@@ -71,6 +75,7 @@ export class RequestRouter implements StoreConnOwner {
   readonly cache: RegionCache;
   readonly #env: ClientEnv;
   readonly #pd: PdClient;
+  readonly #tracer: Tracer | undefined;
   readonly #pool: ChannelPool;
   readonly #queueMax: number;
   /** Regions fetched by one look-up: as many as the cache can take without giving up the one that was asked for. */
@@ -93,6 +98,7 @@ export class RequestRouter implements StoreConnOwner {
   constructor(options: RequestRouterOptions) {
     this.#env = options.env;
     this.#pd = options.pd;
+    this.#tracer = options.tracer;
     this.#queueMax = options.queueMax;
     this.#lookupRegions = Math.max(1, Math.min(LOOKUP_REGIONS, Math.floor(options.regionCacheMax / 2)));
     this.cache = new RegionCache(options.regionCacheMax);
@@ -101,6 +107,7 @@ export class RequestRouter implements StoreConnOwner {
       env: options.env,
       maxInFlightPerStore: options.maxInFlightPerStore,
       queueMax: options.queueMax,
+      tracer: options.tracer,
       clusterId: () => String(options.pd.clusterId),
       owner: this,
     });
@@ -259,6 +266,9 @@ export class RequestRouter implements StoreConnOwner {
   onReply(call: Call, reply: Reply): void {
     const { entry } = call;
     assert(entry !== undefined, 'a reply belongs to a routed call');
+    if (this.#tracer !== undefined) {
+      this.#traceReply(call, reply);
+    }
     switch (reply.type) {
       case 'refused':
         this.#onRefused(call, entry, reply.error);
@@ -291,6 +301,7 @@ export class RequestRouter implements StoreConnOwner {
   }
 
   onLost(call: Call, cause: unknown): void {
+    this.#traceRpc(call, outcomeOf(cause), briefOf(cause));
     if (this.#closed !== undefined && cause === this.#closed) {
       this.#fail(call, this.#closedError(call, true));
     } else if (call.isWrite) {
@@ -306,6 +317,48 @@ export class RequestRouter implements StoreConnOwner {
     } else {
       this.#retryAfterFailure(call, cause);
     }
+  }
+
+  #traceReply(call: Call, reply: Reply): void {
+    switch (reply.type) {
+      case 'refused':
+        this.#traceRpc(call, regionErrorCode(reply.error), formatRegionError(reply.error));
+        return;
+      case 'failed':
+        this.#traceRpc(call, 'ServerRefused', reply.message);
+        return;
+      default:
+        this.#traceRpc(call, 'ok', '');
+    }
+  }
+
+  /** Tells of a command that had been sent. */
+  #traceRpc(call: Call, outcome: string, message: string): void {
+    if (this.#tracer === undefined) {
+      return;
+    }
+    const storeId = call.peer?.storeId;
+    this.#tracer.emit({
+      type: 'rpc',
+      method: methodOf(call.command),
+      endpoint: (storeId === undefined ? undefined : this.#addresses.get(storeId)) ?? 'unknown',
+      durationMs: this.#env.clock.monoMs() - call.sentMs,
+      outcome,
+      message,
+      storeId,
+      regionId: call.entry?.region.id,
+      retries: call.attempts,
+    });
+  }
+
+  #traceRetry(call: Call, cause: unknown, delayMs: number): void {
+    this.#tracer?.emit({
+      type: 'retry',
+      what: call.describe(),
+      attempts: call.attempts,
+      delayMs,
+      reason: briefOf(cause),
+    });
   }
 
   #retryAfterFailure(call: Call, cause: unknown): void {
@@ -473,6 +526,7 @@ export class RequestRouter implements StoreConnOwner {
     call.cause = cause;
     call.attempts++;
     call.immediate++;
+    this.#traceRetry(call, cause, 0);
     this.#dispatch(call);
   }
 
@@ -487,6 +541,7 @@ export class RequestRouter implements StoreConnOwner {
       // The deadline comes first and ends the call.
       return;
     }
+    this.#traceRetry(call, cause, delayMs);
     call.backoffTimer = this.#env.clock.setTimer(
       delayMs,
       () => {
@@ -537,12 +592,16 @@ export class RequestRouter implements StoreConnOwner {
     this.#waiting = [];
     if (failure !== undefined) {
       this.#lookupFailures++;
+      const delayMs = backoffMs(this.#env.rng, this.#lookupFailures, STORE_BACKOFF_CAP_MS);
+      const attempts = this.#lookupFailures;
+      const what = 'the search for a region';
+      this.#tracer?.emit({ type: 'retry', what, attempts, delayMs, reason: briefOf(failure) });
       for (const call of waiting) {
         call.cause = failure;
       }
       this.#waiting = waiting;
       this.#lookupTimer ??= this.#env.clock.setTimer(
-        backoffMs(this.#env.rng, this.#lookupFailures, STORE_BACKOFF_CAP_MS),
+        delayMs,
         () => {
           this.#lookupTimer = undefined;
           this.#pumpLookups();
@@ -628,6 +687,9 @@ export class RequestRouter implements StoreConnOwner {
   #onDeadline(call: Call): void {
     const { phase } = call;
     const wasSent = phase === 'in-flight';
+    if (wasSent) {
+      this.#traceRpc(call, 'DEADLINE_EXCEEDED', `no answer within ${call.timeoutMs} ms`);
+    }
     const tries = `${call.attempts + (wasSent ? 1 : 0)} ${call.attempts + (wasSent ? 1 : 0) === 1 ? 'try' : 'tries'}`;
     const last = call.cause === undefined ? '' : `; last failure: ${briefOf(call.cause)}`;
     const text = `${call.describe()} took longer than ${call.timeoutMs} ms (${phase}, ${tries}, ${call.where()})${last}`;
@@ -657,6 +719,9 @@ export class RequestRouter implements StoreConnOwner {
 
   #onAbort(call: Call): void {
     const wasSent = call.phase === 'in-flight';
+    if (wasSent) {
+      this.#traceRpc(call, 'CANCELLED', 'aborted by the caller');
+    }
     this.#fail(
       call,
       new AbortError(`${call.describe()} was aborted (${call.phase}, ${call.where()})`, {

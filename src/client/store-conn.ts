@@ -28,7 +28,16 @@ import {
   STORE_BACKOFF_CAP_MS,
 } from './defaults.ts';
 import { ServerRefusedError, briefOf } from './errors.ts';
-import { ANY_CLUSTER, BATCH_METHOD, callUnary, decodeReplies, encodeCalls, probeHealth } from './wire.ts';
+import type { Tracer } from './trace.ts';
+import {
+  ANY_CLUSTER,
+  BATCH_METHOD,
+  HEALTH_METHOD,
+  callUnary,
+  decodeReplies,
+  encodeCalls,
+  probeHealth,
+} from './wire.ts';
 
 /** Calls taken back while queued are swept out once there are more of them than this and than calls still wanted. */
 const RELEASED_MAX = 256;
@@ -55,6 +64,7 @@ export interface StoreConnOptions {
   readonly maxInFlight: number;
   /** Upper bound of calls the owner has at all. */
   readonly queueMax: number;
+  readonly tracer?: Tracer | undefined;
   readonly clusterId: () => string;
   readonly owner: StoreConnOwner;
 }
@@ -75,6 +85,7 @@ export class StoreConn {
   readonly #owner: StoreConnOwner;
   readonly #maxInFlight: number;
   readonly #clusterId: () => string;
+  readonly #tracer: Tracer | undefined;
   #state: State = { type: 'idle' };
   #address: string | undefined;
   #channel: Channel | undefined;
@@ -96,6 +107,7 @@ export class StoreConn {
     this.#owner = options.owner;
     this.#maxInFlight = options.maxInFlight;
     this.#clusterId = options.clusterId;
+    this.#tracer = options.tracer;
     this.#queue = new BoundedQueue(options.queueMax);
   }
 
@@ -194,7 +206,7 @@ export class StoreConn {
       this.#address = address;
       // A fresh channel for every try: the transport's own reconnect delays must not add to ours.
       channel = this.#env.net.dial(address);
-      await probeHealth(channel, PROBE_TIMEOUT_MS);
+      await this.#probe(channel);
     } catch (cause) {
       channel?.close();
       if (!this.#isClosed()) {
@@ -213,6 +225,13 @@ export class StoreConn {
     this.#state = { type: 'open', channel };
     this.#lastHeardMs = this.#env.clock.monoMs();
     this.#flush();
+  }
+
+  #probe(channel: Channel): Promise<void> {
+    const probe = (): Promise<void> => probeHealth(channel, PROBE_TIMEOUT_MS);
+    return this.#tracer === undefined
+      ? probe()
+      : this.#tracer.call({ method: HEALTH_METHOD, endpoint: channel.address }, probe);
   }
 
   #isClosed(): boolean {
@@ -343,6 +362,7 @@ export class StoreConn {
           continue;
         }
         call.phase = 'in-flight';
+        call.sentMs = this.#env.clock.monoMs();
         call.requestId = this.#nextRequestId++;
         this.#inFlight.set(call.requestId, call);
         if (call.isUnary) {
@@ -485,7 +505,7 @@ export class StoreConn {
     this.#stallProbeRuns = true;
     let failure: unknown;
     try {
-      await probeHealth(channel, PROBE_TIMEOUT_MS);
+      await this.#probe(channel);
     } catch (cause) {
       failure = cause;
     }

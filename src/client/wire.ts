@@ -13,7 +13,7 @@ import { unaryCall } from '../rpc/call.ts';
 import type { Method } from '../rpc/method.ts';
 import { healthMethods, tikvMethods } from '../rpc/services.ts';
 import type { Call } from './call.ts';
-import { DONE, type Entry, type Reply } from './command.ts';
+import { type Command, type CommandType, DONE, type Entry, type Reply } from './command.ts';
 
 export const BATCH_METHOD: string = tikvMethods.batchCommands.path;
 
@@ -250,6 +250,24 @@ export async function callUnary(
     }
   );
 }
+
+const METHODS: Readonly<Record<Exclude<CommandType, 'locate'>, { readonly path: string }>> = {
+  get: tikvMethods.rawGet,
+  'batch-get': tikvMethods.rawBatchGet,
+  ttl: tikvMethods.rawGetKeyTTL,
+  scan: tikvMethods.rawScan,
+  put: tikvMethods.rawPut,
+  'batch-put': tikvMethods.rawBatchPut,
+  delete: tikvMethods.rawDelete,
+  'batch-delete': tikvMethods.rawBatchDelete,
+  'delete-range': tikvMethods.rawDeleteRange,
+  'compare-and-swap': tikvMethods.rawCompareAndSwap,
+};
+
+/** What the protocol calls a command, also when it travels in a batch. */
+export const methodOf = (command: Command): string => (command.type === 'locate' ? '' : METHODS[command.type].path);
+
+export const HEALTH_METHOD: string = healthMethods.check.path;
 
 /** grpc.health.v1 answers. */
 const NOT_SERVING = 2;

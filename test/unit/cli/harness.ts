@@ -3,7 +3,7 @@ import { connectCore, connectWith } from '../../../src/client/connect.ts';
 import { AdminClient } from '../../../src/client/admin.ts';
 import type { CliIo, Sink } from '../../../src/cli/io.ts';
 import { runCli } from '../../../src/cli/program.ts';
-import type { Connector } from '../../../src/cli/session.ts';
+import type { Connector, ConnectorOptions } from '../../../src/cli/session.ts';
 import type { ClientEnv } from '../../../src/client/store-conn.ts';
 import type { FakeCluster } from '../client/fake-cluster.ts';
 
@@ -76,11 +76,12 @@ export const runAlone = (args: readonly string[], options?: RunOptions): Promise
   runWith(NO_CLUSTER, args, options);
 
 export function connectorOf(env: ClientEnv, pd: string): Connector {
-  const options = ({ timeoutMs }: { readonly timeoutMs: number }): Parameters<typeof connectWith>[1] => ({
+  const options = ({ timeoutMs, onTrace }: ConnectorOptions): Parameters<typeof connectWith>[1] => ({
     pd: [pd],
     name: 'braid-cli',
     timeoutMs,
     connectTimeoutMs: timeoutMs,
+    ...(onTrace === undefined ? {} : { onTrace }),
   });
   return {
     data: (given) => connectWith(env, options(given)),

@@ -71,7 +71,7 @@ export class Tracer {
 
   emit(event: Untimed<TraceEvent>): void {
     try {
-      this.#hook({ ...event, atMs: this.#env.clock.monoMs() - this.#startMs } as TraceEvent);
+      this.#hook({ ...event, atMs: this.#env.clock.monoMs() - this.#startMs });
     } catch (cause) {
       this.#env.log.warn({ cause: briefOf(cause) }, 'the trace hook failed');
     }

@@ -18,6 +18,7 @@ import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
 import { eventsCommand } from './events.ts';
 import { explainObjectCommands } from './explain-commands.ts';
+import { heatCommand } from './heat-command.ts';
 import { memberCommands } from './member-commands.ts';
 import { ruleCommands } from './rule-commands.ts';
 import { watchOperator } from './operator-watch.ts';
@@ -75,6 +76,7 @@ export function registerCtlCommands(program: Command, app: App): void {
   memberCommands(ctl, app);
   contextCommands(ctl, app);
   eventsCommand(ctl, app);
+  heatCommand(ctl, app);
   switchCommands(
     ctl
       .command('switch')

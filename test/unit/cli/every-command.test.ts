@@ -172,6 +172,7 @@ const TABLE: Readonly<Record<string, Row>> = {
   'ctl context use': row('nothing', ['here']),
   'ctl context remove': row('nothing', ['here']),
   'ctl events': row('admin'),
+  'ctl heat': row('admin'),
   'ctl switch list': row('admin'),
   'ctl switch on': row('admin', ['merge-checker']),
   'ctl switch off': row('admin', ['merge-checker']),

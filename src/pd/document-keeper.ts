@@ -19,6 +19,7 @@ import type { ResourceChange, WatchedChange } from './resource/resource-store.ts
 import type { DocumentPlan } from './resource/resources.ts';
 import { ruleName } from './schedule/placement/rule.ts';
 import type { RulePlan } from './schedule/placement/rule-plan.ts';
+import { isSwitchName } from './schedule/switches.ts';
 import type { Refusal, Result } from './schedule/verdict.ts';
 import type { DocumentChanges, PlainCommand } from './state/pd-state.ts';
 import type { RegionLog } from './state/state-log.ts';
@@ -66,7 +67,8 @@ export class DocumentKeeper {
     return this.#changes;
   }
 
-  #afterChanges<T>(run: () => Promise<T>): Promise<T> {
+  /** Runs a change after all earlier ones: also those of others that the documents are about. */
+  inTurn<T>(run: () => Promise<T>): Promise<T> {
     const done = this.#changes.then(run);
     // The chain goes on after a failure; the caller sees it.
     this.#changes = done.catch(() => undefined);
@@ -81,7 +83,7 @@ export class DocumentKeeper {
     plan: (placement: Placement, version: number) => Result<RulePlan>,
     options: { readonly dryRun: boolean; readonly actor: string; readonly note: string },
   ): Promise<Result<RulePlan>> {
-    return this.#afterChanges(async () => {
+    return this.inTurn(async () => {
       const planned = plan(this.#placement, this.#log.state.ruleVersion);
       if (planned.type === 'refused' || planned.value.change === undefined || options.dryRun) {
         return planned;
@@ -136,6 +138,8 @@ export class DocumentKeeper {
       resources,
       rules: this.#placement.ruleView(this.#log.state.ruleVersion),
       settings: this.#log.state.settings,
+      switches: this.#log.state.switches,
+      switchVersions: this.#log.state.switchVersions,
       author,
       wallMs: Math.max(0, Math.floor(this.#options.clock.wallMs())),
     };
@@ -146,7 +150,7 @@ export class DocumentKeeper {
     plan: () => DocumentsPlan,
     { dryRun, author }: { readonly dryRun: boolean; readonly author: Author },
   ): Promise<DocumentsPlan> {
-    return this.#afterChanges(async () => {
+    return this.inTurn(async () => {
       const planned = plan();
       if (planned.refusal === undefined && !dryRun) {
         await this.#write(planned.changes, eventsOf(planned.results, author));
@@ -166,6 +170,14 @@ export class DocumentKeeper {
       if (changes.settings !== undefined) {
         this.#options.onSettings();
       }
+      if (changes.schedulers !== undefined) {
+        placement.cluster.setSchedulers(this.#log.state.schedulers.values());
+      }
+      for (const { name, enabled } of changes.switches ?? []) {
+        if (isSwitchName(name)) {
+          placement.switches.set(name, enabled);
+        }
+      }
       if (changes.rules !== undefined) {
         this.#useRules();
       }
@@ -182,7 +194,7 @@ export class DocumentKeeper {
     plan: () => DocumentPlan,
     options: { readonly dryRun: boolean; readonly author?: Author },
   ): Promise<DocumentPlan> {
-    return this.#afterChanges(async () => {
+    return this.inTurn(async () => {
       const planned = plan();
       if (planned.refusal === undefined && planned.change !== undefined && !options.dryRun) {
         const events = options.author === undefined ? [] : eventsOf(planned.results, options.author);
@@ -198,7 +210,7 @@ export class DocumentKeeper {
       return undefined;
     }
     this.#isReconciling = true;
-    const rounds = this.#afterChanges(async () => {
+    const rounds = this.inTurn(async () => {
       for (let i = 0; i < RECONCILE_ROUNDS_MAX && !this.#stopped; i++) {
         const change = this.#options.act((placement) => placement.reconcile());
         if (change === undefined) {
@@ -256,17 +268,22 @@ export class DocumentKeeper {
 
 /** One command for everything, so that all of it is changed or nothing; undefined if nothing is. */
 function commandFor(changes: DocumentChanges): PlainCommand | undefined {
-  const { resources, rules, settings } = changes;
-  if (settings === undefined && rules === undefined) {
-    return resources === undefined ? undefined : { type: 'change-resources', change: resources };
+  const kinds = Object.keys(changes);
+  if (kinds.length === 1 && changes.resources !== undefined) {
+    return { type: 'change-resources', change: changes.resources };
   }
-  return settings === undefined && resources === undefined && rules !== undefined
-    ? { type: 'change-rules', change: rules }
-    : { type: 'change-documents', ...changes };
+  if (kinds.length === 1 && changes.rules !== undefined) {
+    return { type: 'change-rules', change: changes.rules };
+  }
+  return kinds.length === 0 ? undefined : { type: 'change-documents', ...changes };
 }
 
 /** Kinds of documents with events of their own. */
-const EVENT_OF: Readonly<Record<string, EventType>> = { PlacementRule: 'rule-changed', Config: 'config-changed' };
+const EVENT_OF: Readonly<Record<string, EventType>> = {
+  PlacementRule: 'rule-changed',
+  Scheduler: 'scheduler-changed',
+  Config: 'config-changed',
+};
 
 /** What people are told of a change of documents. */
 const eventsOf = (

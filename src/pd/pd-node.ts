@@ -145,7 +145,6 @@ export class PdNode {
       auditor: this.auditor,
       act: (change) => this.act(change),
     });
-    this.schedulers = new SchedulerKeeper({ log, auditor: this.auditor, placement: this.placement });
     this.documents = new DocumentKeeper({
       clock: env.clock,
       log,
@@ -153,6 +152,12 @@ export class PdNode {
       placement: this.placement,
       act: (change) => this.act(change),
       onSettings: () => this.#useSettings(),
+    });
+    this.schedulers = new SchedulerKeeper({
+      log,
+      placement: this.placement,
+      auditor: this.auditor,
+      inTurn: (run) => this.documents.inTurn(run),
     });
   }
 
@@ -282,7 +287,6 @@ export class PdNode {
     this.stop();
     await this.#stores.flush();
     await this.documents.settled;
-    await this.schedulers.idle();
     await this.auditor.written();
     await this.#log.flush();
   }

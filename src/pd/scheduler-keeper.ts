@@ -19,19 +19,21 @@ export interface SchedulerKeeperOptions {
   readonly log: Pick<RegionLog, 'state'>;
   readonly auditor: Auditor;
   readonly placement: Placement;
+  /** Runs a change after all earlier ones of documents and schedulers: each is planned on what the one before left. */
+  readonly inTurn: <T>(run: () => Promise<T>) => Promise<T>;
 }
 
 export class SchedulerKeeper {
   readonly #log: SchedulerKeeperOptions['log'];
   readonly #auditor: Auditor;
   readonly #placement: Placement;
-  /** Changes go one after the other: each is planned on what the one before left. */
-  #changes: Promise<unknown> = Promise.resolve();
+  readonly #inTurn: SchedulerKeeperOptions['inTurn'];
 
   constructor(options: SchedulerKeeperOptions) {
     this.#log = options.log;
     this.#auditor = options.auditor;
     this.#placement = options.placement;
+    this.#inTurn = options.inTurn;
   }
 
   /** Takes over what earlier leaders have written. */
@@ -44,10 +46,7 @@ export class SchedulerKeeper {
    * @throws NotLeaderError, LeadershipLostError
    */
   change(name: SwitchName, change: SchedulerChange, options: SchedulerChangeOptions): Promise<Result<SchedulerPlan>> {
-    const done = this.#changes.then(() => this.#run(name, change, options));
-    // The chain goes on after a failure; the caller sees it.
-    this.#changes = done.catch(() => undefined);
-    return done;
+    return this.#inTurn(() => this.#run(name, change, options));
   }
 
   async #run(
@@ -66,10 +65,5 @@ export class SchedulerKeeper {
     assert(result.type === 'done', 'another member changed a scheduler', { name, base: baseVersion });
     this.load();
     return ok(planned.value);
-  }
-
-  /** Resolves when no change is under way. */
-  async idle(): Promise<void> {
-    await this.#changes;
   }
 }

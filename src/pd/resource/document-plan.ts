@@ -1,6 +1,6 @@
 /**
- * Plans a request for documents of all kinds: Partitions and Assignments, placement rules, and the settings of the
- * service. All documents are taken or none, and those of one request fit each other. Pure; nothing takes effect here.
+ * Plans a request for documents of all kinds: Partitions and Assignments, placement rules, schedulers, and the settings
+ * of the service. All documents are taken or none, and those of one request fit each other. Pure; nothing takes effect here.
  */
 import type { Cluster } from '../cluster/cluster.ts';
 import type { Author } from '../cluster/events.ts';
@@ -21,13 +21,23 @@ import {
   ruleNotFound,
 } from '../schedule/placement/rule-plan.ts';
 import { RuleSet } from '../schedule/placement/rule-set.ts';
+import { notAdded, planSchedulerChange } from '../schedule/scheduler-plan.ts';
+import type { SchedulerRecord } from '../schedule/scheduler-settings.ts';
+import { SWITCHES, type SwitchName, type SwitchSetting, isSwitchName } from '../schedule/switches.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
 import type { DocumentChanges } from '../state/pd-state.ts';
 import { CONFIG_NAME, type ParsedConfig, isUnset, parseConfigDocument, settingsEqual } from './config-document.ts';
 import { isFields } from './fields.ts';
-import { DOCUMENT_KINDS, type DocumentKind, RESOURCE_KINDS, type Resource } from './resource.ts';
+import { DOCUMENT_KINDS, type DocumentKind, type Resource } from './resource.ts';
 import { type DocumentResult, type Resources, nameLike, refusalOfCount, resourceNotFound } from './resources.ts';
 import { type ParsedRule, parseRuleDocument, parseRuleName, refusalOfRule } from './rule-document.ts';
+import {
+  type ParsedScheduler,
+  type SchedulerDocument,
+  isLastingOn,
+  isUnchanged,
+  parseSchedulerDocument,
+} from './scheduler-document.ts';
 
 export interface RuleDocument {
   readonly kind: 'PlacementRule';
@@ -39,7 +49,7 @@ export interface ConfigDocument {
   readonly settings: RunTimeSettings;
 }
 
-export type AnyDocument = Resource | RuleDocument | ConfigDocument;
+export type AnyDocument = Resource | RuleDocument | SchedulerDocument | ConfigDocument;
 export type AnyResult = DocumentResult<AnyDocument>;
 
 /** What a request means. With a refusal nothing is to be changed. */
@@ -57,6 +67,10 @@ export interface DocumentsView {
   readonly resources: Resources;
   readonly rules: RulePlanView;
   readonly settings: RunTimeSettings;
+  /** Switches that were ever set. */
+  readonly switches: ReadonlyMap<string, SwitchSetting>;
+  /** How often each of them was set. */
+  readonly switchVersions: ReadonlyMap<string, number>;
   readonly author: Author | undefined;
   readonly wallMs: number;
 }
@@ -68,9 +82,9 @@ export function planDocuments(view: DocumentsView, documents: readonly unknown[]
   if (tooMany !== undefined) {
     return { refusal: tooMany, results: [], changes: {} };
   }
-  const of = (wanted: 'PlacementRule' | 'Config'): number[] =>
+  const of = (wanted: DocumentKind): number[] =>
     documents.flatMap((document, i) => (kindLike(document) === wanted ? [i] : []));
-  const [configs, rules] = [of('Config'), of('PlacementRule')];
+  const [configs, rules, schedulers] = [of('Config'), of('PlacementRule'), of('Scheduler')];
   const results = new Map<number, AnyResult>();
   const take = (indexes: readonly number[], made: readonly AnyResult[]): void =>
     indexes.forEach((index, i) => results.set(index, made[i] as AnyResult));
@@ -87,6 +101,11 @@ export function planDocuments(view: DocumentsView, documents: readonly unknown[]
     rules.map((i) => documents[i]),
   );
   take(rules, ruled.results);
+  const scheduled = planSchedulers(
+    view,
+    schedulers.map((i) => documents[i]),
+  );
+  take(schedulers, scheduled.results);
   const last = rules.at(-1) ?? configs.at(-1);
   const isSound = [...results.values()].every((result) => result.refusal === undefined);
   if (ruled.problem !== undefined && last !== undefined && isSound) {
@@ -112,6 +131,7 @@ export function planDocuments(view: DocumentsView, documents: readonly unknown[]
       ...(planned.change === undefined ? {} : { resources: planned.change }),
       ...(ruled.change === undefined ? {} : { rules: ruled.change }),
       ...(settings.change === undefined ? {} : { settings: settings.change }),
+      ...scheduled.changes,
     },
   };
 }
@@ -279,6 +299,105 @@ function isolationProblem(set: RuleSet, { locationLabels }: PlacementConfig): Re
       );
 }
 
+// -------------------------------------------------------------------------------------------------------- schedulers
+
+type SchedulerChanges = Pick<DocumentChanges, 'schedulers' | 'switches'>;
+
+interface SchedulersPlan {
+  readonly results: readonly AnyResult[];
+  readonly changes: SchedulerChanges;
+}
+
+function schedulerDocument(view: DocumentsView, name: SwitchName): SchedulerDocument {
+  const record = view.cluster.schedulers.record(name);
+  return {
+    kind: 'Scheduler',
+    name,
+    version: record.version + (view.switchVersions.get(name) ?? 0),
+    record,
+    enabled: isLastingOn(name, view.switches.get(name)),
+  };
+}
+
+function planSchedulers(view: DocumentsView, documents: readonly unknown[]): SchedulersPlan {
+  const schedulers = new Map<string, NonNullable<SchedulerChanges['schedulers']>[number]>();
+  const switches = new Map<string, NonNullable<SchedulerChanges['switches']>[number]>();
+  const results = documents.map((document): AnyResult => {
+    const parsed = parseSchedulerDocument(document);
+    if (parsed.type === 'refused') {
+      return unreadable(document, parsed.refusal);
+    }
+    const { name, enabled, warnings } = parsed.value;
+    const before = schedulerDocument(view, name);
+    const planned = planScheduler(view, before, parsed.value);
+    if ('code' in planned) {
+      return unreadable(document, planned);
+    }
+    // The last document about a scheduler counts.
+    schedulers.delete(name);
+    switches.delete(name);
+    if (planned !== before.record) {
+      schedulers.set(name, { record: planned, baseVersion: before.record.version });
+    }
+    if (enabled !== before.enabled) {
+      switches.set(name, { name, enabled });
+    }
+    const isSame = !schedulers.has(name) && !switches.has(name);
+    const outcome = isSame ? 'unchanged' : isUnchanged(before) ? 'created' : 'changed';
+    const version = before.version + Number(schedulers.has(name)) + Number(switches.has(name));
+    const after: SchedulerDocument = { ...before, version, record: planned, enabled };
+    return { kind: 'Scheduler', name, outcome, refusal: undefined, warnings, before, after };
+  });
+  return {
+    results,
+    changes: {
+      ...(schedulers.size === 0 ? {} : { schedulers: [...schedulers.values()] }),
+      ...(switches.size === 0 ? {} : { switches: [...switches.values()] }),
+    },
+  };
+}
+
+/** The record as it is to be: the current one if nothing of it changes. */
+function planScheduler(
+  view: DocumentsView,
+  before: SchedulerDocument,
+  { name, enabled, parameters, resourceVersion }: ParsedScheduler,
+): SchedulerRecord | Refusal {
+  const refusal =
+    conflict('Scheduler', name, before.version, resourceVersion) ??
+    (enabled === before.enabled ? undefined : notAdded(view.cluster, name));
+  if (refusal !== undefined) {
+    return { ...refusal, details: { path: 'spec.enabled', ...refusal.details } };
+  }
+  const change = { type: 'configure', set: parameters, reset: 'all' } as const;
+  const planned = planSchedulerChange(view.cluster, name, change, undefined);
+  if (planned.type === 'refused') {
+    const { code, message, hint, details } = planned.refusal;
+    const path = `spec.parameters.${details['parameter'] ?? ''}`;
+    return refuse(code, `${path}: ${message}`, hint, { ...details, path });
+  }
+  return planned.value.record ?? before.record;
+}
+
+function planSchedulerDelete(view: DocumentsView, name: string, expectVersion: number): DocumentsPlan {
+  if (!isSwitchName(name)) {
+    return refusedDelete('Scheduler', name, resourceNotFound('Scheduler', name));
+  }
+  const before = schedulerDocument(view, name);
+  if (isUnchanged(before)) {
+    const message = `nothing is set for ${name}: everything is as by default`;
+    const refusal = refuse('ResourceNotFound', message, `see "braid ctl describe scheduler ${name}"`, { name });
+    return refusedDelete('Scheduler', name, refusal);
+  }
+  const document = { kind: 'Scheduler', metadata: { name }, spec: {} };
+  const given = expectVersion === 0 ? {} : { resourceVersion: expectVersion };
+  const { results, changes } = planSchedulers(view, [{ ...document, metadata: { name, ...given } }]);
+  const [result] = results as [AnyResult];
+  return result.refusal === undefined
+    ? { refusal: undefined, results: [{ ...result, outcome: 'deleted', after: undefined }], changes }
+    : { refusal: result.refusal, results, changes: {} };
+}
+
 // ----------------------------------------------------------------------------------------------- deleting, listing
 
 /** @param expectVersion 0 is not checked */
@@ -291,6 +410,8 @@ export function planDeleteDocument(
   switch (kind.toLowerCase()) {
     case 'placementrule':
       return planRuleDelete(view, name, expectVersion);
+    case 'scheduler':
+      return planSchedulerDelete(view, name, expectVersion);
     case 'config':
       return planConfigDelete(view, name, expectVersion);
     default: {
@@ -368,6 +489,11 @@ export function listDocuments(view: DocumentsView, kind: string, name: string): 
   if (known === 'PlacementRule') {
     return listRules(view, name);
   }
+  const schedulers = SWITCHES.map((info) => schedulerDocument(view, info.name));
+  if (known === 'Scheduler') {
+    const found = schedulers.filter((document) => name === '' || document.name === name);
+    return found.length === 0 ? resourceNotFound('Scheduler', name) : found;
+  }
   const config: ConfigDocument = { kind: 'Config', settings: view.settings };
   if (known === 'Config') {
     return name === '' || name === CONFIG_NAME ? [config] : noSuchConfig(name);
@@ -377,6 +503,7 @@ export function listDocuments(view: DocumentsView, kind: string, name: string): 
   }
   const settled: AnyDocument[] = [
     ...view.cluster.rules.rules.map((rule): RuleDocument => ({ kind: 'PlacementRule', rule })),
+    ...schedulers.filter((document) => !isUnchanged(document)),
     ...(isUnset(view.settings) ? [] : [config]),
   ];
   const found = settled.filter((document) => name === '' || nameOf(document) === name);
@@ -401,13 +528,11 @@ export function nameOf(document: AnyDocument): string {
   switch (document.kind) {
     case 'PlacementRule':
       return ruleName(document.rule);
+    case 'Scheduler':
+      return document.name;
     case 'Config':
       return CONFIG_NAME;
     default:
       return document.meta.name;
   }
 }
-
-/** Kinds that have a version and a history of their own in the store of documents. */
-export const isResource = (document: AnyDocument): document is Resource =>
-  RESOURCE_KINDS.some((kind) => kind === document.kind);

@@ -10,8 +10,8 @@ import type { Author } from '../cluster/events.ts';
 export const RESOURCE_KINDS = ['Partition', 'Assignment'] as const;
 export type ResourceKind = (typeof RESOURCE_KINDS)[number];
 
-/** Everything that can be written as a document: also the placement rules, and the settings that may change later. */
-export const DOCUMENT_KINDS = ['Partition', 'Assignment', 'PlacementRule', 'Config'] as const;
+/** Everything that can be written as a document: also what is set for the placement service itself. */
+export const DOCUMENT_KINDS = ['Partition', 'Assignment', 'PlacementRule', 'Scheduler', 'Config'] as const;
 export type DocumentKind = (typeof DOCUMENT_KINDS)[number];
 
 export interface ResourceMeta {

@@ -8,7 +8,7 @@ import type { ResourceChange } from '../resource/resource-store.ts';
 import type { RuleChange } from '../schedule/placement/rule-plan.ts';
 import type { SettingsChange } from '../settings.ts';
 import { packAudit, unpackAudit } from './audit-log.ts';
-import type { PdCommand, PlainCommand } from './pd-state.ts';
+import type { DocumentChanges, PdCommand, PlainCommand, SchedulerWrite } from './pd-state.ts';
 import { ruleFields, ruleOfFields } from './rule-record.ts';
 import { schedulerFields, schedulerOfFields } from './scheduler-record.ts';
 import { settingsFields, settingsOfFields } from './settings-record.ts';
@@ -81,11 +81,13 @@ function fieldsOf(command: PdCommand): unknown[] {
     case 'change-rules':
       return ruleChangeFields(command.change);
     case 'change-documents': {
-      const { resources, rules, settings } = command;
+      const { resources, rules, settings, schedulers = [], switches = [] } = command;
       return [
         resources === undefined ? null : resourceChangeFields(resources),
         rules === undefined ? null : ruleChangeFields(rules),
         settings === undefined ? null : [settings.baseVersion, settingsFields(settings.settings)],
+        schedulers.map(({ record, baseVersion }) => [baseVersion, schedulerFields(record)]),
+        switches.map(({ name, enabled }) => [name, enabled]),
       ];
     }
     case 'change-scheduler':
@@ -156,6 +158,22 @@ const settingsChangeOf = (f: readonly unknown[]): SettingsChange => ({
   baseVersion: int(f[0]),
   settings: settingsOfFields(f[1]),
 });
+
+/** Empty lists are left out, as in the command they come from. */
+function schedulersOf(schedulers: unknown, switches: unknown): Pick<DocumentChanges, 'schedulers' | 'switches'> {
+  const writes = fieldArray(schedulers, 'schedulers').map((item): SchedulerWrite => {
+    const [baseVersion, record] = fieldArray(item, 'scheduler');
+    return { baseVersion: int(baseVersion), record: schedulerOfFields(record) };
+  });
+  const settings = fieldArray(switches, 'switches').map((item) => {
+    const [name, enabled] = fieldArray(item, 'switch');
+    return { name: text(name), enabled: enabled === true };
+  });
+  return {
+    ...(writes.length === 0 ? {} : { schedulers: writes }),
+    ...(settings.length === 0 ? {} : { switches: settings }),
+  };
+}
 
 /** A number that may be negative or broken: the state machine refuses it, in the same way everywhere. */
 function anyNumber(value: unknown): number {
@@ -232,6 +250,7 @@ function decodePlain(f: readonly unknown[]): PlainCommand {
         ...(f[1] === null ? {} : { resources: resourceChangeOf(fieldArray(f[1], 'documents')) }),
         ...(f[2] === null ? {} : { rules: ruleChangeOf(fieldArray(f[2], 'placement rules')) }),
         ...(f[3] === null ? {} : { settings: settingsChangeOf(fieldArray(f[3], 'settings')) }),
+        ...schedulersOf(f[4] ?? [], f[5] ?? []),
       };
     case KIND['change-scheduler']:
       return { type: 'change-scheduler', baseVersion: int(f[1]), record: schedulerOfFields(f[2]) };

@@ -83,6 +83,14 @@ export interface DocumentChanges {
   readonly resources?: ResourceChange;
   readonly rules?: RuleChange;
   readonly settings?: SettingsChange;
+  readonly schedulers?: readonly SchedulerWrite[];
+  readonly switches?: readonly { readonly name: string; readonly enabled: boolean }[];
+}
+
+/** A checker or scheduler as it is to be, on the version it was planned on. */
+export interface SchedulerWrite {
+  readonly record: SchedulerRecord;
+  readonly baseVersion: number;
 }
 
 export type PdResult =
@@ -316,8 +324,8 @@ export class PdState {
       case 'change-rules':
         return this.#changeRules(command.change, touched);
       case 'change-scheduler': {
-        const { record, baseVersion } = command;
-        if (baseVersion !== (this.#schedulers.get(record.name)?.version ?? 0) || record.version <= baseVersion) {
+        const { record } = command;
+        if (!this.#isNextScheduler(command)) {
           return { type: 'refused', reason: 'not-current' };
         }
         this.#schedulers.set(record.name, record);
@@ -412,10 +420,16 @@ export class PdState {
     return DONE;
   }
 
-  #changeDocuments({ resources, rules, settings }: DocumentChanges, touched: PdRecordKey[]): PdResult {
+  #isNextScheduler({ record, baseVersion }: SchedulerWrite): boolean {
+    return isNext({ baseVersion, version: record.version }, this.#schedulers.get(record.name)?.version ?? 0);
+  }
+
+  #changeDocuments(changes: DocumentChanges, touched: PdRecordKey[]): PdResult {
+    const { resources, rules, settings, schedulers = [], switches = [] } = changes;
     const isCurrent =
       (resources === undefined || isNext(resources, this.#resourceVersion)) &&
       (rules === undefined || isNext(rules, this.#ruleVersion)) &&
+      schedulers.every((write) => this.#isNextScheduler(write)) &&
       (settings === undefined ||
         isNext({ baseVersion: settings.baseVersion, version: settings.settings.version }, this.#settings.version));
     if (!isCurrent) {
@@ -430,6 +444,15 @@ export class PdState {
     if (settings !== undefined) {
       this.#settings = settings.settings;
       touched.push({ type: 'settings' });
+    }
+    for (const { record } of schedulers) {
+      this.#schedulers.set(record.name, record);
+      touched.push({ type: 'schedulers' });
+    }
+    for (const { name, enabled } of switches) {
+      this.#switches.set(name, { enabled });
+      this.#switchVersions.set(name, (this.#switchVersions.get(name) ?? 0) + 1);
+      touched.push({ type: 'switches' });
     }
     return DONE;
   }

@@ -23,6 +23,14 @@ import {
 } from '../../pd/resource/document-plan.ts';
 import { type Resource, isActive, isServed } from '../../pd/resource/resource.ts';
 import { ruleSpecShown } from '../../pd/resource/rule-document.ts';
+import {
+  type SchedulerDocument,
+  isUnchanged,
+  parameterShown,
+  schedulerSpecShown,
+} from '../../pd/resource/scheduler-document.ts';
+import { parametersOf } from '../../pd/schedule/parameters.ts';
+import { switchInfo } from '../../pd/schedule/switches.ts';
 import type { DocumentPlan } from '../../pd/resource/resources.ts';
 import { effectiveSettings, showSettings } from '../../pd/settings.ts';
 import { specShown, statusShown } from '../../pd/resource/render.ts';
@@ -193,6 +201,8 @@ function anyToWire(document: AnyDocument, node: PdNode, nowMs: number): Document
   switch (document.kind) {
     case 'PlacementRule':
       return ruleToWire(document, node.placement);
+    case 'Scheduler':
+      return schedulerToWire(document, node.placement);
     case 'Config':
       return configToWire(document, node);
     default:
@@ -201,7 +211,11 @@ function anyToWire(document: AnyDocument, node: PdNode, nowMs: number): Document
 }
 
 /** Kinds that have neither a status nor regions of their own. */
-const plainToWire = (document: RuleDocument | ConfigDocument, resourceVersion: number, spec: unknown): Document => ({
+const plainToWire = (
+  document: RuleDocument | SchedulerDocument | ConfigDocument,
+  resourceVersion: number,
+  spec: unknown,
+): Document => ({
   kind: document.kind,
   name: nameOf(document),
   uid: '',
@@ -229,6 +243,31 @@ function ruleToWire(document: RuleDocument, { cluster }: Placement): Document {
     regionsToChange: regions.filter((info) => !cluster.isFullyReplicated(info)).length,
   };
   return { ...plainToWire(document, rule.version, ruleSpecShown(rule)), observedJson: JSON.stringify(observed) };
+}
+
+function schedulerToWire(document: SchedulerDocument, { cluster, switches }: Placement): Document {
+  const { name, record } = document;
+  const { schedulers } = cluster;
+  const observed = {
+    description: switchInfo(name).description,
+    changed: !isUnchanged(document),
+    on: switches.isOn(name),
+    pausedUntilUnixMs: switches.offUntilWallMs(name) ?? null,
+    added: schedulers.isPresent(name),
+    stores: record.stores,
+    parameters: parametersOf(name).map((spec) => ({
+      name: spec.name,
+      value: parameterShown(spec, schedulers.valueOf(name, spec)),
+      default: parameterShown(spec, spec.defaultOf(schedulers.configured)),
+      min: parameterShown(spec, spec.minOf(schedulers.configured)),
+      max: parameterShown(spec, spec.maxOf(schedulers.configured)),
+      description: spec.description,
+    })),
+  };
+  return {
+    ...plainToWire(document, document.version, schedulerSpecShown(document)),
+    observedJson: JSON.stringify(observed),
+  };
 }
 
 function configToWire(document: ConfigDocument, { fileConfig, placement }: PdNode): Document {

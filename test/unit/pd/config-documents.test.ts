@@ -6,8 +6,10 @@ import type { PdNode } from '../../../src/pd/pd-node.ts';
 import { configSpecShown } from '../../../src/pd/resource/config-document.ts';
 import { type AnyDocument, type DocumentsPlan, nameOf } from '../../../src/pd/resource/document-plan.ts';
 import { ENTRIES_MAX } from '../../../src/pd/resource/fields.ts';
+import { schedulerSpecShown } from '../../../src/pd/resource/scheduler-document.ts';
 import { ruleSpecShown } from '../../../src/pd/resource/rule-document.ts';
 import { RULES_MAX, RULE_REPLICAS_MAX } from '../../../src/pd/schedule/placement/rule.ts';
+import { SWITCHES } from '../../../src/pd/schedule/switches.ts';
 import { RUN_TIME_SETTINGS, formatValue, restartHint, showSettings } from '../../../src/pd/settings.ts';
 import { Machine } from './machine.ts';
 
@@ -76,7 +78,9 @@ class World {
           ? ruleSpecShown(document.rule)
           : document.kind === 'Config'
             ? configSpecShown(document.settings)
-            : undefined,
+            : document.kind === 'Scheduler'
+              ? schedulerSpecShown(document)
+              : undefined,
     }));
   }
 }
@@ -392,6 +396,106 @@ describe('a PlacementRule document', () => {
   });
 });
 
+describe('a Scheduler document', () => {
+  const scheduler = (name: string, spec: unknown, metadata: Record<string, unknown> = {}) => ({
+    kind: 'Scheduler',
+    metadata: { name, ...metadata },
+    spec,
+  });
+
+  test('sets the switch and the parameters at once, for good; what it does not name has its default', async () => {
+    const world = await World.start();
+    const set = {
+      enabled: true,
+      parameters: { 'max-merge-region-size': '1MiB', 'split-merge-interval': '1h', limit: 2 },
+    };
+    expect(outcomes(await world.apply([scheduler('merge-checker', set)]))).toEqual(['created']);
+    const { switches } = world.node.placement;
+    expect(switches.isOn('merge-checker')).toBe(true);
+    const wanted = { mergeSourceSizeMaxBytes: 2 ** 20, splitMergeIntervalMs: 3_600_000, mergeScheduleLimit: 2 };
+    expect(world.config).toMatchObject(wanted);
+    expect(outcomes(await world.apply([scheduler('merge-checker', set, { resourceVersion: 2 })]))).toEqual([
+      'unchanged',
+    ]);
+    await world.restart();
+    expect(world.config).toMatchObject(wanted);
+    expect(world.node.placement.switches.isOn('merge-checker')).toBe(true);
+    expect(world.list('').map((one) => one.kind === 'Scheduler' && schedulerSpecShown(one))).toEqual([
+      { enabled: true, parameters: { ...set.parameters } },
+    ]);
+    expect(outcomes(await world.apply([scheduler('merge-checker', { parameters: { limit: 2 } })]))).toEqual([
+      'changed',
+    ]);
+    expect(world.config).toMatchObject({ mergeSourceSizeMaxBytes: 4 * 2 ** 20, mergeScheduleLimit: 2 });
+    expect(world.node.placement.switches.isOn('merge-checker')).toBe(false);
+    expect(outcomes(await world.delete('Scheduler', 'merge-checker'))).toEqual(['deleted']);
+    expect(world.config).toEqual(DEFAULT_PLACEMENT_CONFIG);
+    expect(refusal(await world.delete('Scheduler', 'merge-checker'))[0]).toBe('ResourceNotFound');
+    expect(world.list('Scheduler')).toHaveLength(SWITCHES.length);
+  });
+
+  test.each<[string, string, unknown, string, string]>([
+    ['a name of nothing', 'balance', {}, 'UnknownSwitch', 'metadata.name'],
+    ['an unknown field', 'hot-region', { on: true }, 'UnknownField', 'spec.on'],
+    ['an unknown parameter', 'hot-region', { parameters: { speed: 1 } }, 'UnknownField', 'spec.parameters.speed'],
+    ['a value out of range', 'balance-leader', { parameters: { batch: 65 } }, 'OutOfRange', 'spec.parameters.batch'],
+    ['text for a number', 'balance-leader', { parameters: { batch: 'x' } }, 'InvalidDocument', 'spec.parameters.batch'],
+    [
+      'a size without unit',
+      'hot-region',
+      { parameters: { 'min-rate': 9 } },
+      'InvalidDocument',
+      'spec.parameters.min-rate',
+    ],
+    ['a duration without unit', 'hot-region', { parameters: { rest: '9' } }, 'InvalidDocument', 'spec.parameters.rest'],
+    ['a word for a switch', 'hot-region', { enabled: 'on' }, 'InvalidDocument', 'spec.enabled'],
+    ['a switch of what was not added', 'shuffle-leader', { enabled: false }, 'NotAdded', 'spec.enabled'],
+  ])('with %s is refused with the path, and nothing changes', async (_, name, spec, code, path) => {
+    const world = await World.start();
+    const plan = await world.apply([config({ 'leader-tolerance': 2 }), scheduler(name, spec)]);
+    expect([...refusal(plan), outcomes(plan)]).toEqual([code, path, ['skipped', 'refused']]);
+    expect(world.list('')).toEqual([]);
+  });
+
+  test('is refused when its parameters have changed since, and leaves a pause alone', async () => {
+    const world = await World.start();
+    await world.machine.settle(world.node.setSwitch('hot-region', false, 'me', { offMs: 60_000 }));
+    const set = scheduler('hot-region', { enabled: true, parameters: { ratio: 2 } });
+    expect(outcomes(await world.apply([set]))).toEqual(['created']);
+    expect(world.node.placement.switches.isOn('hot-region')).toBe(false);
+    const late = await world.apply([scheduler('hot-region', {}, { resourceVersion: 1 })]);
+    expect(refusal(late)).toEqual(['Conflict', 'metadata.resourceVersion']);
+    expect(refusal(await world.delete('Scheduler', 'hot-region', 9))[0]).toBe('Conflict');
+  });
+
+  test('and a request to configure at the same moment are planned one on the other', async () => {
+    const world = await World.start();
+    const { schedulers, documents } = world.node;
+    const done = await world.machine.settle(
+      Promise.all([
+        documents.apply([scheduler('balance-leader', { parameters: { batch: 2 } })], { dryRun: false, author: AUTHOR }),
+        schedulers.change(
+          'balance-leader',
+          { type: 'configure', set: [{ name: 'limit', value: 3 }], reset: [] },
+          { dryRun: false, expectVersion: undefined, ...AUTHOR },
+        ),
+      ]),
+    );
+    expect(done[1]).toMatchObject({ type: 'ok', value: { baseVersion: 1 } });
+    expect(world.list('Scheduler', 'balance-leader')).toMatchObject([
+      {
+        record: {
+          version: 2,
+          parameters: [
+            ['batch', 2],
+            ['limit', 3],
+          ],
+        },
+      },
+    ]);
+  });
+});
+
 test('what is exported can be applied to an empty cluster, and says the same there', async () => {
   const world = await World.start();
   await world.apply([
@@ -408,16 +512,16 @@ test('what is exported can be applied to an empty cluster, and says the same the
       isolationLevel: 'zone',
     }),
     rule('tenants/a', { range: { start: 'straße' }, role: 'learner', count: 1 }),
+    { kind: 'Scheduler', metadata: { name: 'merge-checker' }, spec: { enabled: true, parameters: { limit: 2 } } },
+    { kind: 'Scheduler', metadata: { name: 'balance-region' }, spec: { enabled: false } },
     config({ 'max-replicas': 5, 'merged-size-max': '700MiB', 'low-space-ratio': 0.75, 'warmup-max': '0ms' }),
   ]);
   const exported = world.exported();
-  expect(exported).toHaveLength(3);
+  expect(exported).toHaveLength(5);
   const other = await World.start();
-  expect(outcomes(await other.apply(JSON.parse(JSON.stringify(exported)) as unknown[]))).toEqual([
-    'created',
-    'created',
-    'created',
-  ]);
+  expect(outcomes(await other.apply(JSON.parse(JSON.stringify(exported)) as unknown[]))).toEqual(
+    exported.map(() => 'created'),
+  );
   expect(other.exported()).toEqual(exported);
-  expect(outcomes(await other.apply(exported))).toEqual(['unchanged', 'unchanged', 'unchanged']);
+  expect(outcomes(await other.apply(exported))).toEqual(exported.map(() => 'unchanged'));
 });

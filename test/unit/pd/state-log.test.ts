@@ -486,6 +486,8 @@ describe('persistence', () => {
       type: 'change-documents',
       rules: { baseVersion: 3, version: 4, puts: [RULE], deletes: [] },
       resources: { baseVersion: 7, version: 8, puts: [], deletes: [{ kind: 'Partition', name: 'p' }] },
+      schedulers: [{ record: SCHEDULER, baseVersion: 0 }],
+      switches: [{ name: 'merge-checker', enabled: true }],
     },
   ];
 

@@ -398,8 +398,9 @@ export const DEFECTS = [
     room: 'client',
     profile: 'full',
     file: 'src/client/region-cache.ts',
-    find: 'if (isEpochStale(region.epoch, same.region.epoch)) {',
-    replace: 'if (isEpochStale(region.epoch, same.region.epoch) && region.epoch.version < 0) {',
+    // Leaving out this check alone lets the one of overlapping regions refuse whatever has an older version.
+    find: 'if (isEpochStale(region.epoch, same.region.epoch)) {\n        return undefined;',
+    replace: 'if (isEpochStale(region.epoch, same.region.epoch)) {\n        this.drop(same);',
   },
   {
     name: 'reverse-scan-repeats-border-key',

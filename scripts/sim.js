@@ -77,6 +77,7 @@ const PROFILES = [
   'pd-chaos',
   'pd',
   'pd-members',
+  'pd-rules',
 ];
 
 function number(name) {

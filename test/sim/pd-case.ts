@@ -52,7 +52,13 @@ export const PD_DOCUMENT_KINDS = [
   'split-part',
   'delete-document',
 ] as const;
-export type PdKind = (typeof PD_KINDS)[number] | (typeof PD_MEMBER_KINDS)[number] | (typeof PD_DOCUMENT_KINDS)[number];
+/** Only where placement rules are set. */
+export const PD_RULE_KINDS = ['set-rule', 'delete-rule'] as const;
+export type PdKind =
+  | (typeof PD_KINDS)[number]
+  | (typeof PD_MEMBER_KINDS)[number]
+  | (typeof PD_DOCUMENT_KINDS)[number]
+  | (typeof PD_RULE_KINDS)[number];
 
 export interface PdAction {
   readonly atMs: number;
@@ -70,6 +76,8 @@ export interface PdWorldConfig {
   readonly members: number;
   /** Whether Partitions and Assignments are applied. */
   readonly documents: boolean;
+  /** Whether placement rules are set and deleted. */
+  readonly rules: boolean;
   readonly durationMs: number;
   readonly regionsAtStart: number;
   readonly regionsMax: number;
@@ -88,7 +96,7 @@ export interface PdWorldConfig {
   readonly storeDownMs: number;
 }
 
-export const PD_PROFILES = ['pd', 'pd-members'] as const;
+export const PD_PROFILES = ['pd', 'pd-members', 'pd-rules'] as const;
 export type PdProfile = (typeof PD_PROFILES)[number];
 
 export interface PdCase {
@@ -137,6 +145,8 @@ const WEIGHTS: Readonly<Record<PdKind, number>> = {
   'move-part': 3,
   'split-part': 2,
   'delete-document': 0.7,
+  'set-rule': 7,
+  'delete-rule': 2,
 };
 
 export function drawPdCase(seed: number, profile: PdProfile = 'pd'): PdCase {
@@ -145,11 +155,13 @@ export function drawPdCase(seed: number, profile: PdProfile = 'pd'): PdCase {
   const config = {
     ...drawConfig(rng.fork('config')),
     ...(isGroup ? { members: 3, documents: rng.chance(0.5) } : {}),
+    ...(profile === 'pd-rules' ? { rules: true, stores: rng.pick([4, 5, 6, 7, 8]) } : {}),
   };
   const kinds: readonly PdKind[] = [
     ...PD_KINDS,
     ...(isGroup ? PD_MEMBER_KINDS : []),
     ...(config.documents ? PD_DOCUMENT_KINDS : []),
+    ...(config.rules ? PD_RULE_KINDS : []),
   ];
   return { seed, profile, config, schedule: drawSchedule(config, kinds, rng.fork('nemesis')) };
 }
@@ -159,6 +171,7 @@ function drawConfig(rng: Rng): PdWorldConfig {
     world: 'pd',
     members: 1,
     documents: false,
+    rules: false,
     stores: rng.pick([3, 4, 5, 6]),
     durationMs: rng.pick([15_000, 30_000]),
     regionsAtStart: rng.pick([1, 3, 6]),
@@ -179,7 +192,7 @@ function drawConfig(rng: Rng): PdWorldConfig {
 
 function drawSchedule(config: PdWorldConfig, all: readonly PdKind[], rng: Rng): PdAction[] {
   const kinds = all
-    .filter((kind) => kind === 'split' || rng.chance(0.55))
+    .filter((kind) => kind === 'split' || kind === 'set-rule' || rng.chance(0.55))
     .map((kind) => [kind, WEIGHTS[kind] * (0.5 + rng.float())] as const);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const meanMs = rng.pick([80, 200, 500]);

@@ -69,6 +69,7 @@ export class PdChecks {
   readonly #idOwners: Map<number, string> = new Map();
   #newestStamp: Stamp | undefined;
   #newestId = 0;
+  #ruleVersion = 0;
   readonly #stamps: Set<string> = new Set();
   #node: PdNode | undefined;
   /** The node's own monotonic clock. */
@@ -113,6 +114,18 @@ export class PdChecks {
   }
 
   // ------------------------------------------------------------------------------------------ what it promised
+
+  /** A change of the rules was answered: every later one is planned on it. */
+  onRuleWritten(version: number): void {
+    this.#ruleVersion = Math.max(this.#ruleVersion, version);
+    this.#count('rules');
+  }
+
+  onRuleVersion(version: number): void {
+    if (version < this.#ruleVersion) {
+      fail(`placement rules are at version ${version}, and a change to ${this.#ruleVersion} was answered`);
+    }
+  }
 
   /** An id was given out: to nobody else, never again. */
   onIds(ids: readonly number[], to: string): void {

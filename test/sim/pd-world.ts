@@ -16,11 +16,13 @@ import type { PdNode, PdNodeConfig } from '../../src/pd/pd-node.ts';
 import type { Placement } from '../../src/pd/placement.ts';
 import { primaryOf, toJson } from '../../src/pd/resource/resource.ts';
 import type { DocumentPlan } from '../../src/pd/resource/resources.ts';
+import type { PlacementRule } from '../../src/pd/schedule/placement/rule.ts';
 import type { SwitchName } from '../../src/pd/schedule/switches.ts';
 import { InvariantError } from './invariants.ts';
 import type { PdAction, PdCase, PdWorldConfig } from './pd-case.ts';
 import { PdChecks } from './pd-checks.ts';
 import { PdDocumentChecks } from './pd-document-checks.ts';
+import { brokenRule, drawRule, type RuleView, unmeetable, zoneOf } from './pd-rules.ts';
 import { firstModelRegion, type ModelRegion, PdModel } from './pd-model.ts';
 import { type PdMachine, PdService } from './pd-service.ts';
 import type { RunFailure, RunResult, TimelineEntry } from './run-result.ts';
@@ -567,6 +569,7 @@ class PdWorld {
       labels: [
         { key: 'host', value: `h${id}` },
         { key: 'name', value: `p${id}` },
+        ...(this.#case.config.rules ? [{ key: 'zone', value: zoneOf(id) }] : []),
       ],
       version: '1',
       startTimestamp: 1,
@@ -767,6 +770,9 @@ class PdWorld {
       for (const name of SWITCHES) {
         await this.#insist((node) => node.setSwitch(name, this.#defaultOf(name), 'heal'));
       }
+      if (this.#case.config.rules) {
+        await this.#mendRules();
+      }
     };
     void switchOn();
     this.#note(0, 'note', 'all faults healed');
@@ -779,14 +785,17 @@ class PdWorld {
       const { region } = truth;
       const voters = region.peers.filter(({ role }) => role === 'voter');
       const isWhole =
-        voters.length === 3 &&
-        region.peers.length === 3 &&
+        (this.#case.config.rules || (voters.length === 3 && region.peers.length === 3)) &&
         truth.pending.size === 0 &&
         truth.mergeTarget === undefined &&
         !isInJointState(region) &&
-        voters.every(({ storeId: id }) => this.#model.isUp(id));
+        region.peers.every(({ storeId: id }) => this.#model.isUp(id));
       if (!isWhole) {
         return `${formatRegion(region)} is not whole`;
+      }
+      const broken = this.#case.config.rules ? brokenRule(this.#ruleView(node), truth) : undefined;
+      if (broken !== undefined) {
+        return broken;
       }
     }
     const difference = this.#checks.difference(regions.map(({ region }) => region));
@@ -942,6 +951,10 @@ class PdWorld {
       case 'split-part':
       case 'delete-document':
         this.#changeDocuments(action, truth.region);
+        return;
+      case 'set-rule':
+      case 'delete-rule':
+        this.#changeRules(action);
         return;
       case 'wall-jump': {
         this.#count(kind);
@@ -1123,6 +1136,66 @@ class PdWorld {
             throw error;
           }
         });
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ rules
+
+  #ruleView(node: PdNode): RuleView {
+    const { rules, config } = node.placement.cluster;
+    return { rules: rules.rules, maxReplicas: config.maxReplicas };
+  }
+
+  #changeRules({ kind, a, b, c }: PdAction): void {
+    this.#onPd('rules', (node) => {
+      if (this.#isHealed) {
+        return;
+      }
+      const rule = kind === 'set-rule' ? drawRule(a, b, c) : pick(this.#ruleView(node).rules, c);
+      if (rule !== undefined) {
+        this.#writeRule(node, rule, kind).catch((error: unknown) => {
+          if (!(error instanceof AppError) && !(error instanceof FailStop)) {
+            throw error;
+          }
+        });
+      }
+    });
+  }
+
+  /** What a service answered for a rule stays, whatever happens to it: its version never goes back. */
+  async #writeRule(node: PdNode, rule: PlacementRule, kind: string): Promise<void> {
+    const result = await node.changeRules(
+      (placement, version) => {
+        this.#checks.onRuleVersion(version);
+        return kind === 'set-rule'
+          ? placement.planSetRule(version, rule, undefined)
+          : placement.planDeleteRule(version, rule.group, rule.id, undefined);
+      },
+      { dryRun: false, actor: 'nemesis', note: '' },
+    );
+    if (result.type === 'refused') {
+      this.#count(`${kind}:${result.refusal.code}`);
+    } else {
+      this.#count(kind);
+      this.#checks.onRuleWritten(result.value.change?.version ?? 0);
+    }
+  }
+
+  /** Rules that the stores which are left cannot meet are taken back, as their owner would; some only after others. */
+  async #mendRules(): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      const isDone = await this.#insist(async (node) => {
+        const stores = [...this.#model.stores.values()].filter(({ isGone }) => !isGone).map(({ id }) => id);
+        const rule = pick(unmeetable(this.#ruleView(node), stores), attempt);
+        if (rule !== undefined) {
+          await this.#writeRule(node, rule, 'delete-rule');
+        }
+        return rule === undefined;
+      });
+      if (isDone) {
+        return;
+      }
+      await this.#sleep(100);
     }
   }
 

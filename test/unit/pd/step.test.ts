@@ -12,6 +12,8 @@ import {
   isFinished,
   timeoutMsOf,
 } from '../../../src/pd/schedule/operator/step.ts';
+import type { Peer } from '../../../src/meta/region.ts';
+import { quorumRisk } from '../../../src/pd/schedule/operator/quorum-guard.ts';
 import { makeRegion } from './world.ts';
 
 const info = (on: readonly string[], extra: Partial<RegionInfo> = {}): RegionInfo => {
@@ -210,5 +212,45 @@ describe('time limits', () => {
     const region = makeRegion({ id: 1, on: ['1'] });
     expect(timeoutMsOf(enter, 0, config)).toBe(180_000);
     expect(timeoutMsOf({ type: 'merge-region', source: region, target: region }, 0, config)).toBe(600_000);
+  });
+});
+
+describe('quorum guard', () => {
+  const silentFor = DEFAULT_PLACEMENT_CONFIG.stepStoreSilentMs + 1;
+  const demote: Step = { type: 'enter-joint', promotes: [], demotes: [ref(1)] };
+
+  test('nobody stops voting while those who stay are no majority', () => {
+    const region = info(['1', '2', '3']);
+    const peers = region.region.peers;
+    expect(quorumRisk(demote, region, view())).toBeUndefined();
+    expect(quorumRisk(demote, region, view({ 3: silentFor }))).toContain('store 3');
+    expect(quorumRisk(demote, { ...region, pendingPeers: peers.slice(2) }, view())).toContain('store 3');
+    expect(
+      quorumRisk(demote, { ...region, downPeers: [{ peer: peers[2] as Peer, downSeconds: 9 }] }, view()),
+    ).toContain('no majority');
+    const out: Step = { type: 'remove-peer', storeId: storeId(1), peerId: peerId(101) };
+    expect(quorumRisk(out, region, view({ 3: silentFor }))).toContain('store 3');
+    // Without the silent one the others are a majority.
+    expect(quorumRisk(remove, region, view({ 3: silentFor }))).toBeUndefined();
+    // A learner does not count.
+    expect(quorumRisk(out, info(['1L', '2', '3']), view({ 4: silentFor }))).toBeUndefined();
+  });
+
+  test('a joint change is weighed on both sides, and a promotion by the larger number', () => {
+    const region = info(['1', '2', '3L', '4']);
+    expect(quorumRisk(enter, region, view({ 4: silentFor }))).toBeUndefined();
+    expect(quorumRisk(enter, region, view({ 2: silentFor, 3: silentFor }))).toContain('store 2, 3');
+    expect(quorumRisk(promote, info(['1', '2', '3L']), view({ 2: silentFor, 3: silentFor }))).toContain('store 2, 3');
+  });
+
+  test('a region that lost its majority is not kept from help', () => {
+    const lost = DEFAULT_PLACEMENT_CONFIG.storeDownMs + 1;
+    expect(quorumRisk(demote, info(['1', '2', '3']), view({ 2: lost, 3: lost }))).toBeUndefined();
+  });
+
+  test('what changes no vote is never held back', () => {
+    for (const step of [addLearner, transfer]) {
+      expect(quorumRisk(step, info(['1', '2']), view({ 2: silentFor }))).toBeUndefined();
+    }
   });
 });

@@ -19,6 +19,7 @@ import { type Refusal, refuse, regionNotFound } from '../verdict.ts';
 import { checkPairHealth, checkReadiness, readSourceReport, targetChanged } from './merge-pair.ts';
 import { Operator, type OperatorKind, type OperatorPlan, PRIORITY_ORDER, type Times } from './operator.ts';
 import type { EndReason, EndStatus } from './status.ts';
+import { quorumRisk } from './quorum-guard.ts';
 import { type Step, type StepView, checkStep, commandOf, isQuick } from './step.ts';
 import { type LimitUse, StoreLimits, limitUses, peerUse } from './store-limit.ts';
 import { type OperatorGroup, WaitingQueue } from './waiting-queue.ts';
@@ -519,6 +520,11 @@ export class OperatorController {
     );
     if (step.type === 'merge-region') {
       this.#sendMerge(operator, step, info);
+      return;
+    }
+    const risk = operator.kinds.includes('admin') ? undefined : quorumRisk(step, info, this.#view);
+    if (risk !== undefined) {
+      times.detail = risk;
       return;
     }
     const command = commandOf(step, info);

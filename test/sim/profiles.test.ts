@@ -106,11 +106,23 @@ describe('several members of the placement service', () => {
   });
 });
 
+describe('placement rules', () => {
+  test('pd-rules: 40 seeds end as the rules ask for', async () => {
+    const { code, output } = await runFrontEnd(['--profile', 'pd-rules', '--seeds', '40', '--jobs', '2']);
+    expect(code, output).toBe(0);
+    const count = (name: string): number => Number(new RegExp(`\\b${name} (\\d+)`).exec(output)?.[1] ?? 0);
+    for (const name of ['set-rule', 'delete-rule', 'executed:change-peer-joint', 'pd-rules', 'crash-pd']) {
+      expect(count(name), `${name} in ${output}`).toBeGreaterThan(20);
+    }
+  });
+});
+
 describe('determinism', () => {
   test.each([
     ['full', 2],
     ['pd', 60],
     ['pd-members', 12],
+    ['pd-rules', 20],
   ])('%s: %i seeds give the same trace whatever ran before them', async (profile, seeds) => {
     const hashes = async (jobs: number): Promise<string[]> => {
       const args = ['--profile', profile, '--seeds', String(seeds), '--first-seed', '31', '--jobs', String(jobs)];

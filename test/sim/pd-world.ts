@@ -208,6 +208,7 @@ class PdWorld {
           (truth) =>
             `  ${formatRegion(truth.region)} led by ${truth.leaderId}${truth.mergeTarget === undefined ? '' : ' merging'} pending ${[...truth.pending].join()}`,
         ),
+      ...this.#unmet().map((line) => `  ${line}`),
       ...[...this.#model.stores.values()].map(
         ({ id, downSinceMs, isGone }) =>
           `  store ${id}${isGone ? ' gone' : downSinceMs === undefined ? '' : ' down'}: ${this.#node?.placement.cluster.store(id)?.record.store.state}`,
@@ -770,10 +771,10 @@ class PdWorld {
       for (const name of SWITCHES) {
         await this.#insist((node) => node.setSwitch(name, this.#defaultOf(name), 'heal'));
       }
-      if (this.#case.config.rules) {
-        await this.#mendRules();
-      }
     };
+    if (this.#case.config.rules) {
+      void this.#mendRules();
+    }
     void switchOn();
     this.#note(0, 'note', 'all faults healed');
   }
@@ -1141,6 +1142,21 @@ class PdWorld {
 
   // ------------------------------------------------------------------------------------------ rules
 
+  /** What the service says of the regions that do not meet their rules. */
+  #unmet(): string[] {
+    const node = this.#node;
+    if (node === undefined || !this.#case.config.rules) {
+      return [];
+    }
+    const view = this.#ruleView(node);
+    const broken = this.#model.inOrder().filter((truth) => brokenRule(view, truth) !== undefined);
+    return broken.map(({ region }) => {
+      const findings = node.placement.explainRegion(region.id) ?? [];
+      const words = findings.map(({ name, detail, refusal }) => `${name}: ${refusal?.message ?? detail}`);
+      return `region ${region.id}: ${words.join('; ')}`;
+    });
+  }
+
   #ruleView(node: PdNode): RuleView {
     const { rules, config } = node.placement.cluster;
     return { rules: rules.rules, maxReplicas: config.maxReplicas };
@@ -1192,10 +1208,8 @@ class PdWorld {
         }
         return rule === undefined;
       });
-      if (isDone) {
-        return;
-      }
-      await this.#sleep(100);
+      // A change that was on its way when everything healed may come through yet.
+      await this.#sleep(isDone ? 2_000 : 100);
     }
   }
 

@@ -125,13 +125,17 @@ function bordersOf({ rules }: RuleView): Uint8Array[] {
   return rules.flatMap(({ range }) => [range.start, range.end]).filter((key) => key.length > 0);
 }
 
-/** Rules of a key that the stores which are left cannot meet, or that ask for more than this world looks at; none if all is well. */
+/**
+ * What to take back, one after the other, where the stores that are left cannot meet the rules or they ask for more than
+ * this world looks at: first the rules of that place, then those that only another rule holds down. None if all is well.
+ */
 export function unmeetable(view: RuleView, stores: readonly StoreId[]): readonly PlacementRule[] {
   const all = withDefault(view.rules, view.maxReplicas);
   for (const key of [new Uint8Array(0), ...bordersOf(view)]) {
     const slots = slotsOf(rulesAt(key, all));
     if (slots.length > Math.min(REPLICAS_MAX, stores.length) || !canMatch(slots, stores, allows)) {
-      return view.rules.filter(({ range }) => holds(range, key));
+      const isHere = ({ range }: PlacementRule): boolean => holds(range, key);
+      return [...view.rules.filter(isHere), ...view.rules.filter((rule) => !isHere(rule))];
     }
   }
   return [];

@@ -114,6 +114,45 @@ function conditions(text: string, before: readonly Condition[] | undefined): rea
 export const reasonFlag = (): Option =>
   flag('--reason <text>', 'why; kept in the list of events and with what is changed');
 
+/** Refuses a change that was made for another version than the present one. @param what whose version */
+export const expectVersionFlag = (what: string): Option =>
+  flag('--expect-version <n>', `refuse unless ${what} has this version`).argParser(count(0, Number.MAX_SAFE_INTEGER));
+
+export interface ExpectVersionFlag {
+  readonly expectVersion?: number;
+}
+
+export const expectedVersion = ({ expectVersion }: ExpectVersionFlag): ExpectVersionFlag =>
+  expectVersion === undefined ? {} : { expectVersion };
+
+/** An epoch as `5.12`, or as lists show it: `5:12`. */
+export function epoch(text: string): Epoch {
+  const parts = /^(\d{1,15})[.:](\d{1,15})$/.exec(text);
+  if (parts === null) {
+    throw new InvalidArgumentError('Write the epoch of the region as conf-version.version, for example 5.12.');
+  }
+  return { confVer: Number(parts[1]), version: Number(parts[2]) };
+}
+
+export interface Epoch {
+  readonly confVer: number;
+  readonly version: number;
+}
+
+/** A region has no version but its epoch. */
+export const expectEpochFlag = (): Option =>
+  flag(
+    '--expect-version <conf-version.version>',
+    'refuse unless the region has this epoch, for example 5.12',
+  ).argParser(epoch);
+
+export interface ExpectEpochFlag {
+  readonly expectVersion?: Epoch;
+}
+
+export const expectedEpoch = ({ expectVersion }: ExpectEpochFlag): { readonly expectEpoch?: Epoch } =>
+  expectVersion === undefined ? {} : { expectEpoch: expectVersion };
+
 /** Flags of commands that list things: which rows, how many, what of each. */
 export const listFlags = (): Option[] => [
   flag(

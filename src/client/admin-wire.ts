@@ -140,6 +140,8 @@ export interface StoreInfo {
   /** False while the limit is the cluster's. */
   readonly limitIsOwn: boolean;
   /** Undefined while the store is not being emptied. */
+  /** Changes of the settings, the labels and the wanted state since the store joined; what `expectVersion` compares. */
+  readonly settingsVersion: number;
   readonly removal: { readonly sinceUnixMs: number; readonly peers: number; readonly sizeBytes: number } | undefined;
 }
 
@@ -550,6 +552,7 @@ export const storeInfoFromWire = (store: WireStore): StoreInfo => ({
   regionWeight: store.regionWeight,
   limitPerMinute: store.limitPerMinute,
   limitIsOwn: store.limitIsOwn,
+  settingsVersion: store.settingsVersion,
   removal:
     store.removingSinceUnixMs === 0
       ? undefined

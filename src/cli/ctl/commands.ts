@@ -4,7 +4,19 @@ import type { AdminClient, OperatorRequestOptions, Submission } from '../../clie
 import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type App, addCommand } from '../command.ts';
-import { choice, flag, reasonFlag } from '../common-options.ts';
+import {
+  choice,
+  type Epoch,
+  epoch,
+  type ExpectEpochFlag,
+  type ExpectVersionFlag,
+  expectedEpoch,
+  expectedVersion,
+  expectEpochFlag,
+  expectVersionFlag,
+  flag,
+  reasonFlag,
+} from '../common-options.ts';
 import { registerCompletion } from '../completion.ts';
 import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
@@ -17,6 +29,7 @@ import { contextCommands } from './context-commands.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
 import { eventsCommand } from './events.ts';
+import { maintenanceCommands } from './maintenance-commands.ts';
 import { explainObjectCommands } from './explain-commands.ts';
 import { heatCommand } from './heat-command.ts';
 import { memberCommands } from './member-commands.ts';
@@ -77,6 +90,7 @@ export function registerCtlCommands(program: Command, app: App): void {
   contextCommands(ctl, app);
   eventsCommand(ctl, app);
   heatCommand(ctl, app);
+  maintenanceCommands(ctl, app);
   switchCommands(
     ctl
       .command('switch')
@@ -276,7 +290,8 @@ interface OperatorFlags {
   readonly detach?: true;
   readonly dryRun?: true;
   readonly reason?: string;
-  readonly expectEpoch?: string;
+  readonly expectEpoch?: Epoch;
+  readonly expectVersion?: Epoch;
 }
 
 const operatorFlags = (): ReturnType<typeof flag>[] => [
@@ -284,24 +299,24 @@ const operatorFlags = (): ReturnType<typeof flag>[] => [
   flag('--detach', 'print the operator and return; the default elsewhere'),
   flag('--dry-run', 'only show the steps it would take'),
   flag('--reason <text>', 'kept with the operator'),
-  flag('--expect-epoch <conf_ver:version>', 'refuse if the region (of a merge: the source) has changed since'),
+  expectEpochFlag(),
+  flag(
+    '--expect-epoch <conf_ver:version>',
+    "the same under its older name; of a merge, both are the source's",
+  ).argParser(epoch),
 ];
 
 function requestOptions(session: Session, flags: OperatorFlags): OperatorRequestOptions {
   if (flags.wait === true && flags.detach === true) {
     throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
   }
-  const epoch = flags.expectEpoch === undefined ? undefined : /^(\d{1,15}):(\d{1,15})$/.exec(flags.expectEpoch);
-  if (epoch === null) {
-    throw new UsageError(
-      `${JSON.stringify(flags.expectEpoch)} is not an epoch`,
-      'write it as the column EPOCH of "braid ctl region list" shows it, for example 3:7',
-    );
+  if (flags.expectEpoch !== undefined && flags.expectVersion !== undefined) {
+    throw new UsageError('--expect-version and --expect-epoch are the same', 'leave one of them out');
   }
   return {
     ...session.limits(),
     dryRun: flags.dryRun ?? false,
-    ...(epoch === undefined ? {} : { expectEpoch: { confVer: Number(epoch[1]), version: Number(epoch[2]) } }),
+    ...expectedEpoch({ ...(flags.expectEpoch === undefined ? {} : { expectVersion: flags.expectEpoch }), ...flags }),
     ...(flags.reason === undefined ? {} : { reason: flags.reason }),
   };
 }
@@ -499,19 +514,20 @@ function regionCommands(region: Command, app: App): void {
       return finish(session, admin, await admin.moveRegion(regionId, move, request), options);
     },
   });
-  addCommand<{ off?: true }>(region, app, {
+  addCommand<ExpectEpochFlag & { off?: true }>(region, app, {
     usage: 'pin <id>',
     summary: 'Keep a region from being split and merged automatically',
     arguments: { id: 'region id' },
     examples: ['braid ctl region pin 2', 'braid ctl region pin 2 --off'],
     modes: LIST_MODES,
     mode: 'table',
-    options: [flag('--off', 'let it be split and merged again'), reasonFlag()],
+    options: [flag('--off', 'let it be split and merged again'), reasonFlag(), expectEpochFlag()],
     task: ([id]) => `change the pin of region ${id}`,
     run: async (session, [id], options) => {
       const regionId = parseId(id as string, 'region');
       const admin = await session.admin();
-      if (!(await admin.pinRegion(regionId, options.off !== true, session.limits()))) {
+      const limits = { ...session.limits(), ...expectedEpoch(options) };
+      if (!(await admin.pinRegion(regionId, options.off !== true, limits))) {
         await session.printer.note('nothing to do: it is as you want it already');
       }
       await session.printer.single(
@@ -629,6 +645,7 @@ function operatorCommands(operator: Command, app: App): void {
     examples: ['braid ctl operator cancel 12', 'braid ctl operator cancel 12 -o json'],
     modes: LIST_MODES,
     mode: 'table',
+    options: [reasonFlag()],
     task: ([id]) => `cancel operator ${id}`,
     run: async (session, [id]) => {
       const operatorId = parseId(id as string, 'operator');
@@ -665,7 +682,7 @@ function switchCommands(group: Command, app: App): void {
     ['on', true],
     ['off', false],
   ] as const) {
-    addCommand<object>(group, app, {
+    addCommand<ExpectVersionFlag>(group, app, {
       usage: `${word} <name>`,
       summary: `Switch a checker or scheduler ${word}`,
       details: 'It stays so over restarts.',
@@ -673,11 +690,12 @@ function switchCommands(group: Command, app: App): void {
       examples: [`braid ctl switch ${word} merge-checker`, `braid ctl switch ${word} balance-region -o json`],
       modes: LIST_MODES,
       mode: 'table',
-      options: [reasonFlag()],
+      options: [reasonFlag(), expectVersionFlag('the switch (its column VERSION with -o wide)')],
       task: ([name]) => `switch ${name} ${word}`,
-      run: async (session, [name]) => {
+      run: async (session, [name], options) => {
         const admin = await session.admin();
-        await session.printer.list(SWITCH_SHAPE, [await admin.setSwitch(name as string, enabled, session.limits())]);
+        const limits = { ...session.limits(), ...expectedVersion(options) };
+        await session.printer.list(SWITCH_SHAPE, [await admin.setSwitch(name as string, enabled, limits)]);
         return EXIT_DONE;
       },
     });

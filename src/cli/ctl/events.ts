@@ -4,16 +4,17 @@
  */
 import type { Command } from 'commander';
 import type { AdminClient } from '../../client/admin.ts';
-import type { ClusterEvent, ClusterEvents } from '../../client/admin-wire.ts';
+import type { AuditEntry, ClusterEvent, ClusterEvents } from '../../client/admin-wire.ts';
 import { BraidError } from '../../client/errors.ts';
 import { type App, addCommand } from '../command.ts';
-import { duration, flag, positive } from '../common-options.ts';
+import { flag, positive } from '../common-options.ts';
 import { EXIT_DONE, EXIT_INTERRUPTED, type ExitCode } from '../exit-code.ts';
-import { UsageError } from '../failure.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { Session } from '../session.ts';
 import { rest } from '../watch.ts';
 import { requireUnordered } from './documents.ts';
+import { allAudit } from './maintenance-commands.ts';
+import { moment } from './moment.ts';
 import { EVENT_SHAPE } from './shapes.ts';
 
 const LIMIT_DEFAULT = 50;
@@ -30,18 +31,7 @@ interface EventFlags {
   readonly since?: number;
   readonly limit: number;
   readonly watch?: true;
-}
-
-/** `10m` ago, or a moment as ISO 8601. @returns ms since 1970 */
-function moment(text: string): number {
-  const unixMs = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Date.now() - duration(text);
-  if (Number.isNaN(unixMs)) {
-    throw new UsageError(
-      `${JSON.stringify(text)} is not a moment`,
-      'write a duration such as 10m, or a time such as 2030-01-31T12:00:00Z',
-    );
-  }
-  return unixMs;
+  readonly audit?: true;
 }
 
 export function eventsCommand(ctl: Command, app: App): void {
@@ -49,7 +39,7 @@ export function eventsCommand(ctl: Command, app: App): void {
     usage: 'events',
     summary: 'List what happened: splits, merges, moves, leader and store changes',
     details:
-      'The leader of the placement service keeps the latest ones; they are forgotten when another member leads. With --watch every new event is printed once, until Ctrl-C or --timeout.',
+      'What people changed and what was removed is kept in the audit log, see "braid ctl maintenance log"; everything else is forgotten when another member of the placement service leads. With --watch every new event is printed once, until Ctrl-C or --timeout.',
     examples: [
       'braid ctl events --since 10m',
       'braid ctl events -w --where type=merge',
@@ -63,7 +53,10 @@ export function eventsCommand(ctl: Command, app: App): void {
       flag('--since <moment>', 'only events of the last duration such as 10m, or from a time in ISO 8601 on').argParser(
         moment,
       ),
-      flag('--after <sequence>', 'only events with a greater sequence number').argParser(positive),
+      flag('--after <sequence>', 'only events that the present lead noted with a greater sequence number').argParser(
+        positive,
+      ),
+      flag('--audit', 'only events that the audit log keeps'),
       flag('--limit <count>', 'only the latest so many of those that are there')
         .default(LIMIT_DEFAULT)
         .argParser(positive),
@@ -75,20 +68,22 @@ export function eventsCommand(ctl: Command, app: App): void {
         requireUnordered(session);
       }
       const admin = await session.admin();
+      // The audit log first: whatever it holds now is marked in the list of events that comes later.
+      const kept = options.after === undefined ? (await allAudit(session, admin, 0)).entries : [];
       const first = await allEvents(session, admin, options.after ?? 0);
       const since = options.since ?? 0;
-      const found = session.printer
-        .chosen(
-          EVENT_SHAPE,
-          first.events.filter((event) => event.unixMs >= since),
-          isWatching,
-        )
-        .slice(-options.limit);
+      const isWanted = (event: ClusterEvent): boolean =>
+        event.unixMs >= since && (options.audit !== true || event.auditSequence !== undefined);
+      const all = inTime(onlyKept(kept, first.events), first.events);
+      const found = session.printer.chosen(EVENT_SHAPE, all.filter(isWanted), isWatching).slice(-options.limit);
       if (!isWatching) {
         await session.printer.list(EVENT_SHAPE, found, { oldestSequence: first.oldestSequence, term: first.term });
         return EXIT_DONE;
       }
-      return watch(session, admin, first, found);
+      return watch(session, admin, first, found, {
+        isWanted,
+        seen: new Set(all.flatMap(({ auditSequence }) => auditSequence ?? [])),
+      });
     },
   });
 }
@@ -107,18 +102,73 @@ async function allEvents(session: Session, admin: AdminClient, after: number): P
   return all;
 }
 
+/** Entries of the audit log that the list of events does not have: noted by earlier leads, or forgotten there. */
+function onlyKept(kept: readonly AuditEntry[], events: readonly ClusterEvent[]): ClusterEvent[] {
+  const listed = new Set(events.map(({ auditSequence }) => auditSequence));
+  return kept
+    .filter(({ sequence }) => !listed.has(sequence))
+    .map((entry) => ({ ...entry, sequence: 0, auditSequence: entry.sequence }));
+}
+
+/** Both in the order of time, each in its own order whatever the clocks said. */
+function inTime(kept: readonly ClusterEvent[], events: readonly ClusterEvent[]): ClusterEvent[] {
+  const all: ClusterEvent[] = [];
+  let [i, j] = [0, 0];
+  for (;;) {
+    const [one, other] = [kept[i], events[j]];
+    if (one !== undefined && (other === undefined || one.unixMs <= other.unixMs)) {
+      all.push(one);
+      i++;
+    } else if (other !== undefined) {
+      all.push(other);
+      j++;
+    } else {
+      return all;
+    }
+  }
+}
+
+/** What a watch shows: each event of the audit log once, whoever leads. */
+interface Shown {
+  readonly isWanted: (event: ClusterEvent) => boolean;
+  /** Numbers in the audit log that were shown, or passed over. */
+  readonly seen: Set<number>;
+}
+
+/** Numbers of the audit log that a watch remembers; older ones do not come again. */
+const SEEN_MAX = 20_000;
+
+function unseen(events: readonly ClusterEvent[], { isWanted, seen }: Shown): ClusterEvent[] {
+  const found = events.filter(
+    (event) => isWanted(event) && (event.auditSequence === undefined || !seen.has(event.auditSequence)),
+  );
+  for (const { auditSequence } of events) {
+    if (auditSequence !== undefined) {
+      seen.add(auditSequence);
+    }
+  }
+  for (const oldest of seen) {
+    if (seen.size <= SEEN_MAX) {
+      break;
+    }
+    seen.delete(oldest);
+  }
+  return found;
+}
+
 /** Prints `found`, then everything behind the last event of `first`. */
 async function watch(
   session: Session,
   admin: AdminClient,
   first: ClusterEvents,
   found: readonly ClusterEvent[],
+  shown: Shown,
 ): Promise<ExitCode> {
   const limit = new AbortController();
   const timer = session.isTimeoutGiven ? setTimeout(() => limit.abort(), session.leftMs) : undefined;
   const signal = AbortSignal.any([session.signal, limit.signal]);
   try {
-    await session.printer.stream(EVENT_SHAPE, follow(session, admin, first, found, signal));
+    await session.printer.stream(EVENT_SHAPE, follow(session, admin, first, found, { ...shown, signal }));
   } finally {
     clearTimeout(timer);
   }
@@ -130,8 +180,9 @@ async function* follow(
   admin: AdminClient,
   first: ClusterEvents,
   found: readonly ClusterEvent[],
-  signal: AbortSignal,
+  options: Shown & { readonly signal: AbortSignal },
 ): AsyncGenerator<readonly ClusterEvent[]> {
+  const { signal, seen } = options;
   yield found;
   let term = first.term;
   let sequence = first.events.at(-1)?.sequence ?? Math.max(0, first.oldestSequence - 1);
@@ -139,9 +190,15 @@ async function* follow(
   for (;;) {
     await rest(POLL_MS, signal);
     let next: ClusterEvents;
+    let kept: readonly AuditEntry[] = [];
     try {
       signal.throwIfAborted();
       next = await admin.events({ timeoutMs: LOOK_TIMEOUT_MS, signal, afterSequence: sequence, afterTerm: term });
+      if (next.term !== term) {
+        // What the lead before kept in its last moments is there; the rest is not.
+        const afterSequence = Math.max(0, ...seen);
+        kept = (await admin.audit({ timeoutMs: LOOK_TIMEOUT_MS, signal, afterSequence })).entries;
+      }
     } catch (error) {
       if (signal.aborted) {
         return;
@@ -158,7 +215,7 @@ async function* follow(
     failures = 0;
     if (next.term !== term) {
       await session.printer.note(
-        'another lead of the placement service has begun; events of the last moments before it may be missing',
+        'another lead of the placement service has begun; events of the last moments before it that the audit log does not keep may be missing',
       );
       term = next.term;
       sequence = 0;
@@ -169,7 +226,8 @@ async function* follow(
       );
     }
     sequence = next.events.at(-1)?.sequence ?? sequence;
-    const shown = session.printer.chosen(EVENT_SHAPE, next.events, true);
+    const fresh = unseen(inTime(onlyKept(kept, next.events), next.events), options);
+    const shown = session.printer.chosen(EVENT_SHAPE, fresh, true);
     if (shown.length > 0) {
       yield shown;
     }

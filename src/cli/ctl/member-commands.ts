@@ -1,10 +1,10 @@
 /** `braid ctl pd member …`: the members of the placement service itself. */
-import type { Command } from 'commander';
+import type { Command, Option } from 'commander';
 import type { AdminClient } from '../../client/admin.ts';
 import type { PlacementMember } from '../../client/admin-wire.ts';
 import { DeadlineExceededError } from '../../client/errors.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag, reasonFlag } from '../common-options.ts';
+import { type ExpectVersionFlag, expectedVersion, expectVersionFlag, flag, reasonFlag } from '../common-options.ts';
 import { confirmByName } from '../confirm.ts';
 import { EXIT_DONE, type ExitCode } from '../exit-code.ts';
 import { LIST_MODES } from '../output/mode.ts';
@@ -39,7 +39,9 @@ const MEMBER_SHAPE: ListShape<PlacementMember> = {
   name: (member) => member.name,
 };
 
-interface RemoveFlags {
+const expectMembership = (): Option => expectVersionFlag('the membership, as "braid ctl pd member list" says it,');
+
+interface RemoveFlags extends ExpectVersionFlag {
   readonly dryRun?: true;
   readonly yes?: true;
 }
@@ -62,7 +64,9 @@ export function memberCommands(ctl: Command, app: App): void {
     task: () => 'list the placement members',
     run: async (session) => {
       const admin = await session.admin();
-      await session.printer.list(MEMBER_SHAPE, await admin.placementMembers(session.limits()));
+      const { members, version } = await admin.placementMembership(session.limits());
+      await session.printer.list(MEMBER_SHAPE, members, { version });
+      await session.printer.note(`version ${version} of the membership`);
       return EXIT_DONE;
     },
   });
@@ -75,11 +79,21 @@ export function memberCommands(ctl: Command, app: App): void {
     examples: ['braid ctl pd member remove pd3', 'braid ctl pd member remove pd3 --yes'],
     modes: LIST_MODES,
     mode: 'table',
-    options: [flag('--dry-run', 'only show what would happen'), flag('--yes', 'do not ask'), reasonFlag()],
+    options: [
+      flag('--dry-run', 'only show what would happen'),
+      flag('--yes', 'do not ask'),
+      reasonFlag(),
+      expectMembership(),
+    ],
     task: ([which]) => `remove the placement member ${which}`,
     run: async (session, [which], options) => {
       const admin = await session.admin();
-      const planned = await admin.removePlacementMember(which as string, { ...session.limits(), dryRun: true });
+      const expected = expectedVersion(options);
+      const planned = await admin.removePlacementMember(which as string, {
+        ...session.limits(),
+        ...expected,
+        dryRun: true,
+      });
       if (options.dryRun === true) {
         await session.printer.note(`dry run: ${planned.name} would be removed`);
         return show(session, planned);
@@ -90,10 +104,11 @@ export function memberCommands(ctl: Command, app: App): void {
         planned.name,
         options.yes,
       );
-      return show(session, await admin.removePlacementMember(String(planned.id), session.limits()));
+      const limits = { ...session.limits(), ...expected };
+      return show(session, await admin.removePlacementMember(String(planned.id), limits));
     },
   });
-  addCommand<object>(member, app, {
+  addCommand<ExpectVersionFlag>(member, app, {
     usage: 'transfer-leader [member]',
     summary: 'Let another member lead',
     details: 'Without a name the service chooses the member that is furthest. Returns when that one leads.',
@@ -101,10 +116,11 @@ export function memberCommands(ctl: Command, app: App): void {
     examples: ['braid ctl pd member transfer-leader', 'braid ctl pd member transfer-leader pd2'],
     modes: LIST_MODES,
     mode: 'table',
+    options: [reasonFlag(), expectMembership()],
     task: ([which]) => (which === undefined ? 'hand over the placement lead' : `let ${which} lead`),
-    run: async (session, [which]) => {
+    run: async (session, [which], options) => {
       const admin = await session.admin();
-      const target = await admin.transferPlacementLeader(which, session.limits());
+      const target = await admin.transferPlacementLeader(which, { ...session.limits(), ...expectedVersion(options) });
       return show(session, target.isLeader ? target : await untilLeader(session, admin, target));
     },
   });

@@ -1,14 +1,14 @@
 /** `braid ctl region pause|resume`: regions that the placement service is to leave alone. */
 import type { Command } from 'commander';
 import { type App, addCommand } from '../command.ts';
-import { duration, flag } from '../common-options.ts';
+import { duration, type ExpectEpochFlag, expectedEpoch, expectEpochFlag, flag, reasonFlag } from '../common-options.ts';
 import { EXIT_DONE } from '../exit-code.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { Session } from '../session.ts';
 import { parseId } from '../text-form.ts';
 import { regionSingle } from './shapes.ts';
 
-interface PauseFlags {
+interface PauseFlags extends ExpectEpochFlag {
   readonly for?: number;
   readonly reason?: string;
 }
@@ -30,7 +30,8 @@ export function regionPauseCommands(region: Command, app: App): void {
     mode: 'table',
     options: [
       flag('--for <time>', 'resume by itself after this time; without it, when you say so').argParser(duration),
-      flag('--reason <text>', 'shown to everybody whose request is refused'),
+      flag('--reason <text>', 'kept in the audit log, and shown to everybody whose request is refused'),
+      expectEpochFlag(),
     ],
     task: ([id]) => `pause region ${id}`,
     run: async (session, [text], options) => {
@@ -40,6 +41,7 @@ export function regionPauseCommands(region: Command, app: App): void {
         ...session.limits(),
         ...(options.reason === undefined ? {} : { reason: options.reason }),
         ...(options.for === undefined ? {} : { forMs: options.for }),
+        ...expectedEpoch(options),
       });
       for (const operator of stoppedOperatorIds) {
         await session.printer.note(`operator ${operator} was stopped`);
@@ -51,7 +53,7 @@ export function regionPauseCommands(region: Command, app: App): void {
       return EXIT_DONE;
     },
   });
-  addCommand<object>(region, app, {
+  addCommand<ExpectEpochFlag>(region, app, {
     usage: 'resume <id>',
     summary: 'End the pause of a region',
     details: 'All keys of the region are taken out of their pauses; neighbours stay as they are.',
@@ -59,11 +61,12 @@ export function regionPauseCommands(region: Command, app: App): void {
     examples: ['braid ctl region resume 2', 'braid ctl region resume 2 -o json'],
     modes: LIST_MODES,
     mode: 'table',
+    options: [reasonFlag(), expectEpochFlag()],
     task: ([id]) => `resume region ${id}`,
-    run: async (session, [text]) => {
+    run: async (session, [text], options) => {
       const id = parseId(text as string, 'region');
       const admin = await session.admin();
-      if (!(await admin.resumeRegion(id, session.limits())).changed) {
+      if (!(await admin.resumeRegion(id, { ...session.limits(), ...expectedEpoch(options) })).changed) {
         await session.printer.note('nothing to do: it is not paused');
       }
       await showRegion(session, id);

@@ -3,6 +3,7 @@ import { formatBytes } from '../../base/units.ts';
 import type { KeyRange } from '../../base/key-range.ts';
 import type {
   AdminPeer,
+  AuditEntry,
   ClusterEvent,
   OperatorInfo,
   OperatorStep,
@@ -91,6 +92,7 @@ export function storeSingle(store: StoreInfo): Single {
         name: 'settings',
         value: `${store.leadersEvicted ? 'leads nothing, ' : ''}leader weight ${store.leaderWeight}, region weight ${store.regionWeight}, ${store.limitPerMinute === 0 ? 'no limit' : `${store.limitPerMinute} large replicas a minute`}`,
       },
+      { name: 'settings version', value: store.settingsVersion },
       ...(store.removal === undefined
         ? []
         : [
@@ -141,6 +143,7 @@ export const SWITCH_SHAPE: ListShape<SwitchInfo> = {
     },
     { head: 'idle because', cell: (one) => one.idleReason },
     { head: 'what', cell: (one) => one.description },
+    { head: 'version', cell: (one) => one.version, align: 'right', isWide: true },
   ],
   toObject: ({ offUntilUnixMs, ...rest }) => ({ ...rest, offUntil: timeText(offUntilUnixMs) }),
   name: (one) => one.name,
@@ -568,8 +571,31 @@ export const EVENT_SHAPE: ListShape<ClusterEvent> = {
     { head: 'event', cell: (event) => event.message },
     { head: 'by', cell: (event) => event.actor },
     { head: 'reason', cell: (event) => event.reason },
-    { head: 'sequence', cell: (event) => event.sequence, align: 'right', isWide: true },
+    { head: 'sequence', cell: ({ sequence }) => (sequence === 0 ? '' : sequence), align: 'right', isWide: true },
+    { head: 'audit', cell: (event) => event.auditSequence ?? '', align: 'right', isWide: true },
   ],
-  toObject: ({ unixMs, ...event }) => ({ ...event, time: timeText(unixMs) }),
-  name: (event) => String(event.sequence),
+  // What an earlier lead noted has a number in the audit log alone.
+  toObject: ({ unixMs, sequence, ...event }) => ({
+    sequence: sequence === 0 ? undefined : sequence,
+    ...event,
+    time: timeText(unixMs),
+  }),
+  name: ({ sequence, auditSequence }) => (sequence === 0 ? `audit-${auditSequence}` : String(sequence)),
+};
+
+export const AUDIT_SHAPE: ListShape<AuditEntry> = {
+  kind: 'AuditLog',
+  columns: [
+    { head: 'sequence', cell: (entry) => entry.sequence, align: 'right' },
+    { head: 'time', cell: (entry) => timeText(entry.unixMs) ?? '' },
+    { head: 'by', cell: (entry) => entry.actor },
+    { head: 'what', cell: (entry) => entry.message },
+    { head: 'reason', cell: (entry) => entry.reason },
+    { head: 'type', cell: (entry) => entry.type, isWide: true },
+    { head: 'region', cell: (entry) => entry.regionId ?? '', align: 'right', isWide: true },
+    { head: 'store', cell: (entry) => entry.storeId ?? '', align: 'right', isWide: true },
+    { head: 'operator', cell: (entry) => entry.operatorId ?? '', align: 'right', isWide: true },
+  ],
+  toObject: ({ unixMs, ...entry }) => ({ ...entry, time: timeText(unixMs) }),
+  name: (entry) => String(entry.sequence),
 };

@@ -5,7 +5,7 @@ import type { AdminClient } from '../../client/admin.ts';
 import type { StoreInfo, StoreSettingsChange } from '../../client/admin-wire.ts';
 import { DeadlineExceededError } from '../../client/errors.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag, reasonFlag } from '../common-options.ts';
+import { type ExpectVersionFlag, expectedVersion, expectVersionFlag, flag, reasonFlag } from '../common-options.ts';
 import { confirmByName } from '../confirm.ts';
 import { EXIT_DONE, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
@@ -17,7 +17,7 @@ import { storeSingle } from './shapes.ts';
 const POLL_MS = 500;
 const LIMIT_MAX = 1_000_000;
 
-interface DrainFlags {
+interface DrainFlags extends ExpectVersionFlag {
   readonly wait?: true;
   readonly detach?: true;
   readonly dryRun?: true;
@@ -25,10 +25,13 @@ interface DrainFlags {
   readonly destroyed?: true;
 }
 
+const expectStore = (): Option => expectVersionFlag('the settings record of the store');
+
 const planFlags = (): Option[] => [
   flag('--dry-run', 'only show what would happen'),
   flag('--yes', 'do not ask'),
   reasonFlag(),
+  expectStore(),
 ];
 
 export function storeChangeCommands(store: Command, app: App): void {
@@ -50,17 +53,19 @@ export function storeChangeCommands(store: Command, app: App): void {
     task: ([id]) => `drain store ${id}`,
     run: (session, [id], options) => drain(session, parseId(id as string, 'store'), options),
   });
-  addCommand<object>(store, app, {
+  addCommand<ExpectVersionFlag>(store, app, {
     usage: 'cancel-drain <id>',
     summary: 'Stop emptying a store and use it again',
     arguments: { id: 'store id' },
     examples: ['braid ctl store cancel-drain 3', 'braid ctl store cancel-drain 3 -o json'],
     modes: LIST_MODES,
     mode: 'table',
+    options: [reasonFlag(), expectStore()],
     task: ([id]) => `take the draining of store ${id} back`,
-    run: async (session, [id]) => {
+    run: async (session, [id], options) => {
       const admin = await session.admin();
-      return show(session, await admin.setStoreState(parseId(id as string, 'store'), 'up', session.limits()));
+      const limits = { ...session.limits(), ...expectedVersion(options) };
+      return show(session, await admin.setStoreState(parseId(id as string, 'store'), 'up', limits));
     },
   });
   addCommand<DrainFlags>(store, app, {
@@ -76,7 +81,8 @@ export function storeChangeCommands(store: Command, app: App): void {
     run: async (session, [id], options) => {
       const storeId = parseId(id as string, 'store');
       const admin = await session.admin();
-      await admin.setStoreState(storeId, 'removed', { ...session.limits(), dryRun: true });
+      const expected = expectedVersion(options);
+      await admin.setStoreState(storeId, 'removed', { ...session.limits(), ...expected, dryRun: true });
       if (options.dryRun === true) {
         await session.printer.note(`dry run: store ${storeId} would be marked as removed`);
         return show(session, await admin.store(storeId, session.limits()));
@@ -87,7 +93,7 @@ export function storeChangeCommands(store: Command, app: App): void {
         String(storeId),
         options.yes,
       );
-      return show(session, await admin.setStoreState(storeId, 'removed', session.limits()));
+      return show(session, await admin.setStoreState(storeId, 'removed', { ...session.limits(), ...expected }));
     },
   });
   settingCommand(store, app, {
@@ -179,7 +185,7 @@ interface SettingSpec {
 }
 
 function settingCommand(store: Command, app: App, spec: SettingSpec): void {
-  addCommand<Readonly<Record<string, unknown>>>(store, app, {
+  addCommand<Readonly<Record<string, unknown>> & ExpectVersionFlag>(store, app, {
     usage: spec.usage,
     summary: spec.summary,
     details: spec.details,
@@ -187,13 +193,14 @@ function settingCommand(store: Command, app: App, spec: SettingSpec): void {
     examples: spec.examples,
     modes: LIST_MODES,
     mode: 'table',
-    options: spec.options,
+    options: [...spec.options, reasonFlag(), expectStore()],
     task: ([id]) => `change store ${id}`,
     run: async (session, args, flags) => {
       const storeId = parseId(args[0] as string, 'store');
       const change = spec.change(args, flags);
       const admin = await session.admin();
-      return show(session, await admin.setStoreSettings(storeId, change, session.limits()));
+      const limits = { ...session.limits(), ...expectedVersion(flags) };
+      return show(session, await admin.setStoreSettings(storeId, change, limits));
     },
   });
 }
@@ -212,6 +219,7 @@ async function drain(session: Session, storeId: number, flags: DrainFlags): Prom
   // Says why it would be refused before anybody is asked.
   const before = await admin.setStoreState(storeId, 'removing', {
     ...session.limits(),
+    ...expectedVersion(flags),
     physicallyDestroyed,
     dryRun: true,
   });
@@ -221,7 +229,11 @@ async function drain(session: Session, storeId: number, flags: DrainFlags): Prom
     return show(session, before);
   }
   await confirmByName(session, plan, String(storeId), flags.yes);
-  const started = await admin.setStoreState(storeId, 'removing', { ...session.limits(), physicallyDestroyed });
+  const started = await admin.setStoreState(storeId, 'removing', {
+    ...session.limits(),
+    ...expectedVersion(flags),
+    physicallyDestroyed,
+  });
   const waits = flags.wait ?? (flags.detach === true ? false : session.io.stderr.isTerminal);
   if (!waits) {
     await session.printer.note(

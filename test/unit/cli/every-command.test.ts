@@ -173,6 +173,7 @@ const TABLE: Readonly<Record<string, Row>> = {
   'ctl context remove': row('nothing', ['here']),
   'ctl events': row('admin'),
   'ctl heat': row('admin'),
+  'ctl maintenance log': row('admin'),
   'ctl switch list': row('admin'),
   'ctl switch on': row('admin', ['merge-checker']),
   'ctl switch off': row('admin', ['merge-checker']),

@@ -1,3 +1,18 @@
+export const auditEntry = (
+  sequence: number,
+  message: string,
+): ReplyOf<typeof adminMethods.listAudit>['entries'][number] => ({
+  sequence,
+  unixMs: T0 + sequence,
+  type: 'store-state',
+  message,
+  regionId: 0,
+  storeId: 2,
+  operatorId: 0,
+  actor: 'ada',
+  reason: 'old disk',
+});
+
 /** An administration service that answers from fixtures, for tests of `braid ctl` without a cluster. */
 import { utf8 } from '../../../src/base/bytes.ts';
 import { SILENT_LOGGER } from '../../../src/env/log.ts';
@@ -218,6 +233,8 @@ export class FakeAdmin {
   /** What the lead of this term noted; answers hold three at a time. */
   term = 7;
   events: WireEvent[] = [event(7, 'merge', 'region 4 went into 2')];
+  /** The audit log; answers hold two at a time. */
+  audit: ReplyOf<typeof adminMethods.listAudit>['entries'] = [auditEntry(3, 'store 2 is to be removing')];
   /** Called before events are read. */
   onEvents: (() => void) | undefined;
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
@@ -300,8 +317,14 @@ export class FakeAdmin {
               ],
             },
       )
-      .unary(adminMethods.pinRegion, () => ({ changed: true }))
-      .unary(adminMethods.transferLeader, () => ({ nothingToDo: true }))
+      .unary(adminMethods.pinRegion, (request) => {
+        this.changes.push(request);
+        return { changed: true };
+      })
+      .unary(adminMethods.transferLeader, (request) => {
+        this.changes.push(request);
+        return { nothingToDo: true };
+      })
       .unary(adminMethods.listOperators, () => ({ operators: [DONE] }))
       .unary(adminMethods.finishedOperators, () => ({ operators: [DONE, CANCELED] }))
       .unary(adminMethods.getOperator, () => {
@@ -309,7 +332,10 @@ export class FakeAdmin {
         const { operatorAnswers: answers } = this;
         return { operator: (answers.length > 1 ? answers.shift() : answers[0]) as WireOperator };
       })
-      .unary(adminMethods.cancelOperator, () => ({ operator: CANCELED }))
+      .unary(adminMethods.cancelOperator, (request) => {
+        this.changes.push(request);
+        return { operator: CANCELED };
+      })
       .unary(adminMethods.explainMerge, () => ({
         allowed: false,
         checks: [
@@ -380,6 +406,11 @@ export class FakeAdmin {
           ? { changed, stoppedOperatorIds: [], goingOperatorIds: [] }
           : { refusal: refusal(this.refuse), changed: false, stoppedOperatorIds: [], goingOperatorIds: [] };
       })
+      .unary(adminMethods.listAudit, ({ afterSequence }) => ({
+        entries: this.audit.filter(({ sequence }) => sequence > afterSequence).slice(0, 2),
+        oldestSequence: this.audit[0]?.sequence ?? 1,
+        lastSequence: this.audit.at(-1)?.sequence ?? 0,
+      }))
       .unary(adminMethods.listEvents, (request) => {
         this.onEvents?.();
         const isOther = request.afterTerm !== 0 && request.afterTerm !== this.term;

@@ -157,6 +157,7 @@ describe('events', () => {
 
   test('are read to the last one however many answers that takes, and the latest are shown', async () => {
     const admin = new FakeAdmin();
+    admin.audit = [];
     admin.events = many;
     expect((await admin.run(['ctl', 'events', '--limit', '2', '-o', 'name'])).stdout).toBe('7\n8\n');
     expect((await admin.run(['ctl', 'events', '--after', '6', '-o', 'name'])).stdout).toBe('7\n8\n');
@@ -171,6 +172,7 @@ describe('events', () => {
 
   test('that are watched come once each, also when another lead counts from 1 again', async () => {
     const admin = new FakeAdmin();
+    admin.audit = [];
     admin.events = many.slice(0, 2);
     let looks = 0;
     const stop = new AbortController();
@@ -204,6 +206,7 @@ describe('events', () => {
 
   test('that were forgotten between two looks are counted', async () => {
     const admin = new FakeAdmin();
+    admin.audit = [];
     admin.events = many.slice(0, 1);
     admin.onEvents = () => {
       admin.events = admin.events[0]?.sequence === 1 && looks++ > 2 ? many.slice(5) : admin.events;

@@ -10,7 +10,14 @@ import {
 import { DeadlineExceededError, RefusedError } from '../../client/errors.ts';
 import { closestName } from '../../client/options.ts';
 import { type App, addCommand } from '../command.ts';
-import { flag, positive, reasonFlag } from '../common-options.ts';
+import {
+  flag,
+  positive,
+  reasonFlag,
+  type ExpectVersionFlag,
+  expectedVersion,
+  expectVersionFlag,
+} from '../common-options.ts';
 import { EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { toJson, toJsonLine, toPlainYaml } from '../output/document.ts';
@@ -597,20 +604,19 @@ async function confirmByName(session: Session, what: string, name: string): Prom
 }
 
 function retryCommand(retry: Command, app: App): void {
-  addCommand<object>(retry, app, {
+  addCommand<ExpectVersionFlag>(retry, app, {
     usage: 'assignment <name>',
     summary: 'Let an Assignment go on after its operators failed too often',
     arguments: { name: 'of the Assignment' },
     examples: ['braid ctl retry assignment a1', 'braid ctl retry assignment a1 -o json'],
     modes: LIST_MODES,
     mode: 'table',
-    options: [reasonFlag()],
+    options: [reasonFlag(), expectVersionFlag('the document')],
     task: ([name]) => `retry assignment ${name}`,
-    run: async (session, [name]) => {
+    run: async (session, [name], options) => {
       const admin = await session.admin();
-      await session.printer.list(RESULT_SHAPE, [
-        await admin.documents.retryAssignment(name as string, session.limits()),
-      ]);
+      const limits = { ...session.limits(), ...expectedVersion(options) };
+      await session.printer.list(RESULT_SHAPE, [await admin.documents.retryAssignment(name as string, limits)]);
       return EXIT_DONE;
     },
   });

@@ -4,7 +4,15 @@ import type { AdminClient } from '../../client/admin.ts';
 import { closestName } from '../../client/options.ts';
 import type { SchedulerChanged, SchedulerInfo, SchedulerParameter } from '../../client/schedulers.ts';
 import { type App, addCommand } from '../command.ts';
-import { count, duration, flag, reasonFlag } from '../common-options.ts';
+import {
+  count,
+  duration,
+  type ExpectVersionFlag,
+  expectedVersion,
+  expectVersionFlag,
+  flag,
+  reasonFlag,
+} from '../common-options.ts';
 import { EXIT_DONE, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { LIST_MODES } from '../output/mode.ts';
@@ -101,6 +109,9 @@ const versionFlag = (): Option =>
     'refuse unless it has this version, see "list -o wide"; of evict-leader with a store, the settings of the store',
   ).argParser(count(0, Number.MAX_SAFE_INTEGER));
 
+/** Switching on and off has a count of its own, apart from the version of the parameters. */
+const switchVersionFlag = (): Option => expectVersionFlag('its switch (column VERSION of "switch list -o wide")');
+
 const changeOptions = (session: Session, { dryRun, expectVersion }: ChangeFlags) => ({
   ...session.limits(),
   dryRun: dryRun ?? false,
@@ -163,16 +174,25 @@ function switchedCommands(group: Command, app: App, noun: Noun): void {
       return EXIT_DONE;
     },
   });
-  const setSwitch = async (session: Session, name: string, enabled: boolean, offMs?: number): Promise<ExitCode> => {
+  const setSwitch = async (
+    session: Session,
+    name: string,
+    enabled: boolean,
+    how: ExpectVersionFlag & { readonly for?: number },
+  ): Promise<ExitCode> => {
     const admin = await session.admin();
     if (noun === 'checker') {
       await findScheduler(admin, session, noun, name);
     }
-    const options = { ...session.limits(), ...(offMs === undefined ? {} : { offMs }) };
+    const options = {
+      ...session.limits(),
+      ...expectedVersion(how),
+      ...(how.for === undefined ? {} : { offMs: how.for }),
+    };
     await session.printer.list(SWITCH_SHAPE, [await admin.setSwitch(name, enabled, options)]);
     return EXIT_DONE;
   };
-  addCommand<{ readonly for?: number }>(group, app, {
+  addCommand<ExpectVersionFlag & { readonly for?: number }>(group, app, {
     usage: 'pause <name>',
     summary: `Switch a ${what} off, for a time if wanted`,
     details: 'It stays so over restarts; operators it has made already go on.',
@@ -180,20 +200,24 @@ function switchedCommands(group: Command, app: App, noun: Noun): void {
     examples: [`braid ctl ${noun} pause ${one} --for 30m`, `braid ctl ${noun} pause ${other}`],
     modes: LIST_MODES,
     mode: 'table',
-    options: [flag('--for <time>', 'switch it on again after this time').argParser(duration), reasonFlag()],
+    options: [
+      flag('--for <time>', 'switch it on again after this time').argParser(duration),
+      reasonFlag(),
+      switchVersionFlag(),
+    ],
     task: ([name]) => `pause ${name}`,
-    run: (session, [name], options) => setSwitch(session, name as string, false, options.for),
+    run: (session, [name], options) => setSwitch(session, name as string, false, options),
   });
-  addCommand<object>(group, app, {
+  addCommand<ExpectVersionFlag>(group, app, {
     usage: 'resume <name>',
     summary: `Switch a ${what} on again`,
     arguments: { name: 'its name, see the list' },
     examples: [`braid ctl ${noun} resume ${one}`, `braid ctl ${noun} resume ${one} -o json`],
     modes: LIST_MODES,
     mode: 'table',
-    options: [reasonFlag()],
+    options: [reasonFlag(), switchVersionFlag()],
     task: ([name]) => `resume ${name}`,
-    run: (session, [name]) => setSwitch(session, name as string, true),
+    run: (session, [name], options) => setSwitch(session, name as string, true, options),
   });
 }
 

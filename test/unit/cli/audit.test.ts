@@ -25,6 +25,8 @@ const VERSIONED: readonly (readonly string[])[] = [
   ['ctl', 'pd', 'member', 'transfer-leader', 'pd2'],
   ['ctl', 'switch', 'on', 'merge-checker'],
   ['ctl', 'switch', 'off', 'merge-checker'],
+  ['ctl', 'scheduler', 'pause', 'merge-checker'],
+  ['ctl', 'scheduler', 'resume', 'merge-checker'],
   ['ctl', 'rule', 'set', 'r1', '--role', 'voter', '--count', '3'],
   ['ctl', 'rule', 'delete', 'r1', '--yes'],
 ];

@@ -255,7 +255,11 @@ function checkMergedSize(context: MergeCheckContext, source: RegionInfo, target:
 function checkMergeLimit(context: MergeCheckContext): Refusal | undefined {
   return context.controller.hasRoomFor('merge', 2)
     ? undefined
-    : refuse('MergeLimit', 'as many merges as allowed are running', 'wait, or raise mergeScheduleLimit');
+    : refuse(
+        'MergeLimit',
+        'as many merges as allowed are running',
+        'wait, or allow more: braid ctl checker config merge-checker limit=N',
+      );
 }
 
 function checkStarted(context: MergeCheckContext): Refusal | undefined {
@@ -265,7 +269,7 @@ function checkStarted(context: MergeCheckContext): Refusal | undefined {
     : refuse(
         'RecentlyStarted',
         'this placement service has just started and does not know which regions were split recently',
-        'wait for splitMergeIntervalMs, or merge by hand',
+        'wait for split-merge-interval (braid ctl checker config merge-checker), or merge by hand',
         { interval_ms: interval },
       );
 }
@@ -278,7 +282,7 @@ function checkRecentlySplit(context: MergeCheckContext, info: RegionInfo): Refus
     : refuse(
         'RecentlySplit',
         `region ${info.region.id} was split ${Math.floor((context.nowMs - at) / 1000)} s ago`,
-        'wait for splitMergeIntervalMs, or merge by hand',
+        'wait for split-merge-interval (braid ctl checker config merge-checker), or merge by hand',
         { ...about(info), interval_ms: interval },
       );
 }

@@ -2,7 +2,7 @@
  * What a running command works with: its options, the printer, and connections opened on first use. Closes what it
  * opened, whatever way the command ends.
  */
-import type { AdminClient } from '../client/admin.ts';
+import { ACTOR_CHARS_MAX, type AdminClient } from '../client/admin.ts';
 import type { Braid } from '../client/kv.ts';
 import { connect, connectAdmin } from '../client/real.ts';
 import type { TraceHook } from '../client/trace.ts';
@@ -44,6 +44,10 @@ const connectOptions = (options: ConnectorOptions): Parameters<typeof connect>[0
   connectTimeoutMs: options.timeoutMs,
   ...(options.onTrace === undefined ? {} : { onTrace: options.onTrace }),
 });
+
+/** Who makes a change, for the audit log: what people say, else who is logged in. */
+const actorOf = ({ BRAID_ACTOR, USER, LOGNAME, USERNAME }: CliIo['env']): string =>
+  BRAID_ACTOR || (USER || LOGNAME || USERNAME || CLIENT_NAME).substring(0, ACTOR_CHARS_MAX);
 
 export const REAL_CONNECTOR: Connector = {
   data: (options) => connect(connectOptions(options)),
@@ -106,11 +110,12 @@ export class Session implements AsyncDisposable {
     return this.#db.with({ timeoutMs: this.leftMs, signal: this.signal });
   }
 
-  /** Changes made through it carry the command's `--reason`, if it has one. */
+  /** Changes made through it carry who makes them, and the command's `--reason`, if it has one. */
   async admin(): Promise<AdminClient> {
     this.#admin ??= await this.#connector.admin(await this.#connectorOptions());
     const { reason } = this.options;
-    return reason === undefined || reason === '' ? this.#admin : this.#admin.withReason(reason);
+    const admin = this.#admin.withActor(actorOf(this.io.env));
+    return reason === undefined || reason === '' ? admin : admin.withReason(reason);
   }
 
   /** Deadline and interruption for one call of {@link admin}. */

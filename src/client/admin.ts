@@ -185,6 +185,9 @@ function requireSuccess(operator: OperatorInfo): OperatorInfo {
 /** Longest reason for a change. */
 export const REASON_CHARS_MAX = 512;
 
+/** Longest name of who makes a change. */
+export const ACTOR_CHARS_MAX = 128;
+
 export class AdminClient implements AsyncDisposable {
   readonly #core: ClientCore;
   readonly #actor: string;
@@ -231,6 +234,20 @@ export class AdminClient implements AsyncDisposable {
       );
     }
     return new AdminClient(this.#core, { owns: false, actor: this.#actor, reason });
+  }
+
+  /**
+   * The same client, whose changes are recorded as those of `actor`: in the list of events, the audit log, and the
+   * documents that are changed. Shares the connection, which stays with this one.
+   * @throws InvalidArgumentError for an empty name, and above {@link ACTOR_CHARS_MAX} characters
+   */
+  withActor(actor: string): AdminClient {
+    if (actor === '' || actor.length > ACTOR_CHARS_MAX) {
+      throw new InvalidArgumentError(`${actor.length} characters are no name of who makes a change`, {
+        hint: `give 1 to ${ACTOR_CHARS_MAX} characters`,
+      });
+    }
+    return new AdminClient(this.#core, { owns: false, actor, reason: this.#reason });
   }
 
   /** `host:port` of the placement leader, as far as known. */

@@ -6,6 +6,7 @@
 import { deepStrictEqual, ok as holds } from 'node:assert/strict';
 import { fromUtf8, toHex } from '../../src/base/bytes.ts';
 import { createRng, type Rng } from '../../src/env/rng.ts';
+import type { PdNode } from '../../src/pd/pd-node.ts';
 import { composeTimestamp } from '../../src/pd/tso/timestamp-oracle.ts';
 import { PdGroupWorld } from './pd-group-world.ts';
 
@@ -28,6 +29,8 @@ export class PdHistory {
   /** The largest value of a setting whose change was confirmed, and the last one that was asked for. */
   confirmed = 0;
   asked = 0;
+  /** Values whose change was confirmed to somebody. */
+  readonly #acknowledged = new Set<number>();
   served = 0;
   #nextName = 4;
 
@@ -89,6 +92,7 @@ export class PdHistory {
         () => {
           if (machine.incarnation === incarnation) {
             this.confirmed = Math.max(this.confirmed, value);
+            this.#acknowledged.add(value);
           }
         },
         () => undefined,
@@ -228,6 +232,7 @@ export class PdHistory {
       this.confirmed === 0 || (maxReplicas >= this.confirmed && maxReplicas <= this.asked),
       'a confirmed change is lost',
     );
+    this.#checkAudit(node.audit.entries);
     const { appliedIndex } = member.group.status();
     const voters = member.group.membership.confState.voters;
     const others = [...world.machines.values()].filter(
@@ -241,6 +246,21 @@ export class PdHistory {
     for (const { name } of others) {
       deepStrictEqual(this.#records(name), this.#records(others[0]?.name ?? name), 'members differ');
     }
+  }
+
+  /** Every confirmed change has left one entry, every other one at most one, and they are numbered without gaps. */
+  #checkAudit(entries: PdNode['audit']['entries']): void {
+    const told = entries.filter(({ type }) => type === 'replica-count').map(({ message }) => message);
+    holds(new Set(told).size === told.length, 'the audit log tells of a change twice');
+    for (const value of this.#acknowledged) {
+      const message = `the cluster is to have ${value} replicas of everything`;
+      holds(told.includes(message), `the audit log does not tell of the change to ${value}`);
+    }
+    deepStrictEqual(
+      entries.map(({ sequence }) => sequence),
+      entries.map((_, i) => i + 1),
+      'the audit log has gaps',
+    );
   }
 
   /** The replicated records on the disk of a member; the reservation of time changes all the while. */

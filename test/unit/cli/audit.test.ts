@@ -71,6 +71,18 @@ describe('a change', () => {
     });
   }
 
+  test('carries who makes it: what was said, else who is logged in', async () => {
+    const actorOf = async (env: Readonly<Record<string, string>>): Promise<unknown> => {
+      const admin = new FakeAdmin();
+      const { code } = await admin.run(['ctl', 'switch', 'on', 'merge-checker'], { env });
+      return [code, (asked(admin)[0]?.header as { readonly actor?: string } | undefined)?.actor];
+    };
+    expect(await actorOf({})).toEqual([0, 'braid-cli']);
+    expect(await actorOf({ USER: 'ada' })).toEqual([0, 'ada']);
+    expect(await actorOf({ USER: 'ada', BRAID_ACTOR: 'night job' })).toEqual([0, 'night job']);
+    expect(await actorOf({ BRAID_ACTOR: 'x'.repeat(200) })).toEqual([1, undefined]);
+  });
+
   test('of an operator carries why', async () => {
     const admin = new FakeAdmin();
     await admin.run(['ctl', 'operator', 'cancel', '95', '--reason', 'why']);

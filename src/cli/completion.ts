@@ -40,9 +40,10 @@ complete -c braid -f -a '(__braid_complete)'
 };
 
 /** Which kind of object an argument or the value of a flag names. */
-type Live = 'store' | 'region' | 'switch' | 'operator' | 'context';
+type Live = 'store' | 'region' | 'switch' | 'checker' | 'parameter' | 'operator' | 'context';
 
 const ARGUMENTS: Readonly<Record<string, Live>> = {
+  settings: 'parameter',
   store: 'store',
   source: 'region',
   target: 'region',
@@ -56,7 +57,6 @@ const FLAGS: Readonly<Record<string, Live>> = {
   '--context': 'context',
 };
 const SWITCH_COMMANDS: readonly string[] = ['on', 'off', 'scheduler'];
-const NOUNS: readonly string[] = ['scheduler', 'checker'];
 
 /** `id` means what the group is about, `name` a switch in the commands about switches. */
 function liveOf(command: Command, argument: string | undefined): Live | undefined {
@@ -68,7 +68,10 @@ function liveOf(command: Command, argument: string | undefined): Live | undefine
     return command.name() === 'add' ? undefined : 'context';
   }
   if (argument === 'name' || argument === 'scheduler') {
-    return SWITCH_COMMANDS.includes(command.name()) || NOUNS.includes(group) ? 'switch' : undefined;
+    if (group === 'checker') {
+      return 'checker';
+    }
+    return SWITCH_COMMANDS.includes(command.name()) || group === 'scheduler' ? 'switch' : undefined;
   }
   return argument === undefined ? undefined : ARGUMENTS[argument];
 }
@@ -113,7 +116,9 @@ export function candidates(program: Command, words: readonly string[]): Wanted {
     return { words: command.options.flatMap((option) => (option.hidden ? [] : [option.long ?? ''])), live: undefined };
   }
   const names = taken > 0 ? [] : command.commands.map((one) => one.name()).filter((name) => !name.startsWith('_'));
-  const argument = command.registeredArguments[taken];
+  const known = command.registeredArguments;
+  const lastKnown = known.at(-1);
+  const argument = known[taken] ?? (lastKnown?.variadic === true ? lastKnown : undefined);
   return { words: [...names, ...(argument?.argChoices ?? [])], live: liveOf(command, argument?.name()) };
 }
 
@@ -134,6 +139,13 @@ async function liveWords({ connector, io }: App, typed: readonly string[], live:
         return (await admin.operators(limits)).map((operator) => String(operator.id));
       case 'switch':
         return (await admin.switches(limits)).map((one) => one.name);
+      case 'checker':
+        return (await admin.schedulers.list(limits)).filter(({ kind }) => kind === 'checker').map((one) => one.name);
+      case 'parameter': {
+        const name = typed[typed.indexOf('config') + 1];
+        const found = (await admin.schedulers.list(limits)).find((one) => one.name === name);
+        return found?.parameters.map((one) => `${one.name}=`) ?? [];
+      }
     }
   } finally {
     await admin.close();

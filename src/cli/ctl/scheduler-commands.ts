@@ -285,7 +285,7 @@ function configCommand(group: Command, app: App, noun: Noun): void {
       versionFlag(),
       reasonFlag(),
     ],
-    task: ([name, ...settings]) => `${settings.length === 0 ? 'show the parameters of' : 'configure'} ${name}`,
+    task: ([name, ...settings]) => `${settings.length === 0 ? 'show or reset the parameters of' : 'configure'} ${name}`,
     run: async (session, [name, ...settings], flags) => {
       const admin = await session.admin();
       const found = await findScheduler(admin, session, noun, name as string);

@@ -207,6 +207,15 @@ describe('completion', () => {
     [['ctl', 'switch', 'on', 'mer'], ['merge-checker']],
     [['ctl', 'scheduler', 'pause', 'mer'], ['merge-checker']],
     [
+      ['ctl', 'checker', 'pause', ''],
+      ['merge-checker', 'learner-checker'],
+    ],
+    [
+      ['ctl', 'scheduler', 'config', 'hot-region', ''],
+      ['ratio=', 'min-rate='],
+    ],
+    [['ctl', 'scheduler', 'config', 'hot-region', 'ratio=2', 'm'], ['min-rate=']],
+    [
       ['ctl', 'region', 'pause', ''],
       ['2', '4'],
     ],

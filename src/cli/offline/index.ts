@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { App } from '../command.ts';
 import { dumpCommand } from './dump.ts';
 import { inspectCommand } from './inspect.ts';
+import { unsafeRecoverCommand } from './unsafe-recover.ts';
 import { verifyCommand } from './verify.ts';
 
 /** Adds `offline` with its commands. */
@@ -14,4 +15,5 @@ export function registerOfflineCommands(program: Command, app: App): void {
   inspectCommand(offline, app);
   verifyCommand(offline, app);
   dumpCommand(offline, app);
+  unsafeRecoverCommand(offline, app);
 }

@@ -207,6 +207,7 @@ const ELSEWHERE: Readonly<Record<string, readonly [file: string, proof: RegExp]>
   'offline inspect': ['test/unit/cli/offline.test.ts', /'inspect', world.store\], LIST_MODES/],
   'offline verify': ['test/unit/cli/offline.test.ts', /'verify', world.store\], LIST_MODES/],
   'offline dump': ['test/unit/cli/offline.test.ts', /'dump', world.store\], DUMP_MODES/],
+  'offline unsafe-recover': ['test/unit/cli/offline-recover.test.ts', /'unsafe-recover'[\s\S]*of LIST_MODES/],
   'config default': ['test/integration/bad-input.test.ts', /'config', 'default'/],
   'config check': ['test/integration/bad-input.test.ts', /'config', 'check'/],
 };

@@ -13,6 +13,7 @@ import { decodeRegionLocalState, encodeRegionLocalState } from '../../../src/cod
 import type { RegionLocalState } from '../../../src/codec/store-record.ts';
 import { createLevelEngineFactory, regionStateKey } from '../../../src/engine/index.ts';
 import type { Engine, WriteBatch } from '../../../src/env/engine.ts';
+import type { Env } from '../../../src/env/env.ts';
 import { createPinoLogger, realEnv } from '../../../src/env/real/index.ts';
 import { createGrpcNet } from '../../../src/rpc/grpc/grpc-net.ts';
 import { startPd } from '../../../src/server/pd/pd-process.ts';
@@ -43,47 +44,37 @@ export class OfflineWorld {
 
   static async make(): Promise<OfflineWorld> {
     const world = new OfflineWorld();
-    const env = (net: ReturnType<typeof createGrpcNet>) =>
-      realEnv({ net, engines: createLevelEngineFactory(), log: createPinoLogger({ level: 'error' }) });
-    const [pdNet, storeNet] = [createGrpcNet(), createGrpcNet()];
-    const pd = await startPd({
-      env: env(pdNet),
-      config: { dataDir: world.placement, listenAddress: '127.0.0.1:0', cluster: { maxReplicas: 1 } },
+    await runStore(world.store, world.placement, async (pd, storeId) => {
+      world.storeId = storeId;
+      const db = await connect({ pd: [pd], timeoutMs: 10_000 });
+      const admin = await connectAdmin({ pd: [pd], timeoutMs: 10_000 });
+      for (const [key, value] of ROWS) {
+        await db.put(key, value, key[0] === 0x7a ? { ttlMs: 3_600_000 } : {});
+      }
+      await db.put('gone', 'for good');
+      await db.delete('gone');
+      const { id } = await db.locate('a');
+      const submission = await admin.splitRegion(id, [utf8(SPLIT_KEY)]);
+      if (!('operator' in submission)) {
+        throw new Error('the region is divided already');
+      }
+      await admin.waitOperator(submission.operator.id);
+      const { regions } = await admin.regions();
+      world.regions = regions.map((region) => region.id);
+      await admin.close();
+      await db.close();
     });
-    const { server, raftstore } = DEFAULT_STORE_CONFIG;
-    const store = await startStore({
-      env: env(storeNet),
-      config: {
-        ...DEFAULT_STORE_CONFIG,
-        server: { ...server, addr: '127.0.0.1:0', statusAddr: '', dataDir: world.store, pd: [pd.address] },
-        raftstore: { ...raftstore, tickMs: 20, leaderLeaseMs: (raftstore.leaderLeaseMs * 20) / raftstore.tickMs },
-      },
-      onFatal: (error) => {
-        throw error;
-      },
-    });
-    world.storeId = store.storeId;
-    const db = await connect({ pd: [pd.address], timeoutMs: 10_000 });
-    const admin = await connectAdmin({ pd: [pd.address], timeoutMs: 10_000 });
-    for (const [key, value] of ROWS) {
-      await db.put(key, value, key[0] === 0x7a ? { ttlMs: 3_600_000 } : {});
-    }
-    await db.put('gone', 'for good');
-    await db.delete('gone');
-    const { id } = await db.locate('a');
-    const submission = await admin.splitRegion(id, [utf8(SPLIT_KEY)]);
-    if (!('operator' in submission)) {
-      throw new Error('the region is divided already');
-    }
-    await admin.waitOperator(submission.operator.id);
-    const { regions } = await admin.regions();
-    world.regions = regions.map((region) => region.id);
-    await admin.close();
-    await db.close();
-    await store.close({ graceful: false });
-    await pd.close();
-    await Promise.all([pdNet.close(0), storeNet.close(0)]);
     return world;
+  }
+
+  /** Runs the store of a directory, and a placement service that knows it, while `work` runs. */
+  async run(
+    directory: string,
+    work: (pd: string, regions: () => Promise<readonly number[]>) => Promise<void>,
+  ): Promise<void> {
+    const placement = join(this.root, `pd-${++this.#copies}`);
+    await cp(this.placement, placement, { recursive: true });
+    await runStore(directory, placement, (pd, _, regions) => work(pd, regions));
   }
 
   /** A copy of the store's directory with `change` made to its records. */
@@ -98,6 +89,43 @@ export class OfflineWorld {
 
   close(): void {
     rmSync(this.root, { recursive: true, force: true });
+  }
+}
+
+async function runStore(
+  directory: string,
+  placement: string,
+  /** `regions` tells the ids of the store's regions. */
+  work: (pd: string, storeId: number, regions: () => Promise<readonly number[]>) => Promise<void>,
+): Promise<void> {
+  const [pdNet, storeNet] = [createGrpcNet(), createGrpcNet()];
+  const env = (net: typeof pdNet): Env =>
+    realEnv({ net, engines: createLevelEngineFactory(), log: createPinoLogger({ level: 'error' }) });
+  const pd = await startPd({
+    env: env(pdNet),
+    config: { dataDir: placement, listenAddress: '127.0.0.1:0', cluster: { maxReplicas: 1 } },
+  });
+  const { server, raftstore } = DEFAULT_STORE_CONFIG;
+  const store = await startStore({
+    env: env(storeNet),
+    config: {
+      ...DEFAULT_STORE_CONFIG,
+      server: { ...server, addr: '127.0.0.1:0', statusAddr: '127.0.0.1:0', dataDir: directory, pd: [pd.address] },
+      raftstore: { ...raftstore, tickMs: 20, leaderLeaseMs: (raftstore.leaderLeaseMs * 20) / raftstore.tickMs },
+    },
+    onFatal: (error) => {
+      throw error;
+    },
+  });
+  try {
+    await work(pd.address, store.storeId, async () => {
+      const page = await fetch(`http://${store.statusAddress}/regions`);
+      return ((await page.json()) as readonly { readonly id: number }[]).map(({ id }) => id);
+    });
+  } finally {
+    await store.close({ graceful: false });
+    await pd.close();
+    await Promise.all([pdNet.close(0), storeNet.close(0)]);
   }
 }
 

@@ -105,6 +105,8 @@ export type {
   PauseAnswer,
   PlacementMember,
   Problem,
+  ProcessSetting,
+  ProcessSettings,
   RegionDetails,
   RegionFilter,
   RegionList,

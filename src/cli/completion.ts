@@ -3,7 +3,7 @@
  * answers. Words come from the command tree; ids of stores and regions and names of switches come from the cluster, if
  * it answers within a third of a second.
  */
-import type { Command, Option } from 'commander';
+import { Argument, type Command, type Option } from 'commander';
 import { type App, addCommand } from './command.ts';
 import { PD_DEFAULT } from './common-options.ts';
 import { type FlagSource, type Target, type TlsFiles, loadContexts, targetOf } from './contexts.ts';
@@ -120,6 +120,14 @@ export function candidates(program: Command, words: readonly string[]): Wanted {
   const lastKnown = known.at(-1);
   const argument = known[taken] ?? (lastKnown?.variadic === true ? lastKnown : undefined);
   return { words: [...names, ...(argument?.argChoices ?? [])], live: liveOf(command, argument?.name()) };
+}
+
+/** Lets the shell complete the first argument with these words. */
+export function completeWith(command: Command, words: readonly string[]): void {
+  const [argument] = command.registeredArguments;
+  if (argument instanceof Argument) {
+    argument.argChoices = [...words];
+  }
 }
 
 async function liveWords({ connector, io }: App, typed: readonly string[], live: Live): Promise<string[]> {

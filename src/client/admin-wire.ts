@@ -2,7 +2,7 @@
 import { copyBytes } from '../base/bytes.ts';
 import type { KeyRange } from '../base/key-range.ts';
 import type { Method } from '../rpc/method.ts';
-import type { adminMethods } from '../rpc/services.ts';
+import type { adminMethods, processMethods } from '../rpc/services.ts';
 import type { PeerRole, RegionEpoch } from '../meta/region.ts';
 
 type ReplyOf<M> = M extends Method<infer _Request, infer R> ? R : never;
@@ -22,6 +22,7 @@ type WireExplanation = ReplyOf<Admin['explainMerge']>;
 type WireFinding = ReplyOf<Admin['explain']>['findings'][number];
 type WireSwitch = ReplyOf<Admin['listSwitches']>['switches'][number];
 type WirePauseAnswer = ReplyOf<Admin['pauseRegion']>;
+type WireSettings = ReplyOf<(typeof processMethods)['getSettings']>;
 type WireEvents = ReplyOf<Admin['listEvents']>;
 type WireAudit = ReplyOf<Admin['listAudit']>;
 
@@ -40,6 +41,33 @@ export interface Problem {
   readonly storeId: number | undefined;
   readonly regionId: number | undefined;
 }
+
+/** What a store or placement member runs with. */
+export interface ProcessSettings {
+  /** Of the program; empty if it does not say. */
+  readonly version: string;
+  /** `store` or `pd` */
+  readonly role: string;
+  /** By `section.key`, in the order of the configuration file. */
+  readonly settings: ReadonlyMap<string, ProcessSetting>;
+}
+
+export interface ProcessSetting {
+  /** Durations are milliseconds, sizes bytes. */
+  readonly value: unknown;
+  /** As it is written in a file, such as `"96MiB"`. */
+  readonly text: string;
+  /** `default`, `file`, `environment` or `flag` */
+  readonly origin: string;
+}
+
+export const processSettingsFromWire = ({ version, role, settings }: WireSettings): ProcessSettings => ({
+  version,
+  role,
+  settings: new Map(
+    settings.map(({ name, value, text, origin }) => [name, { value: JSON.parse(value) as unknown, text, origin }]),
+  ),
+});
 
 export interface PlacementMember {
   readonly name: string;

@@ -5,13 +5,16 @@
  */
 import { sleep } from '../env/clock.ts';
 import type { UnaryMethod } from '../rpc/method.ts';
-import { adminMethods } from '../rpc/services.ts';
+import { RpcError, RpcStatus } from '../env/net.ts';
+import { unaryCall } from '../rpc/call.ts';
+import { adminMethods, processMethods } from '../rpc/services.ts';
 import {
   type ClusterStatus,
   type MergeExplanation,
   type OperatorInfo,
   type PauseAnswer,
   type PlacementMember,
+  type ProcessSettings,
   type RegionDetails,
   type RegionFilter,
   type RegionList,
@@ -34,6 +37,7 @@ import {
   isEnded,
   memberFromWire,
   pauseAnswerFromWire,
+  processSettingsFromWire,
   operatorFromWire,
   regionDetailsFromWire,
   regionListFromWire,
@@ -53,8 +57,10 @@ import {
   RefusedError,
   ServerRefusedError,
   InvalidArgumentError,
+  UnavailableError,
+  tlsErrorOf,
 } from './errors.ts';
-import { type CallOptions, requireKnownOptions, requireTimeoutMs } from './options.ts';
+import { type CallOptions, parseEndpoint, requireKnownOptions, requireTimeoutMs } from './options.ts';
 
 export interface OperatorRequestOptions extends CallOptions {
   /** Only plan: the operator that comes back has id 0 and nothing was started. */
@@ -182,6 +188,18 @@ function requireSuccess(operator: OperatorInfo): OperatorInfo {
   );
 }
 
+function settingsFailure(endpoint: string, cause: unknown): unknown {
+  if (!(cause instanceof RpcError)) {
+    return cause;
+  }
+  return (
+    tlsErrorOf(cause) ??
+    (cause.status === RpcStatus.UNAVAILABLE || cause.status === RpcStatus.DEADLINE_EXCEEDED
+      ? new UnavailableError(`${endpoint} does not answer: ${cause.message}`, { cause })
+      : new ServerRefusedError(`${endpoint} does not tell its settings: ${cause.message}`, { cause }))
+  );
+}
+
 /** Longest reason for a change. */
 export const REASON_CHARS_MAX = 512;
 
@@ -274,6 +292,32 @@ export class AdminClient implements AsyncDisposable {
   ): Promise<{ readonly members: readonly PlacementMember[]; readonly version: number }> {
     const { members, version } = await this.#read(adminMethods.listMembers, { header: this.#header() }, options);
     return { members: members.map(memberFromWire), version };
+  }
+
+  /**
+   * The settings that the process at `address` runs with, a store or a placement member, asked directly.
+   * @param address `host:port` or a URL
+   * @throws UnavailableError, TlsError, ServerRefusedError for a server that is not of braid
+   */
+  async settings(address: string, options: CallOptions = {}): Promise<ProcessSettings> {
+    const method = processMethods.getSettings;
+    requireKnownOptions(method.path, options, CALL_OPTIONS);
+    this.#core.requireOpen(method.path, options.signal);
+    const timeoutMs = requireTimeoutMs(options.timeoutMs, 'timeoutMs') ?? this.#core.options.timeoutMs;
+    const endpoint = parseEndpoint(address);
+    const channel = this.#core.env.net.dial(endpoint);
+    const limits = { timeoutMs, ...(options.signal === undefined ? {} : { signal: options.signal }) };
+    const ask = (): ReturnType<typeof unaryCall<object, Parameters<typeof processSettingsFromWire>[0]>> =>
+      unaryCall(channel, method, {}, limits);
+    const { tracer } = this.#core;
+    try {
+      const what = { method: method.path, endpoint };
+      return processSettingsFromWire(await (tracer === undefined ? ask() : tracer.call(what, ask)));
+    } catch (cause) {
+      throw settingsFailure(endpoint, cause);
+    } finally {
+      channel.close();
+    }
   }
 
   /**

@@ -14,12 +14,15 @@ export class ClientCore {
   readonly options: ResolvedOptions;
   readonly pd: PdClient;
   readonly router: RequestRouter;
+  /** Undefined unless somebody wants to know. */
+  readonly tracer: Tracer | undefined;
   #ended: Promise<void> | undefined;
 
   constructor(env: ClientEnv, options: ResolvedOptions) {
     this.env = options.log === undefined ? env : { ...env, log: options.log };
     this.options = options;
     const tracer = options.onTrace === undefined ? undefined : new Tracer(this.env, options.onTrace);
+    this.tracer = tracer;
     this.pd = new PdClient({ env: this.env, endpoints: options.pd, name: options.name, tracer });
     this.router = new RequestRouter({
       env: this.env,

@@ -20,6 +20,7 @@ import { AdminDefinition } from '../gen/braid/admin/v1/admin.ts';
 import { PeerDefinition, type RaftAck, type SnapshotReply } from '../gen/braid/peer/v1/peer.ts';
 import { GroupDefinition, type GroupAck, type SnapshotReply as GroupSnapshotReply } from '../gen/braid/pd/v1/pd.ts';
 import { PlacementDefinition } from '../gen/braid/placement/v1/placement.ts';
+import { ProcessDefinition } from '../gen/braid/process/v1/process.ts';
 import { HealthDefinition } from '../gen/grpc/health/v1/health.ts';
 import { MetaStorageDefinition } from '../gen/meta_storagepb.ts';
 import { PDDefinition } from '../gen/pdpb.ts';
@@ -53,6 +54,8 @@ export const peerMethods: {
 };
 /** Every port. */
 export const healthMethods: MethodsOf<typeof HealthDefinition> = methodsOf(HealthDefinition);
+/** Every port of braid. */
+export const processMethods: MethodsOf<typeof ProcessDefinition> = methodsOf(ProcessDefinition);
 /** Placement port. */
 export const pdMethods: MethodsOf<typeof PDDefinition> = methodsOf(PDDefinition);
 /** Placement port, called by stores. */

@@ -19,7 +19,8 @@ import type { StoreHeartbeat } from '../meta/heartbeat.ts';
 import type { Store } from '../meta/region.ts';
 import { RaftStore, type RegionStatus } from '../raftstore/store/raft-store.ts';
 import { ServiceBuilder } from '../rpc/service-builder.ts';
-import { healthMethods, peerMethods, tikvMethods } from '../rpc/services.ts';
+import { healthMethods, peerMethods, processMethods, tikvMethods } from '../rpc/services.ts';
+import { addProcessService, processFacts } from './process-service.ts';
 import { type LoadedConfig, stripScheme } from './config.ts';
 import { fileSystemSpace, joinCluster, openDataDir } from './data-dir.ts';
 import { Metrics } from './metrics.ts';
@@ -48,6 +49,8 @@ export interface StoreOptions {
   readonly config: StoreProcessConfig;
   /** Where settings come from, for the status page. */
   readonly origins?: LoadedConfig<StoreProcessConfig>['origins'];
+  /** Of the program, for whoever asks. */
+  readonly version?: string;
   /** Gives up waiting for the placement service. */
   readonly signal?: AbortSignal;
   /** The store cannot go on although its data is sound; the owner of the process stops it. */
@@ -127,7 +130,12 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
   const storeEnv: Env = { ...env, log };
 
   const deferred = new DeferredServices(`store ${ident.storeId} is starting`);
-  const methods = [...Object.values(tikvMethods), ...Object.values(peerMethods), ...Object.values(healthMethods)];
+  const methods = [
+    ...Object.values(tikvMethods),
+    ...Object.values(peerMethods),
+    ...Object.values(healthMethods),
+    ...Object.values(processMethods),
+  ];
   let listener: Listener;
   try {
     listener = await env.net.listen(server.addr, deferred.table(methods));
@@ -206,6 +214,10 @@ async function open(options: StoreOptions, closers: Closers): Promise<StoreProce
   const services = new ServiceBuilder();
   tikv.addTo(services);
   health.addTo(services);
+  addProcessService(
+    services,
+    processFacts('store', { version: options.version ?? '', config, origins: options.origins }),
+  );
   addPeerService(services, { env: storeEnv, self: identity, target: store });
   deferred.open(services.build());
 

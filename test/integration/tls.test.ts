@@ -62,6 +62,16 @@ describe('an encrypted cluster', () => {
     expect(listed.stdout).not.toContain('http://');
   });
 
+  test('its processes agree on their settings, and its regions are as they should be', async () => {
+    const config = await run(['ctl', 'check', 'config', '-o', 'json']);
+    expect(config.code, config.stdout).toBe(0);
+    expect(JSON.parse(config.stdout)).toMatchObject({ healthy: true, processes: 6, items: [] });
+    await waitFor('regions without findings', async () => (await run(['ctl', 'check', 'regions'])).code === 0);
+    const heat = await run(['ctl', 'heat', '-v']);
+    expect(heat.stderr).toMatch(/encrypted by .*client-ca\.pem/);
+    expect(heat.stdout).toContain('START');
+  });
+
   test('a new replica is filled by a snapshot', async () => {
     const store = await cluster.addStore();
     await using admin = await connectAdmin({ pd: cluster.pdAddress, tls: client });

@@ -25,6 +25,7 @@ import { COMMON_MODES, LIST_MODES, isMachineMode } from '../output/mode.ts';
 import { section } from '../output/printer.ts';
 import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
+import { checkCommand } from './check-command.ts';
 import { contextCommands } from './context-commands.ts';
 import { registerDocumentCommands } from './documents.ts';
 import { ERROR_CODES } from './error-catalogue.ts';
@@ -40,8 +41,6 @@ import { schedulerCommands } from './scheduler-commands.ts';
 import { regionViewCommands } from './region-views.ts';
 import { storeChangeCommands } from './store-commands.ts';
 import {
-  consistencyShape,
-  PROBLEM_SHAPE,
   STORE_SHAPE,
   SWITCH_SHAPE,
   operatorObject,
@@ -192,54 +191,6 @@ function statusCommand(ctl: Command, app: App): void {
       return EXIT_DONE;
     },
   });
-}
-
-function checkCommand(ctl: Command, app: App): void {
-  addCommand<object>(ctl, app, {
-    usage: 'check [what]',
-    isList: true,
-    summary: 'List what keeps the cluster from being healthy, for monitors',
-    details:
-      'The exit code is 0 if there is nothing and 5 if there is something. "check consistency" lists when the replicas of each region were compared, and those that differ.',
-    arguments: { what: 'health (default) or consistency' },
-    examples: ['braid ctl check', 'braid ctl check consistency', 'braid ctl check -q -o json'],
-    modes: COMMON_MODES,
-    mode: 'table',
-    isWatchable: true,
-    task: ([what]) => (what === 'consistency' ? 'check the replicas' : 'check the cluster'),
-    run: async (session, [what]) => {
-      if (what !== undefined && what !== 'health' && what !== 'consistency') {
-        throw new UsageError(`${JSON.stringify(what)} cannot be checked`, 'check health or consistency');
-      }
-      const admin = await session.admin();
-      if (what === 'consistency') {
-        return checkConsistency(session, admin);
-      }
-      const { bootstrapped, problems } = await admin.status(session.limits());
-      const isHealthy = bootstrapped && problems.length === 0;
-      await session.printer.list(PROBLEM_SHAPE, problems, { healthy: isHealthy, bootstrapped });
-      if (!bootstrapped) {
-        await session.printer.note('the cluster is not bootstrapped: no store has joined yet');
-      }
-      return isHealthy ? EXIT_DONE : EXIT_NO;
-    },
-  });
-}
-
-async function checkConsistency(session: Session, admin: AdminClient): Promise<ExitCode> {
-  const { regions } = await admin.regions(session.limits());
-  const damaged = regions.filter((region) => region.damagedPeerIds.length > 0);
-  const waiting = regions.filter((region) => region.consistency === undefined);
-  await session.printer.list(consistencyShape(session.options.keyFormat), regions, {
-    damagedRegions: damaged.length,
-    notComparedYet: waiting.length,
-  });
-  await session.printer.note(
-    damaged.length > 0
-      ? `${damaged.length} regions have replicas that differ; they serve nothing: braid ctl check says what helps`
-      : `no replica is known to differ; ${waiting.length} of ${regions.length} regions were not compared yet`,
-  );
-  return damaged.length > 0 ? EXIT_NO : EXIT_DONE;
 }
 
 // ---------------------------------------------------------------------------------------------------------- stores

@@ -1,9 +1,10 @@
 /** `braid ctl heat`: the heat map in text, and the hottest regions below it. */
-import { Argument, type Command } from 'commander';
+import type { Command } from 'commander';
 import { formatBytes } from '../../base/units.ts';
 import type { RegionDetails } from '../../client/admin-wire.ts';
 import { type App, addCommand } from '../command.ts';
 import { choice, count, flag } from '../common-options.ts';
+import { completeWith } from '../completion.ts';
 import { EXIT_DONE } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { COMMON_MODES } from '../output/mode.ts';
@@ -117,14 +118,6 @@ export function heatCommand(ctl: Command, app: App): void {
     },
   });
   completeWith(command, HEAT_MEASURES);
-}
-
-/** Lets the shell complete the first argument with these words. */
-export function completeWith(command: Command, words: readonly string[]): void {
-  const [argument] = command.registeredArguments;
-  if (argument instanceof Argument) {
-    argument.argChoices = [...words];
-  }
 }
 
 function measureOf(word: string): HeatMeasure {

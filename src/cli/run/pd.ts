@@ -2,9 +2,11 @@
 import { mkdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { loadPdConfig } from '../../server/config.ts';
+import { processFacts } from '../../server/process-service.ts';
 import { MemberRemovedError, startPd } from '../../server/pd/pd-process.ts';
 import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
+import { packageVersion } from '../package-version.ts';
 import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
 import { addExamples, assignments, LOG_FLAGS, logFlags, runReported, TLS_FLAGS, tlsFlags } from './frame.ts';
@@ -62,7 +64,7 @@ export function registerPd(program: Command, app: App): void {
 }
 
 async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
-  const { config } = loadPdConfig({
+  const { config, origins } = loadPdConfig({
     file: flags.config,
     env: app.io.env,
     flags: {
@@ -85,6 +87,7 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
     await mkdir(pd.dataDir, { recursive: true, mode: DIRECTORY_MODE });
     const service = await startPd({
       env: real.env,
+      facts: processFacts('pd', { version: packageVersion(), config, origins }),
       config: {
         name: pd.name,
         dataDir: pd.dataDir,

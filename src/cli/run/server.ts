@@ -5,6 +5,7 @@ import { startStore, type StoreProcess } from '../../server/store-process.ts';
 import type { AppError } from '../../base/app-error.ts';
 import type { App } from '../command.ts';
 import { flag } from '../common-options.ts';
+import { packageVersion } from '../package-version.ts';
 import { type ExitCode, EXIT_DONE, EXIT_FAILURE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
 import { addExamples, assignments, LOG_FLAGS, logFlags, runReported, TLS_FLAGS, tlsFlags } from './frame.ts';
@@ -96,6 +97,7 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
       env: real.env,
       config,
       origins,
+      version: packageVersion(),
       signal: giveUp.signal,
       onFatal: (error) => {
         fatal ??= error;

@@ -12,6 +12,7 @@ import { EMPTY_MEMBERSHIP } from '../../pd/group/membership.ts';
 import { MemberRemovedError, openDirectory, PdMember } from '../../pd/pd-member.ts';
 import type { PdNode } from '../../pd/pd-node.ts';
 import { ServiceBuilder } from '../../rpc/service-builder.ts';
+import { addProcessService, type ProcessFacts } from '../process-service.ts';
 import { addAdminService } from './admin-service.ts';
 import { type PdConfig, type PdConfigInput, PdConfigError, parseInitialCluster, pdConfig } from './config.ts';
 import { ServiceContext } from './context.ts';
@@ -67,14 +68,19 @@ export class PdListenError extends AppError {
  * @throws PdConfigError, EngineOpenError (data directory locked, missing, damaged or of another cluster), PdListenError,
  *   MemberRemovedError
  */
-export async function startPd(options: { readonly env: Env; readonly config: PdConfigInput }): Promise<PdProcess> {
+export async function startPd(options: {
+  readonly env: Env;
+  readonly config: PdConfigInput;
+  /** What it says about itself to whoever asks; default: nothing. */
+  readonly facts?: ProcessFacts;
+}): Promise<PdProcess> {
   const { env } = options;
   const config = pdConfig(options.config);
   const engine = await env.engines.open({ path: config.dataDir, createIfMissing: config.createIfMissing });
   let starting: StartingPd | undefined;
   try {
     const content = await openDirectory(engine, config.clusterId);
-    starting = new StartingPd(env, config, engine);
+    starting = new StartingPd(env, config, engine, options.facts ?? NO_FACTS);
     await starting.listen();
     return await starting.start(content);
   } catch (cause) {
@@ -89,6 +95,8 @@ const HAND_OVER_LIMIT_MS = 1_000;
 const ANNOUNCE_TIMEOUT_MS = 3_000;
 const ANNOUNCE_PAUSE_MS = 1_000;
 
+const NO_FACTS: ProcessFacts = { version: '', role: 'pd', settings: [] };
+
 const WILDCARD_HOSTS = ['0.0.0.0', '[::]', '::'] as const;
 
 /** A process between the first and the last of its steps. */
@@ -96,6 +104,7 @@ class StartingPd {
   readonly #env: Env;
   readonly #config: PdConfig;
   readonly #engine: Engine;
+  readonly #facts: ProcessFacts;
   readonly #log: Logger;
   readonly #front: Front;
   #listener: Listener | undefined;
@@ -109,10 +118,11 @@ class StartingPd {
     this.#tellRemoved = resolve;
   });
 
-  constructor(env: Env, config: PdConfig, engine: Engine) {
+  constructor(env: Env, config: PdConfig, engine: Engine, facts: ProcessFacts) {
     this.#env = env;
     this.#config = config;
     this.#engine = engine;
+    this.#facts = facts;
     this.#log = env.log.child({ component: 'pd', member: config.name });
     this.#front = new Front(() => this.#member?.notLeader() ?? new NotReadyError());
   }
@@ -124,6 +134,7 @@ class StartingPd {
     addDiscovery(always, { view: () => this.#view(), isClosing: () => this.#closing !== undefined, scheme });
     addGroupTraffic(always, { identity: () => this.#identity(), group: () => this.#member?.group });
     addMembershipCalls(always, () => this.#member);
+    addProcessService(always, this.#facts);
     try {
       this.#listener = await this.#env.net.listen(listenAddress, this.#front.table(always.build()));
     } catch (cause) {

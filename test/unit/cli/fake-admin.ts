@@ -20,7 +20,7 @@ import { realClock } from '../../../src/env/real/index.ts';
 import { createRng } from '../../../src/env/rng.ts';
 import type { Method } from '../../../src/rpc/method.ts';
 import { ServiceBuilder } from '../../../src/rpc/service-builder.ts';
-import { adminMethods, pdMethods } from '../../../src/rpc/services.ts';
+import { adminMethods, pdMethods, processMethods } from '../../../src/rpc/services.ts';
 import { FakeNet } from '../client/fake-net.ts';
 import { FakeSchedulers } from './fake-schedulers.ts';
 import { type RunOptions, type RunOutcome, connectorOf, runWith } from './harness.ts';
@@ -29,6 +29,7 @@ export type RequestOf<M> = M extends Method<infer R, infer _Reply> ? R : never;
 export type ReplyOf<M> = M extends Method<infer _Request, infer R> ? R : never;
 export type WireOperator = NonNullable<ReplyOf<typeof adminMethods.moveRegion>['operator']>;
 type WireStore = ReplyOf<typeof adminMethods.listStores>['stores'][number];
+type WireRegion = ReplyOf<typeof adminMethods.listRegions>['regions'][number];
 type WireEvent = ReplyOf<typeof adminMethods.listEvents>['events'][number];
 type WireRefusal = NonNullable<ReplyOf<typeof adminMethods.moveRegion>['refusal']>;
 
@@ -40,13 +41,13 @@ const PEERS = [
   { id: 13, storeId: 3, role: 1 as const },
 ];
 
-const region = (id: number, start: string, end: string) => ({
+export const region = (id: number, start: string, end: string): WireRegion => ({
   id,
   startKey: utf8(start),
   endKey: utf8(end),
   epoch: { confVer: 3, version: id },
   peers: PEERS,
-  leader: PEERS[0] as (typeof PEERS)[number],
+  leader: PEERS[0],
   term: 6,
   sizeBytes: 1_048_576,
   keys: 1234,
@@ -237,6 +238,15 @@ export class FakeAdmin {
   audit: ReplyOf<typeof adminMethods.listAudit>['entries'] = [auditEntry(3, 'store 2 is to be removing')];
   /** Called before events are read. */
   onEvents: (() => void) | undefined;
+  /** What `listRegions` answers, by filter (0 is all of them), and the gaps between them. */
+  regions: ReplyOf<typeof adminMethods.listRegions>['regions'] = [region(2, '', 'm'), region(4, 'm', '')];
+  filtered: (filter: number) => ReplyOf<typeof adminMethods.listRegions>['regions'] = (filter) =>
+    filter === 0 ? this.regions : [];
+  holes: ReplyOf<typeof adminMethods.listRegions>['holes'] = [];
+  stores: WireStore[] = [store(1), store(2), store(3)];
+  /** Settings of each process by address, as JSON; `undefined` takes its address off the network. */
+  readonly settings: Map<string, Record<string, unknown> | undefined> = new Map();
+  versions: Record<string, string> = {};
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
   /** What was asked to be paused and resumed, and the pause of every region. */
   readonly pauses: unknown[] = [];
@@ -260,7 +270,7 @@ export class FakeAdmin {
         ? { operator: RUNNING, nothingToDo: false }
         : { refusal: refusal(this.refuse), nothingToDo: false };
     };
-    const regions = [region(2, '', 'm'), region(4, 'm', '')];
+    const { regions } = this;
     const builder = new ServiceBuilder()
       .unary(pdMethods.getMembers, () => ({ header: { clusterId: '77' }, members: [pd], leader: pd }))
       .unary(adminMethods.getStatus, () => this.status())
@@ -278,11 +288,16 @@ export class FakeAdmin {
         this.members = this.members.map((each) => ({ ...each, isLeader: each.name === target }));
         return { member: member(target, 2, false) };
       })
-      .unary(adminMethods.listStores, () => ({ stores: [store(1), store(2), store(3)] }))
+      .unary(adminMethods.listStores, () => ({ stores: this.stores }))
       .unary(adminMethods.getStore, ({ storeId }) =>
         storeId > 3 ? { refusal: refusal('StoreNotFound') } : { store: store(storeId) },
       )
-      .unary(adminMethods.listRegions, () => ({ regions, more: false, nextStart: new Uint8Array(0), holes: [] }))
+      .unary(adminMethods.listRegions, ({ filter }) => ({
+        regions: this.filtered(filter),
+        more: false,
+        nextStart: new Uint8Array(0),
+        holes: filter === 0 ? this.holes : [],
+      }))
       .unary(adminMethods.getRegion, ({ which }) => {
         const found = which?.$case === 'id' ? regions.find(({ id }) => id === which.value) : regions[1];
         return found === undefined
@@ -420,7 +435,36 @@ export class FakeAdmin {
           term: this.term,
         };
       });
+    this.#tell(builder, 'adm:1');
     this.net.serve('adm:1', builder.build());
+    for (const address of ['adm:2', 'adm:3', ...this.stores.map((one) => one.address)]) {
+      const other = new ServiceBuilder();
+      this.#tell(other, address);
+      this.net.serve(address, other.build());
+    }
+  }
+
+  #tell(builder: ServiceBuilder, address: string): void {
+    const isPd = address.startsWith('adm:');
+    const usual = isPd
+      ? {
+          'placement.max-replicas': 3,
+          'placement.location-labels': ['zone', 'host'],
+          'placement.region-max-size': 1_048_576,
+          'placement.merge-source-size-max': 131_072,
+          'group.tick': 100,
+        }
+      : { 'raftstore.region-max-size': 1_048_576, 'raftstore.tick': 100, 'raftstore.snapshot-sends-max': 4 };
+    builder.unary(processMethods.getSettings, () => ({
+      version: this.versions[address] ?? '0.1.0',
+      role: isPd ? 'pd' : 'store',
+      settings: Object.entries({ ...usual, ...this.settings.get(address) }).map(([name, value]) => ({
+        name,
+        value: JSON.stringify(value),
+        text: JSON.stringify(value),
+        origin: 'file',
+      })),
+    }));
   }
 
   status(): ReplyOf<typeof adminMethods.getStatus> {

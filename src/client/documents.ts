@@ -1,5 +1,5 @@
 /**
- * Partition and Assignment documents of a cluster: apply, list, delete, retry, watch. Specs and statuses are plain
+ * Documents of a cluster (Partition, Assignment, PlacementRule, Scheduler, Config): apply, list, delete, retry, watch. Specs and statuses are plain
  * objects in the words of the documents; the placement service alone reads and writes them.
  */
 import { sleep } from '../env/clock.ts';
@@ -16,7 +16,7 @@ type WireApplied = ReplyOf<(typeof adminMethods)['applyDocuments']>;
 type WireResult = WireApplied['results'][number];
 type WireDocument = NonNullable<WireResult['before']>;
 
-export type DocumentKind = 'Partition' | 'Assignment';
+export type DocumentKind = 'Partition' | 'Assignment' | 'PlacementRule' | 'Scheduler' | 'Config';
 
 export interface DocumentCondition {
   readonly type: string;
@@ -27,7 +27,9 @@ export interface DocumentInfo {
   readonly kind: DocumentKind;
   readonly metadata: {
     readonly name: string;
+    /** Empty for kinds that have none: PlacementRule, Scheduler and Config. */
     readonly uid: string;
+    /** 0 for kinds without a uid. */
     readonly generation: number;
     readonly resourceVersion: number;
   };
@@ -47,6 +49,11 @@ export interface DocumentInfo {
   /** Who made the latest change that was asked for, and why; empty for documents the service made itself. */
   readonly changedBy: string;
   readonly changeReason: string;
+  /**
+   * What else is known: of a PlacementRule its regions, of a Scheduler its parameters, of a Config every setting with its
+   * value and where that comes from. Undefined for other kinds.
+   */
+  readonly observed: Readonly<Record<string, unknown>> | undefined;
 }
 
 export type DocumentOutcome = 'created' | 'changed' | 'unchanged' | 'deleted' | 'ending' | 'refused' | 'skipped';
@@ -161,7 +168,10 @@ export class Documents {
     return results[0] as DocumentResult;
   }
 
-  /** Documents of a kind, of a name, or all. A name that is not there is refused. */
+  /**
+   * Documents of a kind, of a name, or all. A name that is not there is refused. Without a kind only what somebody has
+   * written: not the rule, the schedulers and the settings that every cluster begins with.
+   */
   async list(
     options: CallOptions & { readonly kind?: DocumentKind; readonly name?: string } = {},
   ): Promise<DocumentList> {
@@ -179,7 +189,7 @@ export class Documents {
   }
 
   /**
-   * Every change above a version in its order, one by one, until the signal aborts. After a restart of the placement
+   * Every change of Partitions and Assignments above a version in its order, one by one, until the signal aborts. After a restart of the placement
    * service changes in between may be missing; then every document comes as it is now.
    */
   async *watch(options: {
@@ -259,4 +269,6 @@ const documentFromWire = (document: WireDocument): DocumentInfo => ({
   settled: document.settled,
   changedBy: document.changedBy,
   changeReason: document.changeReason,
+  observed:
+    document.observedJson === '' ? undefined : (JSON.parse(document.observedJson) as Readonly<Record<string, unknown>>),
 });

@@ -1,4 +1,4 @@
-/** How Partition and Assignment documents look. In YAML and JSON a document has the words its authors write. */
+/** How documents look. In YAML and JSON a document has the words its authors write. */
 import type { DocumentInfo, DocumentResult } from '../../client/documents.ts';
 import { type Document, toPlainYaml } from '../output/document.ts';
 import { type Field, type ListShape, type Section, type Single, section } from '../output/printer.ts';
@@ -12,23 +12,58 @@ const textOf = (value: unknown): string => (typeof value === 'string' ? value : 
 
 /** `partition/part1` */
 export const documentName = (document: { readonly kind: string; readonly name: string }): string =>
-  `${document.kind.toLowerCase()}/${document.name}`;
+  `${document.kind.replace(/\B[A-Z]/g, '-$&').toLowerCase()}/${document.name}`;
 
 const pairs = (value: unknown): string =>
   Object.entries(asFields(value))
     .map(([name, state]) => `${name} ${textOf(state)}`)
     .join(', ');
 
-/** A Partition's range and pods; an Assignment's type and what it is about. */
+function rangeText(value: unknown): string {
+  const range = asFields(value);
+  const start = range['start'] === undefined ? '-inf' : textOf(range['start']);
+  const end = range['end'] === undefined ? '+inf' : textOf(range['end']);
+  return `[${start}, ${end})`;
+}
+
+function ruleText(spec: Fields): string {
+  const constraints = Array.isArray(spec['constraints']) ? (spec['constraints'] as Fields[]) : [];
+  const stores = constraints.map(({ key, op, values }) =>
+    [key, op, ...(Array.isArray(values) ? [values.map(textOf).join(',')] : [])].map(textOf).join(' '),
+  );
+  return [
+    rangeText(spec['range']),
+    `${textOf(spec['count'])} ${textOf(spec['role'])}${spec['count'] === 1 ? '' : 's'}`,
+    ...(stores.length === 0 ? [] : [`where ${stores.join(' and ')}`]),
+    ...(spec['override'] === true ? ['override'] : []),
+  ].join(' ');
+}
+
+const settingsText = (values: unknown): string =>
+  Object.entries(asFields(values))
+    .map(([name, value]) => `${name}=${Array.isArray(value) ? value.map(textOf).join(',') : textOf(value)}`)
+    .join(' ');
+
+/** A Partition's range and pods; an Assignment's type and what it is about; what a rule, scheduler or config says. */
 function whatText({ kind, spec }: DocumentInfo): string {
+  switch (kind) {
+    case 'PlacementRule':
+      return ruleText(spec);
+    case 'Scheduler':
+      return [spec['enabled'] === true ? 'on' : 'off', settingsText(spec['parameters'])].join(' ').trimEnd();
+    case 'Config':
+      return settingsText(spec);
+    default:
+      return resourceText(kind, spec);
+  }
+}
+
+function resourceText(kind: DocumentInfo['kind'], spec: Fields): string {
   if (kind === 'Partition') {
-    const range = asFields(spec['range']);
     const pods = Array.isArray(spec['assignedPods'])
       ? (spec['assignedPods'] as Fields[]).map((pod) => `${textOf(pod['type'])} ${textOf(pod['name'])}`)
       : ['primary', 'proxy'].filter((role) => role in spec).map((role) => `${role} ${textOf(spec[role])}`);
-    const start = range['start'] === undefined ? '-inf' : textOf(range['start']);
-    const end = range['end'] === undefined ? '+inf' : textOf(range['end']);
-    return [`[${start}, ${end})`, ...pods].join(' ');
+    return [rangeText(spec['range']), ...pods].join(' ');
   }
   const params = Object.entries(spec).find(([name]) => name.endsWith('Params'))?.[1];
   const about = Object.entries(asFields(params)).map(([name, value]) =>
@@ -77,12 +112,11 @@ const peersText = ({ regions, pods }: DocumentInfo): string =>
     .join(' ');
 
 /** The words of the document; nothing of what is only observed. */
-export const plainDocument = ({ kind, metadata, spec, status }: DocumentInfo): Document => ({
-  kind,
-  metadata,
-  spec,
-  status,
-});
+export const plainDocument = ({ kind, metadata, spec, status }: DocumentInfo): Document => {
+  const { name, resourceVersion } = metadata;
+  // Settings have neither an identity nor a status of their own.
+  return metadata.uid === '' ? { kind, metadata: { name, resourceVersion }, spec } : { kind, metadata, spec, status };
+};
 
 /** What a file for `apply` needs: no status, no versions. */
 export const exportedDocument = ({ kind, metadata, spec }: DocumentInfo): Document => ({
@@ -99,9 +133,10 @@ export function fullDocument(document: DocumentInfo, format: KeyFormat): Documen
     conditions,
     ...(changedBy === '' ? {} : { lastChange: { by: changedBy, reason: changeReason } }),
     observed:
-      kind === 'Partition'
+      document.observed ??
+      (kind === 'Partition'
         ? { regions: regions.map((region) => regionObject(region, format)), pods: Object.fromEntries(pods) }
-        : { remainingMs },
+        : { remainingMs }),
   };
 }
 
@@ -146,10 +181,17 @@ export function documentSingle(document: DocumentInfo, format: KeyFormat, nowUni
     { name: 'name', value: metadata.name },
     { name: 'what', value: whatText(document) },
     { name: 'status', value: statusText(document) },
-    { name: 'generation', value: metadata.generation },
+    ...(metadata.uid === '' ? [] : [{ name: 'generation', value: metadata.generation }]),
     { name: 'version', value: metadata.resourceVersion },
-    { name: 'uid', value: metadata.uid },
-    { name: 'age', value: formatAge(Math.max(0, nowUnixMs - createdUnixMs)) },
+    ...(metadata.uid === '' ? [] : [{ name: 'uid', value: metadata.uid }]),
+    ...(createdUnixMs === 0
+      ? []
+      : [
+          {
+            name: metadata.uid === '' ? 'changed' : 'age',
+            value: `${formatAge(Math.max(0, nowUnixMs - createdUnixMs))}${metadata.uid === '' ? ' ago' : ''}`,
+          },
+        ]),
     ...(document.changedBy === ''
       ? []
       : [
@@ -164,6 +206,9 @@ export function documentSingle(document: DocumentInfo, format: KeyFormat, nowUni
       { name: 'regions', value: document.regions.map(({ id }) => id).join(', ') },
       { name: 'peers', value: peersText(document) },
     );
+  } else if (document.observed !== undefined) {
+    fields.push(...observedFields(document.observed));
+    sections.push(...observedSections(document.observed));
   } else if (remainingMs > 0) {
     fields.push({ name: 'old routes served for', value: formatAge(remainingMs) });
   }
@@ -173,6 +218,39 @@ export function documentSingle(document: DocumentInfo, format: KeyFormat, nowUni
     fields,
     sections,
   };
+}
+
+const words = (name: string): string => name.replace(/[A-Z]/g, ' $&').toLowerCase();
+
+/** What is observed of a rule or a scheduler, value by value; lists of numbers are named, others have a table. */
+const observedFields = (observed: Fields): Field[] =>
+  Object.entries(observed)
+    .filter(([name]) => name !== 'settings' && name !== 'parameters')
+    .map(([name, value]) => ({
+      name: words(name),
+      value: Array.isArray(value) ? value.map(textOf).join(', ') : value === null ? '' : textOf(value),
+    }));
+
+const cellOf = (name: string) => ({
+  head: words(name),
+  cell: (row: Fields): string => {
+    const value = row[name];
+    return Array.isArray(value) ? value.map(textOf).join(',') : value === undefined ? '' : textOf(value);
+  },
+});
+
+/** Every setting of a config with where it comes from; every parameter of a scheduler. */
+function observedSections(observed: Fields): Section[] {
+  const rowsOf = (name: string): Fields[] => (Array.isArray(observed[name]) ? (observed[name] as Fields[]) : []);
+  const [settings, parameters] = [rowsOf('settings'), rowsOf('parameters')];
+  return [
+    ...(settings.length === 0
+      ? []
+      : [section('Settings', ['name', 'value', 'source', 'otherwise'].map(cellOf), settings)]),
+    ...(parameters.length === 0
+      ? []
+      : [section('Parameters', ['name', 'value', 'default', 'min', 'max', 'description'].map(cellOf), parameters)]),
+  ];
 }
 
 export const RESULT_SHAPE: ListShape<DocumentResult> = {

@@ -1,4 +1,4 @@
-/** `braid ctl apply`, `get`, `describe`, `delete`, `diff`, `export`, `retry`: Partition and Assignment documents. */
+/** `braid ctl apply`, `get`, `describe`, `delete`, `diff`, `export`, `retry`: documents of all kinds. */
 import type { Command } from 'commander';
 import type { AdminClient } from '../../client/admin.ts';
 import {
@@ -18,13 +18,13 @@ import {
   expectedVersion,
   expectVersionFlag,
 } from '../common-options.ts';
-import { EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, type ExitCode } from '../exit-code.ts';
+import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
-import { toJson, toJsonLine, toPlainYaml } from '../output/document.ts';
+import { toPlainYaml } from '../output/document.ts';
 import { LIST_MODES, isMachineMode } from '../output/mode.ts';
-import { formatTable } from '../output/table.ts';
 import type { Session } from '../session.ts';
 import { readDocuments } from './document-file.ts';
+import { printDocument, watchDocuments } from './document-watch.ts';
 import {
   DOCUMENT_SHAPE,
   RESULT_SHAPE,
@@ -33,19 +33,30 @@ import {
   exportedDocument,
   fullDocument,
   lineDiff,
-  plainDocument,
   specYaml,
   statusText,
 } from './document-shapes.ts';
 
+/** Words for kinds on the command line; plurals, and the nouns of other commands, mean the same. */
 const KINDS: Readonly<Record<string, DocumentKind | undefined>> = {
   partition: 'Partition',
   partitions: 'Partition',
   assignment: 'Assignment',
   assignments: 'Assignment',
+  'placement-rule': 'PlacementRule',
+  'placement-rules': 'PlacementRule',
+  rule: 'PlacementRule',
+  rules: 'PlacementRule',
+  scheduler: 'Scheduler',
+  schedulers: 'Scheduler',
+  checker: 'Scheduler',
+  checkers: 'Scheduler',
+  config: 'Config',
+  configs: 'Config',
   all: undefined,
 };
-const KIND_WORDS = 'partition, assignment or all';
+const ONE_KIND_WORDS = 'partition, assignment, placement-rule, scheduler or config';
+const KIND_WORDS = 'partition, assignment, placement-rule, scheduler, config or all';
 
 /** Waiting without --timeout ends after this. */
 const WAIT_MS_DEFAULT = 600_000;
@@ -56,9 +67,7 @@ function kindOf(word: string, allowsAll: boolean): DocumentKind | undefined {
     const closest = closestName(word, Object.keys(KINDS));
     throw new UsageError(
       `${JSON.stringify(word)} is not a kind of document`,
-      closest === undefined
-        ? `write ${allowsAll ? KIND_WORDS : 'partition or assignment'}`
-        : `did you mean ${closest}?`,
+      closest === undefined ? `write ${allowsAll ? KIND_WORDS : ONE_KIND_WORDS}` : `did you mean ${closest}?`,
     );
   }
   return KINDS[key];
@@ -95,13 +104,14 @@ interface ApplyFlags {
 function applyCommand(ctl: Command, app: App): void {
   addCommand<ApplyFlags>(ctl, app, {
     usage: 'apply',
-    summary: 'Create or change Partitions and Assignments',
+    summary: 'Create or change documents: Partitions, Assignments, placement rules, schedulers, settings',
     details:
       'All documents of the files are taken, or none. A document that says what is known already changes nothing.',
     examples: [
       'braid ctl apply -f examples/part1.yaml',
       'braid ctl apply -f - --wait',
       'braid ctl apply -f a1.yaml --dry-run',
+      "braid ctl apply -f examples/placement.yaml --reason 'new disks'",
     ],
     modes: LIST_MODES,
     mode: 'table',
@@ -342,10 +352,11 @@ function getCommand(ctl: Command, app: App): void {
   addCommand<{ watch?: true }>(ctl, app, {
     usage: 'get [kind] [name]',
     isList: true,
-    summary: 'List Partitions and Assignments',
-    details: 'With --watch every change is printed as it happens, in order; Ctrl-C or --timeout ends that.',
+    summary: 'List documents',
+    details:
+      'Without a kind, everything that somebody has written. With --watch every change is printed as it happens, in order; Ctrl-C or --timeout ends that.',
     arguments: { kind: KIND_WORDS, name: 'of one document' },
-    examples: ['braid ctl get partition', 'braid ctl get assignment a1 -w -o yaml', 'braid ctl get all -o wide'],
+    examples: ['braid ctl get partition', 'braid ctl get assignment a1 -w -o yaml', 'braid ctl get config -o yaml'],
     modes: LIST_MODES,
     mode: 'table',
     isQuestion: true,
@@ -355,14 +366,10 @@ function getCommand(ctl: Command, app: App): void {
       const kind = kindWord === undefined ? undefined : kindOf(kindWord, true);
       const which = { ...(kind === undefined ? {} : { kind }), ...(name === undefined ? {} : { name }) };
       const admin = await session.admin();
-      const { documents, version } =
-        options.watch === true
-          ? await present(admin, session, which)
-          : await admin.documents.list({ ...session.limits(), ...which });
       if (options.watch === true) {
-        requireUnordered(session);
-        return watch(session, admin, documents, version, which);
+        return watchDocuments(session, admin, which);
       }
+      const { documents } = await admin.documents.list({ ...session.limits(), ...which });
       const [only] = documents;
       const isWhole = session.options.fields === undefined && !session.printer.isChoosy;
       if (name !== undefined && isWhole && only !== undefined && isMachineMode(session.printer.mode)) {
@@ -375,113 +382,14 @@ function getCommand(ctl: Command, app: App): void {
   });
 }
 
-/** A watch prints changes as they come. @throws UsageError for flags that need a whole list */
-export function requireUnordered(session: Session): void {
-  const { sortBy, fields } = session.options;
-  const flag = sortBy === undefined ? (fields === undefined ? undefined : '--fields') : '--sort-by';
-  if (flag !== undefined) {
-    throw new UsageError(`--watch prints changes as they come, which ${flag} cannot be used with`, `leave ${flag} out`);
-  }
-}
-
-/** What is there now; a watch may wait for a document that is not. */
-async function present(
-  admin: AdminClient,
-  session: Session,
-  which: { readonly kind?: DocumentKind; readonly name?: string },
-): Promise<{ readonly documents: readonly DocumentInfo[]; readonly version: number }> {
-  const { kind, name } = which;
-  const { documents, version } = await admin.documents.list({
-    ...session.limits(),
-    ...(kind === undefined ? {} : { kind }),
-  });
-  return { documents: documents.filter(({ metadata }) => name === undefined || metadata.name === name), version };
-}
-
-/** One document, complete for `describe`, in the words of its author for `get`. */
-async function printDocument(session: Session, document: DocumentInfo, isDeleted = false): Promise<void> {
-  const shown = { ...plainDocument(document), ...(isDeleted ? { deleted: true } : {}) };
-  switch (session.printer.mode) {
-    case 'yaml':
-      await session.io.stdout.write(toPlainYaml(shown));
-      break;
-    case 'json':
-      await session.io.stdout.write(toJson(shown));
-      break;
-    default:
-      await session.io.stdout.write(toJsonLine(shown));
-  }
-}
-
-async function watch(
-  session: Session,
-  admin: AdminClient,
-  documents: readonly DocumentInfo[],
-  version: number,
-  which: { readonly kind?: DocumentKind; readonly name?: string },
-): Promise<ExitCode> {
-  const { mode } = session.printer;
-  const columns = DOCUMENT_SHAPE.columns.filter((column) => mode === 'wide' || column.isWide !== true);
-  const printed = new Map<string, string>();
-  let count = 0;
-  const show = async (document: DocumentInfo, isDeleted: boolean): Promise<void> => {
-    if (session.printer.chosen(DOCUMENT_SHAPE, [document], true).length === 0) {
-      return;
-    }
-    const name = documentName({ kind: document.kind, name: document.metadata.name });
-    const { spec, status, conditions } = document;
-    const seen = JSON.stringify([isDeleted, spec, status, mode === 'wide' ? conditions : []]);
-    if (printed.get(name) === seen) {
-      return;
-    }
-    printed.set(name, seen);
-    if (mode === 'yaml') {
-      await session.io.stdout.write(count === 0 ? '' : '---\n');
-    }
-    count++;
-    if (isMachineMode(mode)) {
-      await printDocument(session, document, isDeleted);
-    } else if (mode === 'name') {
-      await session.io.stdout.write(`${name}\n`);
-    } else {
-      const row = isDeleted ? { ...document, status: 'deleted' } : document;
-      await session.io.stdout.write(formatTable(columns, [row], count === 1 && session.options.headers));
-    }
-  };
-  for (const document of documents) {
-    await show(document, false);
-  }
-  await session.printer.note('watching for changes; Ctrl-C ends this');
-  // Without --timeout a watch has no end.
-  const limit = new AbortController();
-  const timer = session.isTimeoutGiven ? setTimeout(() => limit.abort(), session.leftMs) : undefined;
-  try {
-    const signal = AbortSignal.any([session.signal, limit.signal]);
-    for await (const { document, isDeleted } of admin.documents.watch({ afterVersion: version, signal })) {
-      const isMeant =
-        (which.kind === undefined || which.kind === document.kind) &&
-        (which.name === undefined || which.name === document.metadata.name);
-      if (isMeant) {
-        await show(document, isDeleted);
-      }
-    }
-  } catch (error) {
-    if (!session.signal.aborted && !limit.signal.aborted) {
-      throw error;
-    }
-  } finally {
-    clearTimeout(timer);
-  }
-  return session.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
-}
-
 function describeCommand(ctl: Command, app: App): void {
   addCommand<object>(ctl, app, {
     usage: 'describe <kind> <name>',
-    summary: 'Show all that is known about a Partition or an Assignment',
-    details: 'Also its conditions, its regions and where their replicas are.',
-    arguments: { kind: 'partition or assignment', name: 'of the document' },
-    examples: ['braid ctl describe partition part1', 'braid ctl describe assignment a1 -o yaml'],
+    summary: 'Show all that is known about a document',
+    details:
+      'Also its conditions, its regions and where their replicas are; of the config every setting with its value and where that comes from.',
+    arguments: { kind: ONE_KIND_WORDS, name: 'of the document' },
+    examples: ['braid ctl describe partition part1', 'braid ctl describe config placement'],
     modes: LIST_MODES,
     mode: 'table',
     isQuestion: true,
@@ -505,9 +413,10 @@ function exportCommand(ctl: Command, app: App): void {
   addCommand<object>(ctl, app, {
     usage: 'export [kind] [name]',
     summary: 'Print documents so that apply takes them again',
-    details: 'Without status and versions. Completed Assignments are history and left out unless they are named.',
+    details:
+      'Without status and versions. Completed Assignments are history, and what is as by default needs no document: both are left out unless they are named.',
     arguments: { kind: KIND_WORDS, name: 'of one document' },
-    examples: ['braid ctl export > documents.yaml', 'braid ctl export partition part1 -o json'],
+    examples: ['braid ctl export > documents.yaml', 'braid ctl export config > settings.yaml'],
     modes: LIST_MODES,
     mode: 'yaml',
     isQuestion: true,
@@ -522,7 +431,7 @@ function exportCommand(ctl: Command, app: App): void {
       });
       // Partitions come first, so that Assignments find them.
       const chosen = documents
-        .filter((document) => name !== undefined || document.kind === 'Partition' || !document.settled)
+        .filter((document) => name !== undefined || isWorthKeeping(document))
         .toSorted((a, b) => Number(a.kind === 'Assignment') - Number(b.kind === 'Assignment'));
       if (session.printer.mode === 'yaml') {
         await session.io.stdout.write(chosen.map((document) => toPlainYaml(exportedDocument(document))).join('---\n'));
@@ -532,6 +441,22 @@ function exportCommand(ctl: Command, app: App): void {
       return EXIT_DONE;
     },
   });
+}
+
+/** Whether a file for `apply` needs it. */
+function isWorthKeeping({ kind, settled, metadata, spec, observed }: DocumentInfo): boolean {
+  switch (kind) {
+    case 'Partition':
+      return true;
+    case 'Assignment':
+      return !settled;
+    case 'PlacementRule':
+      return metadata.resourceVersion > 0;
+    case 'Scheduler':
+      return observed?.['changed'] === true;
+    case 'Config':
+      return Object.keys(spec).length > 0;
+  }
 }
 
 // ----------------------------------------------------------------------------------------------------------- changing
@@ -546,11 +471,11 @@ interface DeleteFlags {
 function deleteCommand(ctl: Command, app: App): void {
   addCommand<DeleteFlags>(ctl, app, {
     usage: 'delete <kind> <name>',
-    summary: 'Delete a Partition or an Assignment',
+    summary: 'Delete a document',
     details:
-      'No data is deleted: the region of a deleted Partition goes on without a name. A running Assignment is taken back, or ends after the step that cannot be taken back.',
-    arguments: { kind: 'partition or assignment', name: 'of the document' },
-    examples: ['braid ctl delete assignment a1 --yes', 'braid ctl delete partition part1 --dry-run'],
+      'No data is deleted: the region of a deleted Partition goes on without a name. A running Assignment is taken back, or ends after the step that cannot be taken back. A scheduler returns to its defaults, the config to what the file says.',
+    arguments: { kind: ONE_KIND_WORDS, name: 'of the document' },
+    examples: ['braid ctl delete assignment a1 --yes', 'braid ctl delete config placement --dry-run'],
     modes: LIST_MODES,
     mode: 'table',
     options: [
@@ -566,7 +491,7 @@ function deleteCommand(ctl: Command, app: App): void {
       const name = nameWord as string;
       const admin = await session.admin();
       if (options.dryRun !== true && options.yes !== true) {
-        await confirmByName(session, `${kind} ${name}`, name);
+        await confirmByName(session, kind, name);
       }
       const { version } = await admin.documents.list(session.limits());
       const result = await admin.documents.delete(kind, name, {
@@ -583,14 +508,23 @@ function deleteCommand(ctl: Command, app: App): void {
   });
 }
 
+const EFFECT_OF_DELETE: Readonly<Record<DocumentKind, string>> = {
+  Partition: 'its data stays',
+  Assignment: 'its data stays',
+  PlacementRule: 'replicas that only it asked for go away',
+  Scheduler: 'its switch and its parameters return to their defaults',
+  Config: 'every setting returns to what the file says',
+};
+
 /** Asks for the name on a terminal; refuses where nobody could answer. */
-async function confirmByName(session: Session, what: string, name: string): Promise<void> {
+async function confirmByName(session: Session, kind: DocumentKind, name: string): Promise<void> {
+  const what = `${kind} ${name}`;
   if (!session.io.isStdinTerminal) {
     throw new RefusedError('NotConfirmed', `deleting ${what} was not confirmed`, {
       hint: 'repeat the command with --yes',
     });
   }
-  await session.io.stderr.write(`${what} will be deleted; its data stays. Type its name to go on: `);
+  await session.io.stderr.write(`${what} will be deleted; ${EFFECT_OF_DELETE[kind]}. Type its name to go on: `);
   let typed = '';
   for await (const part of session.io.stdin) {
     typed += Buffer.from(part).toString('utf8');

@@ -12,7 +12,7 @@ import { EXIT_DONE, EXIT_INTERRUPTED, type ExitCode } from '../exit-code.ts';
 import { LIST_MODES } from '../output/mode.ts';
 import type { Session } from '../session.ts';
 import { rest } from '../watch.ts';
-import { requireUnordered } from './documents.ts';
+import { requireUnordered } from './document-watch.ts';
 import { allAudit } from './maintenance-commands.ts';
 import { moment } from './moment.ts';
 import { EVENT_SHAPE } from './shapes.ts';

@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseDurationMs, parseSizeBytes } from '../base/units.ts';
 import { closestName } from '../client/options.ts';
+import { UsageError } from './failure.ts';
 import type { OutputMode } from './output/mode.ts';
 import { type Condition, parseCondition } from './output/select.ts';
 import { KEY_FORMATS, type KeyFormat, VALUE_FORMATS, type ValueFormat } from './text-form.ts';
@@ -129,7 +130,10 @@ export const expectedVersion = ({ expectVersion }: ExpectVersionFlag): ExpectVer
 export function epoch(text: string): Epoch {
   const parts = /^(\d{1,15})[.:](\d{1,15})$/.exec(text);
   if (parts === null) {
-    throw new InvalidArgumentError('Write the epoch of the region as conf-version.version, for example 5.12.');
+    throw new UsageError(
+      `${JSON.stringify(text)} is not an epoch`,
+      'write conf-version.version, as the column EPOCH of "braid ctl region list" shows it, for example 5.12',
+    );
   }
   return { confVer: Number(parts[1]), version: Number(parts[2]) };
 }

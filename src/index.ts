@@ -84,6 +84,8 @@ export {
 } from './client/schedulers.ts';
 export {
   AdminClient,
+  type ExpectEpoch,
+  type ExpectVersion,
   type ListRegionsOptions,
   type OperatorRequestOptions,
   type Submission,
@@ -92,6 +94,8 @@ export {
 export type {
   AdminPeer,
   AdminStoreState,
+  AuditEntry,
+  AuditPage,
   ClusterEvent,
   ClusterEvents,
   ClusterStatus,

@@ -208,7 +208,6 @@ describe('bad input', () => {
     [['scan', '--limit', '0'], /whole number from 1/, /--help/],
     [['scan', '--limit', '1e3'], /whole number from 1/, /--help/],
     [['put', 'k', 'v', '--ttl', 'soon'], /duration/, /--help/],
-    [['import', 'x.tsv'], /--key-column/, /--help/],
     [['ctl', 'region', 'move', '2', '--from', '1'], /--to/, /--help/],
   ])('%j is refused as a whole', async (args, error, next) => {
     const outcome = await runAlone(args);
@@ -235,6 +234,7 @@ describe('bad input', () => {
     [['ctl', 'region', 'merge', '4', '2', '--expect-epoch', '3'], /not an epoch/],
     [['bench', 'run', 'puts'], /no workload "puts"/],
     [['bench', 'compare', '/nonexistent/a.json', '/nonexistent/b.json'], /no such file/],
+    [['import', 'x.tsv'], /which column is the key/],
     [['import', '/nonexistent/a.tsv', '--key-column', 'k'], /no such file/],
     [['import', 'a.txt', '--key-column', 'k'], /format/],
     [['ctl', 'explain', 'code', 'Undetermined'], /no error code/],

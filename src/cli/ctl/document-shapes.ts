@@ -246,7 +246,7 @@ function observedSections(observed: Fields): Section[] {
   return [
     ...(settings.length === 0
       ? []
-      : [section('Settings', ['name', 'value', 'source', 'otherwise'].map(cellOf), settings)]),
+      : [section('Settings', ['name', 'value', 'source', 'otherwise', 'min', 'max'].map(cellOf), settings)]),
     ...(parameters.length === 0
       ? []
       : [section('Parameters', ['name', 'value', 'default', 'min', 'max', 'description'].map(cellOf), parameters)]),

@@ -32,7 +32,7 @@ import {
 import { parametersOf } from '../../pd/schedule/parameters.ts';
 import { switchInfo } from '../../pd/schedule/switches.ts';
 import type { DocumentPlan } from '../../pd/resource/resources.ts';
-import { effectiveSettings, showSettings } from '../../pd/settings.ts';
+import { effectiveSettings, formatValue, settingOf, showSettings } from '../../pd/settings.ts';
 import { specShown, statusShown } from '../../pd/resource/render.ts';
 import { refuse, refused, regionNotFound } from '../../pd/schedule/verdict.ts';
 import type { ServiceBuilder } from '../../rpc/service-builder.ts';
@@ -67,7 +67,8 @@ function fromText(text: string): unknown {
 export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContext): void {
   const { node, clock } = context;
   const { placement } = node;
-  const toWire = (document: AnyDocument): Document => anyToWire(document, node, clock.monoMs());
+  const toWire = (document: AnyDocument, isAlone = false): Document =>
+    anyToWire(document, node, clock.monoMs(), isAlone);
   const answer = (plan: Answered): ApplyDocumentsResponse => ({
     refusal: plan.refusal === undefined ? undefined : refusalToWire(plan.refusal),
     results: plan.results.map((result) => resultToWire(result, toWire)),
@@ -108,7 +109,7 @@ export function addDocumentCalls(builder: ServiceBuilder, context: ServiceContex
       const { version } = placement.resources.store;
       return 'code' in found
         ? { refusal: refusalToWire(found), documents: [], version }
-        : { refusal: undefined, documents: found.map(toWire), version };
+        : { refusal: undefined, documents: found.map((document) => toWire(document, request.name !== '')), version };
     })
     .unary(adminMethods.watchDocuments, async (request, call) => {
       context.check(request.header, call);
@@ -197,10 +198,11 @@ function resultToWire(result: AnyResult, toWire: (document: AnyDocument) => Docu
   };
 }
 
-function anyToWire(document: AnyDocument, node: PdNode, nowMs: number): Document {
+/** @param isAlone it was asked for by its name: all regions of a rule are looked at only then */
+function anyToWire(document: AnyDocument, node: PdNode, nowMs: number, isAlone: boolean): Document {
   switch (document.kind) {
     case 'PlacementRule':
-      return ruleToWire(document, node.placement);
+      return ruleToWire(document, node.placement, isAlone);
     case 'Scheduler':
       return schedulerToWire(document, node.placement);
     case 'Config':
@@ -234,15 +236,19 @@ const plainToWire = (
   observedJson: '',
 });
 
-function ruleToWire(document: RuleDocument, { cluster }: Placement): Document {
+function ruleToWire(document: RuleDocument, { cluster }: Placement, isAlone: boolean): Document {
   const { rule } = document;
+  const wire = plainToWire(document, rule.version, ruleSpecShown(rule));
+  if (!isAlone) {
+    return wire;
+  }
   const regions = cluster.tree.overlaps(rule.range);
   const observed = {
     regions: regions.length,
     regionsToSplit: regions.filter(({ region }) => cluster.rules.bordersIn(region.range).length > 0).length,
     regionsToChange: regions.filter((info) => !cluster.isFullyReplicated(info)).length,
   };
-  return { ...plainToWire(document, rule.version, ruleSpecShown(rule)), observedJson: JSON.stringify(observed) };
+  return { ...wire, observedJson: JSON.stringify(observed) };
 }
 
 function schedulerToWire(document: SchedulerDocument, { cluster, switches }: Placement): Document {
@@ -281,7 +287,13 @@ function configToWire(document: ConfigDocument, { fileConfig, placement }: PdNod
     changedBy: settings.author?.actor ?? '',
     changeReason: settings.author?.reason ?? '',
     observedJson: JSON.stringify({
-      settings: showSettings(fileConfig, baseConfig, settings.values, schedulers.overrides()),
+      settings: showSettings(fileConfig, baseConfig, settings.values, schedulers.overrides()).map((shown) => {
+        const setting = settingOf(shown.name);
+        // Of switches and lists the limits say nothing.
+        return setting === undefined || setting.kind === 'boolean' || setting.kind === 'labels'
+          ? shown
+          : { ...shown, min: formatValue(setting, setting.min), max: formatValue(setting, setting.max) };
+      }),
     }),
   };
 }

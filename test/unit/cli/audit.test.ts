@@ -1,6 +1,9 @@
 /** Who changed what and why: reasons and expected versions that changes carry, and how the audit log is shown. */
+import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
+import { buildProgram } from '../../../src/cli/program.ts';
 import { FakeAdmin, auditEntry, event } from './fake-admin.ts';
+import { MemorySink } from './harness.ts';
 
 interface Asked {
   readonly header?: { readonly reason: string };
@@ -202,5 +205,45 @@ describe('the audit log', () => {
       'under the next lead',
     ]);
     expect(messages.indexOf('change 4')).toBeLessThan(messages.indexOf('change 5'));
+  });
+});
+
+describe('every command of ctl that changes something', () => {
+  const program = buildProgram(
+    {
+      io: {
+        env: {},
+        stdout: new MemorySink(),
+        stderr: new MemorySink(),
+        stdin: (async function* () {})(),
+        isStdinTerminal: false,
+        signal: new AbortController().signal,
+      },
+      connector: { data: () => Promise.reject(new Error('unused')), admin: () => Promise.reject(new Error('unused')) },
+      exitCode: 0,
+    },
+    [],
+  );
+  const leaves = (command: Command, path: string): readonly (readonly [string, readonly (string | undefined)[]])[] =>
+    command.commands.length === 0
+      ? [[path, command.options.map(({ long }) => long)]]
+      : command.commands.flatMap((child) => leaves(child, path === '' ? child.name() : `${path} ${child.name()}`));
+  const ctl = program.commands.find((command) => command.name() === 'ctl') as Command;
+  /** Change nothing, or only a file of the user. A command that is in neither list has to take a reason. */
+  const READS =
+    /^(status|check|completion|diff|get|describe|export|heat|events|maintenance log|context .*|explain .*|.* (list|show|get|locate|siblings|top|holes))$/;
+  /** What they change has no version, or the document says which one it was made for. */
+  const UNVERSIONED = ['apply', 'move', 'operator cancel'];
+  const changing = leaves(ctl, '').filter(([path]) => !READS.test(path));
+
+  test('is found', () => {
+    expect(changing.length).toBeGreaterThan(30);
+  });
+
+  test.each(changing)('%s takes a reason, and the version it was made for', (path, options) => {
+    expect(options).toContain('--reason');
+    if (!UNVERSIONED.includes(path)) {
+      expect(options).toContain('--expect-version');
+    }
   });
 });

@@ -195,6 +195,24 @@ const OWN_CODES: readonly ErrorCodeEntry[] = [
     next: 'Try again.',
   },
   {
+    code: 'DataDir',
+    meaning: 'A directory is not the one of a store or placement member, or contradicts itself.',
+    outcome: 'not made',
+    next: 'The message says what it is instead.',
+  },
+  {
+    code: 'EngineOpen',
+    meaning: 'A database is in use, missing, damaged or of another program.',
+    outcome: 'not made',
+    next: 'Stop the process that uses it; of a damaged one see braid offline verify DIR.',
+  },
+  {
+    code: 'Scratch',
+    meaning: 'A command on a directory of a stopped process has no place for its temporary files.',
+    outcome: 'not made',
+    next: 'Set TMPDIR to a directory with room.',
+  },
+  {
     code: 'Internal',
     meaning: 'A fault of this program.',
     outcome: 'see the message',

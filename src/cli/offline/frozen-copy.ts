@@ -39,6 +39,20 @@ export class DirectoryInUseError extends AppError {
   }
 }
 
+/** There is no room for the scratch copy, or no right to make it. */
+export class ScratchError extends AppError {
+  constructor(cause: unknown) {
+    super(
+      'Scratch',
+      `the scratch copy in ${tmpdir()} cannot be made: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        hint: 'set TMPDIR to a directory that this user may write to and that has room for the write-ahead log',
+        cause,
+      },
+    );
+  }
+}
+
 /** What one log file of a database looks like. */
 export interface LogFile {
   readonly name: string;
@@ -75,7 +89,7 @@ export class FrozenCopy implements AsyncDisposable {
    * @throws DirectoryInUseError; EngineOpenError for anything that is no database of this program
    */
   static async open(path: string): Promise<FrozenCopy> {
-    const scratch = await mkdtemp(join(tmpdir(), SCRATCH_PREFIX));
+    const scratch = await makeScratch();
     const opened: Engine[] = [];
     const close = async (): Promise<void> => {
       for (const engine of opened.toReversed()) {
@@ -85,7 +99,9 @@ export class FrozenCopy implements AsyncDisposable {
     };
     try {
       const hasLock = await holdLock(path, scratch, opened);
-      const files = await copyFiles(path, join(scratch, 'db'));
+      const files = await copyFiles(path, join(scratch, 'db')).catch((error: unknown) => {
+        throw isNoSpace(error) ? new ScratchError(error) : error;
+      });
       if (!hasLock && (await exists(join(path, LOCK)))) {
         // It was started on while its files were being copied.
         throw new DirectoryInUseError(path);
@@ -107,6 +123,14 @@ export class FrozenCopy implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#close();
+  }
+}
+
+async function makeScratch(): Promise<string> {
+  try {
+    return await mkdtemp(join(tmpdir(), SCRATCH_PREFIX));
+  } catch (error) {
+    throw new ScratchError(error);
   }
 }
 
@@ -181,6 +205,9 @@ const isDamage = (error: EngineOpenError): boolean =>
   error.cause instanceof CorruptionError ||
   nativeErrorCode(error) === 'LEVEL_CORRUPTION' ||
   /^the database at .* is damaged:/.test(error.message);
+
+const isNoSpace = (error: unknown): boolean =>
+  ['ENOSPC', 'EDQUOT', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '');
 
 async function exists(path: string): Promise<boolean> {
   try {

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { regionId } from '../../base/ids.ts';
 import { formatBytes } from '../../base/units.ts';
-import { dataRange } from '../../engine/keyspace.ts';
+import { DATA_KEY_OVERHEAD_BYTES, dataRange } from '../../engine/keyspace.ts';
 import type { Engine } from '../../env/engine.ts';
 import { loadGroup, loadGroupRegions } from '../../pd/group/group-disk.ts';
 import { IDENT_FORMAT } from '../../server/data-dir.ts';
@@ -125,7 +125,8 @@ async function inspectRegion(session: Session, engine: Engine, id: number): Prom
       session.signal.throwIfAborted();
       for (const record of page) {
         rows.keys++;
-        rows.bytes += record.key.length + (record.type === 'record' ? record.value.length : 0);
+        rows.bytes += record.key.length - DATA_KEY_OVERHEAD_BYTES;
+        rows.bytes += record.type === 'record' ? record.value.length : 0;
       }
     }
   }

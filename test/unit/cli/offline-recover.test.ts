@@ -1,5 +1,5 @@
 /** `braid offline unsafe-recover`: its decisions, and what it writes into the directory of a real store. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
@@ -24,13 +24,15 @@ import {
   encodeFence,
   encodeRaftCommand,
   encodeRaftLocalState,
+  encodeStoreIdent,
 } from '../../../src/codec/raft-records.ts';
-import { applyStateKey, fenceKey, raftLogKey, raftStateKey } from '../../../src/engine/index.ts';
+import { applyStateKey, fenceKey, raftLogKey, raftStateKey, storeIdentKey } from '../../../src/engine/index.ts';
 import type { Engine, WriteBatch } from '../../../src/env/engine.ts';
 import type { Peer, PeerRole, Region } from '../../../src/meta/region.ts';
 import { EntryType } from '../../../src/raft/types.ts';
+import { readStoreIdent } from '../../../src/raftstore/store/bootstrap.ts';
 import { loadRegions } from '../../../src/raftstore/store/load.ts';
-import { offline, OfflineWorld, putState, readRecords, ROWS, stateOf } from './offline-store.ts';
+import { changeRecords, offline, OfflineWorld, putState, readRecords, ROWS, stateOf } from './offline-store.ts';
 
 // ------------------------------------------------------------------------------------------------ decisions
 
@@ -406,6 +408,56 @@ describe('braid offline unsafe-recover', () => {
     const { code, stdout } = await recover(directory, '--i-understand-data-loss', '--yes');
     expect([code, stdout]).toEqual([3, expect.stringContaining('Fenced: its data')]);
     expect(await membersIn(directory)).toContainEqual([world.storeId, LOST_A, LOST_B]);
+  });
+
+  test('of two surviving stores takes the one that knows more and leaves the other', async () => {
+    const OTHER = 803;
+    const id = Math.min(...world.regions);
+    // Both survive of five replicas; the other store has one entry more of one region.
+    const five =
+      (own: number) =>
+      async (batch: WriteBatch, engine: Engine): Promise<void> => {
+        for (const region of world.regions) {
+          const state = await stateOf(engine, region);
+          const ids = [world.storeId, OTHER, LOST_A, LOST_B, 804];
+          const peers = ids.map((store, i) => ({
+            id: peerId(9000 + i),
+            storeId: storeId(store),
+            role: 'voter' as const,
+          }));
+          putState(batch, { ...state, region: { ...state.region, peers } });
+          const key = raftStateKey(regionId(region));
+          const raft = decodeRaftLocalState((await engine.get(key)) as Uint8Array);
+          batch.put(key, encodeRaftLocalState({ ...raft, peerId: 9000 + ids.indexOf(own) }));
+        }
+      };
+    const first = await world.changed(five(world.storeId));
+    const second = await world.changed(five(OTHER));
+    await changeRecords(second, async (batch, engine) => {
+      const { clusterId } = (await readStoreIdent(engine)) as { clusterId: bigint };
+      batch.put(storeIdentKey(), encodeStoreIdent({ clusterId, storeId: OTHER }));
+      writeFileSync(join(second, 'IDENT'), JSON.stringify({ format: 1, clusterId: String(clusterId), storeId: OTHER }));
+      await appendEntry(batch, engine, id, { type: 'compute-hash' });
+    });
+    const flags = ['--lost-stores', `${LOST},804`, '--i-understand-data-loss'];
+    const alone = await offline(['unsafe-recover', first, ...flags, '--yes', '-o', 'json']);
+    expect([alone.code, JSON.parse(alone.stdout)]).toMatchObject([3, { regions: [{ code: 'DirectoryMissing' }, {}] }]);
+    const both = await offline(['unsafe-recover', first, second, ...flags, '-o', 'json'], {
+      typed: `store-${[world.storeId, OTHER].join(',store-')}\n`,
+    });
+    expect(both.code, both.stderr).toBe(0);
+    const membersOf = async (directory: string): Promise<readonly number[]> =>
+      (await readRecords(directory, (engine) => stateOf(engine, id))).region.peers.map((peer) => peer.storeId);
+    expect([await membersOf(first), await membersOf(second)]).toEqual([
+      [world.storeId, OTHER, LOST_A, LOST_B, 804],
+      [OTHER],
+    ]);
+    // The region that both know equally well stays where the smaller store id is.
+    const other = world.regions.find((region) => region !== id) as number;
+    const states = await Promise.all(
+      [first, second].map((path) => readRecords(path, (engine) => stateOf(engine, other))),
+    );
+    expect(states.map(({ region }) => region.peers.length)).toEqual([1, 5]);
   });
 
   test('refuses directories that do not go together', async () => {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
 import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
 import { logIndex, regionId } from '../../../src/base/ids.ts';
@@ -36,9 +36,13 @@ let world: OfflineWorld;
 
 beforeAll(async () => {
   world = await OfflineWorld.make();
+  // A place of our own for scratch copies: what is left there was left by these tests.
+  vi.stubEnv('TMPDIR', join(world.root, 'tmp'));
+  mkdirSync(tmpdir());
 }, 30_000);
 
 afterAll(() => {
+  vi.unstubAllEnvs();
   world.close();
 });
 
@@ -52,10 +56,7 @@ const snapshotOf = (directory: string): unknown =>
       return [name, stat.mtimeMs, stat.isFile() ? readFileSync(path).toString('base64') : ''];
     });
 
-const scratches = (): readonly string[] =>
-  readdirSync(tmpdir())
-    .filter((name) => name.startsWith('braid-offline-'))
-    .filter((name) => !name.startsWith('braid-offline-test-'));
+const scratches = (): readonly string[] => readdirSync(tmpdir());
 
 interface StoreDocument {
   readonly regions: readonly Readonly<Record<string, unknown>>[];
@@ -209,6 +210,24 @@ describe('every offline command', () => {
     expect(stderr).toContain(join(path, 'db'));
   });
 
+  test('ends at Ctrl-C, and leaves nothing behind', async () => {
+    for (const command of ['inspect', 'verify', 'dump']) {
+      const { code, stdout } = await offline([command, world.store], {
+        signal: AbortSignal.abort(new Error('interrupted')),
+      });
+      expect([command, code, stdout]).toEqual([command, 130, '']);
+    }
+    expect(scratches()).toEqual([]);
+  });
+
+  test('says what to do when there is no place for its temporary files', async () => {
+    const place = tmpdir();
+    vi.stubEnv('TMPDIR', join(world.root, 'nowhere'));
+    const { code, stderr } = await offline(['verify', world.store]);
+    vi.stubEnv('TMPDIR', place);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/ \(Scratch\)\nnext: {2}set TMPDIR/)]);
+  });
+
   test('of stores is refused for a placement member where it means nothing', async () => {
     expect((await offline(['dump', world.placement])).stderr).toContain('placement member');
     expect((await offline(['inspect', world.placement, '2'])).stderr).toContain('has no replicas');
@@ -256,7 +275,7 @@ describe('braid offline inspect', () => {
       state: 'merging',
       mergeState: { minIndex: 7, commit: 9, target: { id: right } },
       hardState: { vote: expect.any(Number) as number },
-      rows: { keys: 3 },
+      rows: { keys: 3, bytes: 18 },
     });
     const table = await offline(['inspect', directory, String(left)]);
     expect(table.stdout).toMatch(/merging into +r\d+\[m,\+inf\)/);

@@ -10,6 +10,7 @@ import {
   createServer as createHttpServer,
 } from 'node:http';
 import { type Server as TcpServer, type Socket, createServer as createTcpServer } from 'node:net';
+import { constants } from 'node:crypto';
 import { type Server as TlsServer, type TLSSocket, createServer as createTlsServer } from 'node:tls';
 import { InvariantError } from '../../base/assert.ts';
 import { RpcError, RpcStatus } from '../../env/net.ts';
@@ -138,6 +139,8 @@ export class Port {
       key: own.key,
       ALPNProtocols: this.#http1 === undefined ? ['h2'] : ['h2', 'http/1.1'],
       handshakeTimeout: FIRST_BYTES_TIMEOUT_MS,
+      // No session is resumed: each connection shows its certificate anew. Connections are few and live long.
+      secureOptions: constants.SSL_OP_NO_TICKET,
       // Every client is asked for a certificate. The verdict is ours, below, so that the client can be told why.
       requestCert: true,
       rejectUnauthorized: false,

@@ -16,13 +16,16 @@ const SETTINGS_TYPE = 0x04;
 const GOAWAY_TYPE = 0x07;
 const INADEQUATE_SECURITY = 0x0c;
 
-/** The word for a socket whose certificate was not accepted; undefined for one that may stay. */
+/**
+ * The word for a socket whose certificate was not accepted; undefined for one that may stay. A resumed session without
+ * a certificate counts as authorized for Node, so the certificate is looked for first.
+ */
 export function refusalOf(socket: TLSSocket): RefusalWord | undefined {
-  if (socket.authorized) {
-    return undefined;
-  }
   if (socket.getPeerX509Certificate() === undefined) {
     return 'certificate-required';
+  }
+  if (socket.authorized) {
+    return undefined;
   }
   // Declared as an error, it is OpenSSL's word in truth.
   const code = String(socket.authorizationError);

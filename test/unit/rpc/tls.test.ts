@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
 import { RpcError, RpcStatus, type ServiceTable, type StreamEnd } from '../../../src/env/net.ts';
@@ -197,6 +198,43 @@ describe('GrpcNet with TLS', () => {
     const stream = client.dial(address).stream('/t.T/Flow');
     stream.onEnd = end.resolve;
     expect((await end.promise).message).toBe(failure.message);
+  });
+
+  test.each([
+    ['without a certificate', (): Issued | undefined => undefined, 'certificate-required'],
+    ['of another authority', (): Issued | undefined => theirs.issue(), 'unknown-authority'],
+  ] as const)('a session %s that was refused cannot be resumed into one that is served', async (_, issued, word) => {
+    const address = await serve(sourcesOf(ours, good));
+    const own = issued();
+    /** What the server answers; it gives tickets for later sessions on the way. */
+    const answerTo = (tickets: Buffer[], session?: Buffer): Promise<string> =>
+      new Promise((resolve, reject) => {
+        let text = '';
+        const socket = connectTls({
+          host: '127.0.0.1',
+          port: Number(address.split(':')[1]),
+          ca: ours.ca,
+          ALPNProtocols: ['h2'],
+          ...(own === undefined || session !== undefined ? {} : own),
+          ...(session === undefined ? {} : { session }),
+        });
+        socket.on('session', (ticket: Buffer) => tickets.push(ticket));
+        socket.on('secureConnect', () => socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'));
+        socket.on('data', (part: Buffer) => {
+          text += part.toString('latin1').replace(/[^ -~]/g, '.');
+        });
+        const timer = setTimeout(() => socket.destroy(), 2_000);
+        socket.on('error', reject);
+        socket.on('close', () => {
+          clearTimeout(timer);
+          resolve(text);
+        });
+      });
+    const tickets: Buffer[] = [];
+    expect(await answerTo(tickets)).toContain(word);
+    const resumed = await answerTo([], tickets.at(-1));
+    expect(resumed).toContain('braid-tls-refused');
+    expect(refusals).toHaveLength(2);
   });
 
   test('a client with a certificate of another authority, or an expired one, is refused and told so', async () => {

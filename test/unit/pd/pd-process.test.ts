@@ -603,6 +603,66 @@ describe('placement process', () => {
     expect(all.switches.find((info) => info.name === 'merge-checker')?.enabled).toBe(true);
   });
 
+  test('what administrators change is in the audit log with who and why; a stale version is refused', async () => {
+    await cluster();
+    const because = { header: { ...adminHeader(), reason: 'why' } };
+    const stale = { confVer: 9, version: 9 };
+    const settings = { storeId: 2, leaderWeight: 2, clearLimit: false, labels: [], replaceLabels: false };
+    const codes = [
+      await admin(adminMethods.setStoreSettings, { ...settings, ...because, expectVersion: 1 }),
+      await admin(adminMethods.setStoreState, {
+        storeId: 2,
+        target: StoreTarget.STORE_TARGET_REMOVING,
+        physicallyDestroyed: true,
+        dryRun: false,
+        expectVersion: 1,
+      }),
+      await admin(adminMethods.setSwitch, { name: 'merge-checker', enabled: true, offMs: 0, expectVersion: 1 }),
+      await admin(adminMethods.pinRegion, { regionId: 2, pinned: true, expectEpoch: stale }),
+      await admin(adminMethods.pauseRegion, { regionId: 2, reason: '', forMs: 0, expectEpoch: stale }),
+      await admin(adminMethods.resumeRegion, { regionId: 2, expectEpoch: stale }),
+      await admin(adminMethods.transferMemberLeader, { member: '', expectVersion: 99 }),
+      await admin(adminMethods.removeMember, { member: 'pd', dryRun: false, expectVersion: 99 }),
+    ].map(({ refusal }) => refusal?.code);
+    const epoch = Array.from({ length: 3 }, () => 'EpochChanged');
+    expect(codes).toEqual(['Conflict', 'Conflict', 'Conflict', ...epoch, 'Conflict', 'Conflict']);
+    const before = await admin(adminMethods.listAudit, { afterSequence: 0, limit: 0 });
+    const changed = await admin(adminMethods.setStoreSettings, { ...settings, ...because, expectVersion: 0 });
+    expect([changed.refusal, changed.store?.settingsVersion]).toEqual([undefined, 1]);
+    await admin(adminMethods.setSwitch, { name: 'merge-checker', enabled: true, offMs: 0, ...because });
+    await admin(adminMethods.pinRegion, { regionId: 2, pinned: true, ...because });
+    await admin(adminMethods.pauseRegion, { regionId: 2, reason: '', forMs: 0, ...because });
+    await admin(adminMethods.resumeRegion, { regionId: 2, ...because });
+    await admin(adminMethods.transferLeader, { regionId: 2, toStore: 3, options: undefined, ...because });
+    await admin(adminMethods.cancelOperator, { which: { $case: 'regionId', value: 2 }, ...because });
+    const { entries, lastSequence } = await admin(adminMethods.listAudit, {
+      afterSequence: before.lastSequence,
+      limit: 0,
+    });
+    expect(entries.map(({ type }) => type)).toEqual([
+      'store-settings',
+      'switch',
+      'region-pinned',
+      'region-paused',
+      'region-paused',
+      'operator-started',
+      'operator-canceled',
+    ]);
+    expect(entries.every(({ actor, reason }) => actor === 'tester' && reason === 'why')).toBe(true);
+    expect(entries.map(({ regionId, storeId }) => [regionId, storeId]).slice(0, 3)).toEqual([
+      [0, 2],
+      [0, 0],
+      [2, 0],
+    ]);
+    // Page by page it is the same, and the list of events names the same numbers.
+    const page = await admin(adminMethods.listAudit, { afterSequence: lastSequence - 2, limit: 1 });
+    expect(page.entries.map(({ sequence }) => sequence)).toEqual([lastSequence - 1]);
+    const { events } = await admin(adminMethods.listEvents, { afterSequence: 0, afterTerm: 0, limit: 0 });
+    expect(events.flatMap(({ auditSequence }) => (auditSequence === 0 ? [] : [auditSequence]))).toEqual(
+      Array.from({ length: lastSequence }, (_, i) => i + 1),
+    );
+  });
+
   test('schedulers are configured, added and removed; a dry run says what would be', async () => {
     await cluster();
     const change = (

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { AdminClient } from '../../client/admin.ts';
 import type { PlacementMember, StoreInfo } from '../../client/admin-wire.ts';
-import { briefOf } from '../../client/errors.ts';
+import { ServerRefusedError, briefOf } from '../../client/errors.ts';
 import { closestName } from '../../client/options.ts';
 import { type App, addCommand } from '../command.ts';
 import { duration, flag } from '../common-options.ts';
@@ -218,14 +218,28 @@ async function askAll(
   return told;
 }
 
+/** What administrators set while the service runs; nothing on a service that does not know of it. */
+async function runTimeSettings(session: Session, admin: AdminClient): Promise<Readonly<Record<string, unknown>>> {
+  try {
+    const { documents } = await admin.documents.list({ ...session.limits(), kind: 'Config' });
+    return documents[0]?.spec ?? {};
+  } catch (cause) {
+    if (cause instanceof ServerRefusedError) {
+      return {};
+    }
+    throw cause;
+  }
+}
+
 async function checkConfig(session: Session, admin: AdminClient): Promise<ExitCode> {
-  const [{ maxReplicas }, members, stores] = await Promise.all([
+  const [{ maxReplicas }, members, stores, runTime] = await Promise.all([
     admin.status(session.limits()),
     admin.placementMembers(session.limits()),
     admin.stores(session.limits()),
+    runTimeSettings(session, admin),
   ]);
   const told = await askAll(session, admin, stores, members);
-  const findings = configFindings({ stores, members, maxReplicas, told });
+  const findings = configFindings({ stores, members, maxReplicas, told, runTime });
   await session.printer.list(CONFIG_FINDING_SHAPE, findings, {
     healthy: findings.length === 0,
     processes: told.length,

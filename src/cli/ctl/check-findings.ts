@@ -4,7 +4,7 @@
  */
 import type { KeyRange } from '../../base/key-range.ts';
 import { compareBytes } from '../../base/bytes.ts';
-import { formatBytes } from '../../base/units.ts';
+import { formatBytes, parseSizeBytes } from '../../base/units.ts';
 import type { PlacementMember, ProcessSettings, RegionDetails, StoreInfo } from '../../client/admin-wire.ts';
 import { formatAge } from '../text-form.ts';
 
@@ -151,6 +151,8 @@ export interface ConfigFacts {
   readonly members: readonly PlacementMember[];
   readonly maxReplicas: number;
   readonly told: readonly Told[];
+  /** What is set at run time, by names without section: it wins over the files of the placement members. */
+  readonly runTime: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -173,7 +175,9 @@ const MERGED_PARTS = 2;
 
 export function configFindings(facts: ConfigFacts): readonly ConfigFinding[] {
   const stores = facts.told.filter(({ settings }) => settings?.role === 'store');
-  const members = facts.told.filter(({ settings }) => settings?.role === 'pd');
+  const members = facts.told
+    .filter(({ settings }) => settings?.role === 'pd')
+    .map((member) => withRunTime(member, facts.runTime));
   return [
     ...silent(facts.told),
     ...versions(facts.told),
@@ -183,6 +187,21 @@ export function configFindings(facts: ConfigFacts): readonly ConfigFinding[] {
     ...counts(facts),
     ...sizes(stores, members[0]),
   ];
+}
+
+/** Sizes are written with their unit. */
+const valueOf = (shown: unknown): unknown => (typeof shown === 'string' ? (parseSizeBytes(shown) ?? shown) : shown);
+
+function withRunTime(member: Told, runTime: ConfigFacts['runTime']): Told {
+  const { settings } = member;
+  if (settings === undefined) {
+    return member;
+  }
+  const set = Object.entries(runTime).map(
+    ([name, shown]) =>
+      [`placement.${name}`, { value: valueOf(shown), text: JSON.stringify(shown), origin: 'run time' }] as const,
+  );
+  return { ...member, settings: { ...settings, settings: new Map([...settings.settings, ...set]) } };
 }
 
 const silent = (told: readonly Told[]): readonly ConfigFinding[] =>

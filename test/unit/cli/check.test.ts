@@ -147,6 +147,21 @@ describe('ctl check config', () => {
     ]);
   });
 
+  test('what is set at run time wins over the files of the members', async () => {
+    const admin = new FakeAdmin();
+    admin.config = { 'merge-source-size-max': '600KiB', 'location-labels': ['host', 'rack'] };
+    admin.settings.set('adm:2', { 'placement.merge-source-size-max': 1, 'placement.location-labels': ['zone'] });
+    admin.stores = admin.stores.map((one, i) => ({
+      ...one,
+      labels: i === 0 ? [...one.labels, { key: 'rack', value: 'r1' }, { key: 'zone', value: 'a' }] : one.labels,
+    }));
+    expect(await codes(admin)).toEqual([
+      ['LabelMissing', 'store 2'],
+      ['LabelMissing', 'store 3'],
+      ['MergeSizeTooLarge', 'cluster'],
+    ]);
+  });
+
   test('finds even numbers of members, too few stores, and processes that do not answer', async () => {
     const admin = new FakeAdmin();
     admin.members = admin.members.slice(0, 2);

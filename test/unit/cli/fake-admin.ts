@@ -247,6 +247,8 @@ export class FakeAdmin {
   /** Settings of each process by address, as JSON; `undefined` takes its address off the network. */
   readonly settings: Map<string, Record<string, unknown> | undefined> = new Map();
   versions: Record<string, string> = {};
+  /** What is set at run time. */
+  config: Record<string, unknown> = {};
   problems: ReplyOf<typeof adminMethods.getStatus>['problems'] = [];
   /** What was asked to be paused and resumed, and the pause of every region. */
   readonly pauses: unknown[] = [];
@@ -372,6 +374,29 @@ export class FakeAdmin {
         this.changes.push(request);
         return { outcome: 'deleted', rule: RULE, regionsToSplit: 0, regionsToChange: 2 };
       })
+      .unary(adminMethods.listDocuments, () => ({
+        version: 1,
+        documents: [
+          {
+            kind: 'Config',
+            name: 'placement',
+            uid: '',
+            generation: 0,
+            resourceVersion: 1,
+            createdUnixMs: T0,
+            specJson: JSON.stringify(this.config),
+            statusJson: 'null',
+            conditions: [],
+            regions: [],
+            pods: new Map<number, string>(),
+            remainingMs: 0,
+            settled: true,
+            changedBy: '',
+            changeReason: '',
+            observedJson: '',
+          },
+        ],
+      }))
       .unary(adminMethods.listSwitches, () => ({
         switches: [
           {

@@ -93,21 +93,23 @@ async function dump(session: Session, dir: string, flags: DumpFlags): Promise<Ex
     rowsOf(session, engine, readable, flags.limit, nowSeconds, counts),
   );
   await session.printer.note(
-    `${formatCount(printed)} rows of ${formatCount(readable.length)} regions, as this replica has them: the cluster may have acknowledged newer ones`,
+    `${countText(printed, 'row')} of ${countText(readable.length, 'region')}, as this store has them: the cluster may have acknowledged newer ones`,
   );
   if (counts.expired > 0) {
-    await session.printer.note(`${formatCount(counts.expired)} rows have expired and were left out`);
+    await session.printer.note(`${countText(counts.expired, 'expired row')} left out`);
   }
   for (const remark of remarks) {
     await session.printer.note(remark);
   }
   if (counts.damaged > 0) {
     // Said whatever --quiet says: a dump is trusted to be whole.
-    await session.io.stderr.write(`${formatCount(counts.damaged)} rows are damaged and missing in this dump\n`);
+    await session.io.stderr.write(`${countText(counts.damaged, 'damaged row')} missing in this dump\n`);
     return EXIT_PARTLY;
   }
   return EXIT_DONE;
 }
+
+const countText = (n: number, what: string): string => `${formatCount(n)} ${what}${n === 1 ? '' : 's'}`;
 
 /** What is missing in the rows of a region. */
 function remarkOf(facts: RegionFacts): string[] {

@@ -60,7 +60,11 @@ export async function recoveredBefore(directory: string): Promise<ReadonlySet<nu
  * after it the new state, which a second run takes for healthy.
  * @returns whether anything was changed
  */
-export async function carryOut(engine: Engine, plan: RegionPlan, at: Date): Promise<boolean> {
+export async function carryOut(
+  engine: Engine,
+  plan: RegionPlan,
+  { at, reason }: { readonly at: Date; readonly reason: string | undefined },
+): Promise<boolean> {
   const { action, facts, region, chosen, peer } = plan;
   const { local, apply } = facts;
   const isChange = action.type === 'recover' || (action.type === 'start-first' && action.commitsLog);
@@ -84,6 +88,7 @@ export async function carryOut(engine: Engine, plan: RegionPlan, at: Date): Prom
     at: at.toISOString(),
     action: action.type,
     regionId: region.id,
+    reason: reason ?? null,
     before: formatRegion(region),
     ...(action.type === 'recover' ? { after: formatRegion(action.after) } : { commits: last.index }),
     records: Object.fromEntries(

@@ -40,6 +40,7 @@ interface RecoverFlags {
   readonly iUnderstandDataLoss?: true;
   readonly dryRun?: true;
   readonly yes?: true;
+  readonly reason?: string;
 }
 
 function storeIds(text: string): ReadonlySet<number> {
@@ -77,6 +78,7 @@ export function unsafeRecoverCommand(offline: Command, app: App): void {
       flag('--i-understand-data-loss', 'what only the lost stores knew is gone'),
       flag('--dry-run', 'only show the plan'),
       flag('--yes', 'do not ask'),
+      flag('--reason <text>', `why; kept in ${BACKUP_FILE} in the directory`),
     ],
     task: (dirs) => `recover ${dirs.join(', ')}`,
     run: (session, dirs, flags) => recover(session, dirs, flags),
@@ -97,25 +99,28 @@ async function recover(session: Session, dirs: readonly string[], flags: Recover
   }
   if (flags.iUnderstandDataLoss !== true) {
     throw new UsageError(
-      `${formatCount(plan.regions.length)} regions would forget what only the lost stores knew`,
+      `${regionsText(plan.regions.length)} would forget what only the lost stores knew`,
       'look at the plan with --dry-run; add --i-understand-data-loss if there is no other way',
     );
   }
   const name = storesOf(plan)
     .map((id) => `store-${id}`)
     .join(',');
-  await confirmByName(session, planText(session, plan, flags), name, flags.yes);
+  if (flags.yes !== true) {
+    await session.printer.note(formatTable(columns(session.options.keyFormat), plan.regions, true).trimEnd());
+  }
+  await confirmByName(session, lossText(flags), name, flags.yes);
   const done = await recoverOpen(dirs, flags, plan);
   await session.printer.single(planSingle(session, done, flags, false));
   const [recovered, waiting] = [countOf(done, 'recover'), countOf(done, 'start-first')];
   if (recovered > 0) {
     await session.printer.note(
-      `${formatCount(recovered)} regions go on alone; ${BACKUP_FILE} in the directory has their records as they were. Tell the placement service of each lost store, before you start the others: braid ctl store drain ID --destroyed`,
+      `${regionsText(recovered)} can go on alone; ${BACKUP_FILE} in the directory has the records as they were. Tell the placement service of each lost store, before you start the others: braid ctl store drain ID --destroyed`,
     );
   }
   if (waiting > 0) {
     await session.printer.note(
-      `${formatCount(waiting)} regions need their store to start once: start it, give it some seconds to apply its log, stop it and run this again`,
+      `${regionsText(waiting)} must see a start of the store first: start it, give it some seconds to apply its log, stop it and run this again`,
     );
   }
   if (recovered === done.regions.length) {
@@ -210,7 +215,7 @@ async function recoverOpen(dirs: readonly string[], flags: RecoverFlags, shown: 
     }
     const at = new Date();
     for (const region of plan.regions) {
-      await carryOut(engines.get(region.chosen.directory) as Engine, region, at);
+      await carryOut(engines.get(region.chosen.directory) as Engine, region, { at, reason: flags.reason });
     }
     return plan;
   } finally {
@@ -271,10 +276,10 @@ const columns = (format: KeyFormat): readonly Column<RegionPlan>[] => [
   { head: 'what', cell: whatText },
 ];
 
-function planText(session: Session, plan: RecoverPlan, { lostStores }: RecoverFlags): string {
-  const table = formatTable(columns(session.options.keyFormat), plan.regions, true);
-  return `${table}Stores ${[...lostStores].join(', ')} can never come back. What only they knew is lost: writes that were acknowledged may disappear.`;
-}
+const lossText = ({ lostStores }: RecoverFlags): string =>
+  `Stores ${[...lostStores].join(', ')} can never come back. What only they knew is lost: writes that were acknowledged may disappear.`;
+
+const regionsText = (n: number): string => `${formatCount(n)} ${n === 1 ? 'region' : 'regions'}`;
 
 function planObject(plan: RegionPlan, format: KeyFormat): Readonly<Record<string, unknown>> {
   const { region, chosen, facts, peer, action, unappliedEntries, lostPeers, others } = plan;

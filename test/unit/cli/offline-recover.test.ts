@@ -299,6 +299,7 @@ describe('braid offline unsafe-recover', () => {
     expect([unaware.code, unaware.stderr]).toEqual([1, expect.stringContaining('--i-understand-data-loss')]);
     const unasked = await recover(directory, '--i-understand-data-loss');
     expect([unasked.code, unasked.stderr]).toEqual([1, expect.stringContaining('add --yes')]);
+    expect(unasked.stderr).toMatch(/^REGION .+\n.+goes on alone.+\n.+goes on alone.+\nerror: .+\nwhy: .+\nnext: .+\n$/);
     const understood = ['unsafe-recover', directory, '--lost-stores', LOST, '--i-understand-data-loss'];
     const wrong = await offline(understood, { typed: 'store-77\n' });
     expect([wrong.code, wrong.stderr]).toEqual([3, expect.stringContaining('can never come back')]);
@@ -323,7 +324,7 @@ describe('braid offline unsafe-recover', () => {
         };
       });
     const before = (await records()) as { epoch: { confVer: number; version: number }; raft: { term: number } };
-    expect((await recover(directory, '--i-understand-data-loss', '--yes')).code).toBe(0);
+    expect((await recover(directory, '--i-understand-data-loss', '--yes', '--reason', 'flood')).code).toBe(0);
     expect(await records()).toEqual({
       ...before,
       epoch: { confVer: before.epoch.confVer + 2, version: before.epoch.version },
@@ -336,6 +337,7 @@ describe('braid offline unsafe-recover', () => {
       world.regions.map((id) => ({
         regionId: id,
         action: 'recover',
+        reason: 'flood',
         before: expect.stringContaining(`@${LOST_A}`) as string,
       })),
     );

@@ -472,7 +472,7 @@ describe('braid offline verify', () => {
     ]);
     expect(report.regions.map(({ keys }) => keys)).toEqual([3, 2]);
     const dumped = await offline(['dump', directory, '-o', 'name']);
-    expect([dumped.code, dumped.stderr]).toEqual([2, expect.stringContaining('1 rows are damaged')]);
+    expect([dumped.code, dumped.stderr]).toEqual([2, expect.stringContaining('1 damaged row missing')]);
     expect(dumped.stdout).toBe('a1\nb\\x00\\xff\\\\\nm1\nz9\n');
   });
 
@@ -541,7 +541,7 @@ describe('braid offline dump', () => {
     const { code, stdout, stderr } = await offline(['dump', directory]);
     expect(code).toBe(0);
     expect(stdout).not.toContain('"old"');
-    expect(stderr).toContain('1 rows have expired');
+    expect(stderr).toContain('1 expired row left out');
     expect(stderr).toContain(`region ${id} has 1 log entries that are not in its rows yet, 1 of them`);
   });
 

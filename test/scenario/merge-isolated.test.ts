@@ -3,8 +3,9 @@
  * they come back (region-merge 7.5): every line of it is a script here.
  */
 import { describe, expect } from 'vitest';
-import { utf8 } from '../../src/base/bytes.ts';
+import { compareBytes, fromUtf8, utf8 } from '../../src/base/bytes.ts';
 import { peerId, storeId } from '../../src/base/ids.ts';
+import { dataRange, userKeyOf } from '../../src/engine/keyspace.ts';
 import type { PeerMessage } from '../../src/codec/peer-message.ts';
 import type { Peer, Region } from '../../src/meta/region.ts';
 import type { RedirectDecision, RequestSpan } from '../../src/raftstore/store/redirects.ts';
@@ -24,6 +25,21 @@ async function outrun(s: Scenario, region: Region, away: number): Promise<void> 
     await s.c.advance(100);
   }
   throw new Error('the log was not compacted');
+}
+
+/** Keys on a store's disk that lie in none of its regions. */
+function strayKeys(s: Scenario, store: number): string[] {
+  const { start, end } = dataRange({ start: utf8(''), end: utf8('') });
+  const found: string[] = [];
+  for (const [key] of s.c.machine(store).disk.database('db')?.view.entriesFrom(start) ?? []) {
+    if (compareBytes(key, end) >= 0) {
+      break;
+    }
+    if (s.c.store(store).regionOfKey(userKeyOf(key)) === undefined) {
+      found.push(fromUtf8(userKeyOf(key)));
+    }
+  }
+  return found;
 }
 
 describe('merge: a store that was away', () => {
@@ -147,6 +163,30 @@ describe('merge: a store that was away', () => {
       await outrun(s, again, 3);
       heal();
       await s.untilGone(left);
+    },
+  );
+
+  scenario(
+    '7.5 R37 the target’s snapshot covers a part of the source, and nobody else claims the rest on this store',
+    { stores: 4, config: EARLY_GC, seedsMax: 12 },
+    async (s) => {
+      const { left, right } = await s.twoRegions();
+      await s.put('b', 'x');
+      await s.put('l', 'x');
+      await s.caughtUp(left, [1, 2, 3]);
+      const heal = s.c.isolate(3);
+      await s.mergeAwayOn(left, right, [1, 2]);
+      await s.c.mustSplit('k');
+      const again = s.c.regionOf('a') as Region;
+      await s.addVoter(again, 4);
+      await s.remove(again, 3);
+      await outrun(s, right, 3);
+      heal();
+      await s.untilGone(left);
+      await s.c.until('the target on store 3', () => s.status(3, right)?.state === 'normal');
+      // What the source held before the new border lies in no region of this store any more.
+      await s.c.until('the rest of the source is cleaned', () => strayKeys(s, 3).length === 0);
+      expect(strayKeys(s, 4)).toEqual([]);
     },
   );
 

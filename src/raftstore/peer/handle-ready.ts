@@ -11,6 +11,7 @@
 import { assert } from '../../base/assert.ts';
 import { equalBytes } from '../../base/bytes.ts';
 import { regionId } from '../../base/ids.ts';
+import { subtractRange } from '../../base/key-range.ts';
 import { decodeRegionLocalState, encodeApplyState, encodeRegionLocalState } from '../../codec/raft-records.ts';
 import { decodeSnapshotDescriptor } from '../../codec/snapshot-record.ts';
 import type { WriteBatch } from '../../env/engine.ts';
@@ -334,6 +335,7 @@ function acceptedSnapshotToBatch(
     encodeRegionLocalState({ state: 'applying', region, mergeState: undefined }),
   );
   peer.ctx.workers.recordInstall(batch, region, staged);
+  const cleanTasks = giveUpOutside(peer, oldRegion, region, batch);
   const former = formerSelves(peer, oldRegion, region);
   for (const before of former) {
     putRedirect(batch, before, peer.regionId);
@@ -356,7 +358,23 @@ function acceptedSnapshotToBatch(
   peer.lastApplyingIndex = index;
   peer.gcFromIndex = index + 1;
   peer.pendingApplyAcks.length = 0;
-  peer.installing = { type: 'persisting', region, staged, oldRegion, former };
+  peer.installing = { type: 'persisting', region, staged, oldRegion, former, cleanTasks };
+}
+
+/**
+ * What the old descriptor and the sources that go with the snapshot hold outside the new range belongs to nobody here
+ * any more: the region was split behind what this store has seen. Noted in the batch that gives the ranges up, so that
+ * no crash leaves the data behind; answers the tasks to start once it is durable.
+ */
+function giveUpOutside(peer: RaftPeer, oldRegion: Region, region: Region, batch: WriteBatch): number[] {
+  const { meta, workers } = peer.ctx;
+  const left = oldRegion.peers.length === 0 ? [] : [oldRegion.range];
+  for (const source of meta.atomicSnapRegions.get(peer.regionId)?.keys() ?? []) {
+    const dead = meta.regions.get(source);
+    assert(dead !== undefined, 'a source of an atomic snapshot is gone', { source });
+    left.push(dead.range);
+  }
+  return left.flatMap((range) => subtractRange(range, region.range)).map((piece) => workers.addCleanTask(batch, piece));
 }
 
 /**

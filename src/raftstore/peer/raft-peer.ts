@@ -45,6 +45,8 @@ export type Installing =
       readonly oldRegion: Region;
       /** What clients may still believe of the keys; on disk with the same batch. */
       readonly former: readonly Region[];
+      /** Noted with the same batch; to be started once it is durable. */
+      readonly cleanTasks: readonly number[];
     }
   | { readonly type: 'installing'; readonly region: Region; readonly staged: StagedSnapshot };
 

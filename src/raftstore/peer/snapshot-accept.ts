@@ -4,7 +4,7 @@
  */
 import { assert } from '../../base/assert.ts';
 import type { RegionId } from '../../base/ids.ts';
-import { rangesOverlap, subtractRange } from '../../base/key-range.ts';
+import { rangesOverlap } from '../../base/key-range.ts';
 import type { PeerMessage } from '../../codec/peer-message.ts';
 import { decodeSnapshotDescriptor } from '../../codec/snapshot-record.ts';
 import { regionsEqual, type Region, type RegionEpoch } from '../../meta/region.ts';
@@ -144,7 +144,7 @@ export function acceptSnapshot(peer: RaftPeer, message: PeerMessage, staged: Sta
 /** The batch that makes this region `applying` (and its sources tombstones) is durable. */
 export function onSnapshotPersisted(peer: RaftPeer): void {
   assert(peer.installing.type === 'persisting', 'snapshot persisted out of turn');
-  const { region, staged, oldRegion, former } = peer.installing;
+  const { region, staged, oldRegion, former, cleanTasks } = peer.installing;
   const { ctx, regionId } = peer;
   const { meta } = ctx;
   const sources = meta.atomicSnapRegions.get(regionId);
@@ -179,28 +179,10 @@ export function onSnapshotPersisted(peer: RaftPeer): void {
     peer.pendingMerge = undefined;
     peer.rollbackVotes.clear();
   }
-  cleanOutside(peer, oldRegion, region);
+  for (const task of cleanTasks) {
+    ctx.workers.startCleaning(task);
+  }
   ctx.workers.installSnapshot(region, peer.peer.id, staged);
-}
-
-/** Data of the old descriptor outside the new range belongs to nobody here any more. */
-function cleanOutside(peer: RaftPeer, oldRegion: Region, region: Region): void {
-  if (oldRegion.peers.length === 0) {
-    return;
-  }
-  const { ctx } = peer;
-  const tasks: number[] = [];
-  const batch = ctx.engine.createBatch();
-  for (const piece of subtractRange(oldRegion.range, region.range)) {
-    tasks.push(ctx.workers.addCleanTask(batch, piece));
-  }
-  if (tasks.length > 0) {
-    ctx.write(batch, () => {
-      for (const task of tasks) {
-        ctx.workers.startCleaning(task);
-      }
-    });
-  }
 }
 
 /** The data is in place and the region is `normal` on disk. */

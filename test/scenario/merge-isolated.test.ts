@@ -172,11 +172,15 @@ describe('merge: a store that was away', () => {
     async (s) => {
       const { left, right } = await s.twoRegions();
       await s.put('b', 'x');
-      await s.put('l', 'x');
-      await s.caughtUp(left, [1, 2, 3]);
+      await s.put('e', 'x');
+      await s.lead(left, 1);
+      await s.lead(right, 2);
+      const release = await s.prepareHeld(left, right);
+      await s.c.until('store 3 merges', () => s.record(3, left)?.state === 'merging');
       const heal = s.c.isolate(3);
-      await s.mergeAwayOn(left, right, [1, 2]);
-      await s.c.mustSplit('k');
+      release();
+      await s.untilGone(left, [1, 2]);
+      await s.c.mustSplit('d');
       const again = s.c.regionOf('a') as Region;
       await s.addVoter(again, 4);
       await s.remove(again, 3);

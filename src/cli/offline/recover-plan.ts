@@ -144,7 +144,7 @@ export function planRecovery(survivors: readonly Survivor[], options: PlanOption
     }
     plans.push(planRegion((replicas.get(facts.id) ?? []).toSorted(byKnowledge), best, survivors, options));
   }
-  const settled = plans.map((plan) => afterTarget(plan, plans));
+  const settled = plans.map((plan) => afterTarget(plan, plans, best));
   return {
     regions: settled.toSorted((a, b) => compareBytes(a.region.range.start, b.region.range.start)),
     healthy: best.length - settled.length,
@@ -241,15 +241,21 @@ function planRegion(
 
 /**
  * A region in the middle of a merge may go on only if its target cannot have taken it in, now or later: the target is
- * recovered, too, which raises its epoch, so that the merge is refused there and this region rolls it back by itself.
+ * recovered, too, which raises its epoch, so that the merge is refused there and this region rolls it back by itself;
+ * or the membership of the target has changed since and its range has not, with the same effect.
  */
-function afterTarget(plan: RegionPlan, plans: readonly RegionPlan[]): RegionPlan {
+function afterTarget(plan: RegionPlan, plans: readonly RegionPlan[], best: readonly Replica[]): RegionPlan {
   const merge = plan.facts.local?.mergeState;
   if (plan.action.type !== 'recover' || plan.facts.state !== 'merging' || merge === undefined) {
     return plan;
   }
   const target = plans.find(({ region }) => region.id === merge.target.id);
   if (target?.action.type === 'recover' && !rangeCovers(target.region.range, plan.region.range)) {
+    return plan;
+  }
+  const known = best.find(({ facts }) => facts.id === merge.target.id)?.facts.local.region.epoch;
+  // CommitMerge needs exactly the epoch the merge was prepared for, and would have raised the version.
+  if (known?.version === merge.target.epoch.version && known.confVer > merge.target.epoch.confVer) {
     return plan;
   }
   if (target?.action.type === 'start-first') {

@@ -206,6 +206,11 @@ describe('the plan', () => {
     const merging = replica(source, 1, { state: 'merging', target });
     expect(brief(plan([survivor(1, [merging, replica(target, 1)])], [2, 3]))).toEqual(['1@1:recover', '2@1:recover']);
     expect(brief(plan([survivor(1, [merging])], [2, 3]))).toEqual(['1@1:MergePrepared']);
+    // Members changed since the merge was prepared, the range did not: it can never be committed.
+    const changed = { ...target, peers: peersOn(1, 4, 5), epoch: { confVer: 6, version: 3 } };
+    expect(
+      brief(plan([survivor(1, [merging, replica(changed, 1)]), survivor(4, []), survivor(5, [])], [2, 3])),
+    ).toEqual(['1@1:recover']);
     const living = { ...target, peers: peersOn(1, 4, 5) };
     expect(brief(plan([survivor(1, [merging, replica(living, 1)])], [2, 3]))).toEqual(['1@1:MergePrepared']);
     const committing = new Map([[2, new Set(['commit-merge' as const])]]);
@@ -385,7 +390,9 @@ describe('braid offline unsafe-recover', () => {
     const states = (): Promise<number> =>
       readRecords(directory, async (engine) => (await loadRegions(engine, world.storeId)).peers.length);
     expect(await states()).toBe(2);
-    await world.run(directory, (_, regions) => vi.waitFor(async () => expect(await regions()).toContain(700), 10_000));
+    await world.run(directory, (_, regions) =>
+      vi.waitFor(async () => expect(await regions()).toContain('700:normal'), 10_000),
+    );
     expect(await states()).toBe(3);
     const second = await recover(directory, '--i-understand-data-loss', '--yes', '-o', 'json');
     expect([second.code, JSON.parse(second.stdout)], second.stderr).toMatchObject([0, { recovered: 2, untouched: 1 }]);
@@ -399,6 +406,36 @@ describe('braid offline unsafe-recover', () => {
       await db.put('m2', 'written after all');
     });
   }, 30_000);
+
+  test('ends a merge whose target went on alone, however far it had come', async () => {
+    const source = Math.min(...world.regions);
+    const target = Math.max(...world.regions);
+    const directory = await shared();
+    await changeRecords(directory, async (batch, engine) => {
+      const { lastIndex } = decodeRaftLocalState((await engine.get(raftStateKey(regionId(source)))) as Uint8Array);
+      const { region } = await stateOf(engine, target);
+      await appendEntry(batch, engine, source, { type: 'prepare-merge', minIndex: lastIndex + 1, target: region });
+    });
+    const first = await recover(directory, '--i-understand-data-loss', '--yes', '-o', 'json');
+    expect([first.code, JSON.parse(first.stdout)], first.stderr).toMatchObject([2, { recovered: 1, startFirst: 1 }]);
+    await world.run(directory, (_, regions) =>
+      vi.waitFor(async () => expect(await regions()).toContain(`${source}:merging`), 10_000),
+    );
+    const second = await recover(directory, '--i-understand-data-loss', '--yes', '-o', 'json');
+    expect([second.code, JSON.parse(second.stdout)], second.stderr).toMatchObject([
+      0,
+      { recovered: 1, untouched: 1, regions: [{ id: source, state: 'merging' }] },
+    ]);
+    await world.run(directory, async (pd, regions) => {
+      await vi.waitFor(async () => expect(await regions()).toContain(`${source}:normal`), 10_000);
+      await using db = await connect({ pd: [pd], timeoutMs: 10_000 });
+      for (const [key, value] of ROWS) {
+        expect(Buffer.from((await db.get(key)) ?? utf8('absent'))).toEqual(Buffer.from(value));
+        await db.put(key, 'written again');
+      }
+    });
+    expect((await offline(['verify', directory])).code).toBe(0);
+  }, 60_000);
 
   test('changes nothing when every region is refused', async () => {
     const directory = await shared(async (batch) => {

@@ -70,7 +70,7 @@ export class OfflineWorld {
   /** Runs the store of a directory, and a placement service that knows it, while `work` runs. */
   async run(
     directory: string,
-    work: (pd: string, regions: () => Promise<readonly number[]>) => Promise<void>,
+    work: (pd: string, regions: () => Promise<readonly string[]>) => Promise<void>,
   ): Promise<void> {
     const placement = join(this.root, `pd-${++this.#copies}`);
     await cp(this.placement, placement, { recursive: true });
@@ -95,8 +95,8 @@ export class OfflineWorld {
 async function runStore(
   directory: string,
   placement: string,
-  /** `regions` tells the ids of the store's regions. */
-  work: (pd: string, storeId: number, regions: () => Promise<readonly number[]>) => Promise<void>,
+  /** `regions` tells what the store has, as `id:state`. */
+  work: (pd: string, storeId: number, regions: () => Promise<readonly string[]>) => Promise<void>,
 ): Promise<void> {
   const [pdNet, storeNet] = [createGrpcNet(), createGrpcNet()];
   const env = (net: typeof pdNet): Env =>
@@ -120,7 +120,8 @@ async function runStore(
   try {
     await work(pd.address, store.storeId, async () => {
       const page = await fetch(`http://${store.statusAddress}/regions`);
-      return ((await page.json()) as readonly { readonly id: number }[]).map(({ id }) => id);
+      const found = (await page.json()) as readonly { readonly id: number; readonly state: string }[];
+      return found.map(({ id, state }) => `${id}:${state}`);
     });
   } finally {
     await store.close({ graceful: false });

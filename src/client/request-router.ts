@@ -34,10 +34,12 @@ import {
   QueueFullError,
   RegionRefusalError,
   ServerRefusedError,
+  type TlsError,
   UnavailableError,
   UndeterminedResultError,
   briefOf,
   regionErrorCode,
+  tlsErrorOf,
 } from './errors.ts';
 import type { PdClient } from './pd-client.ts';
 import { type CachedRegion, RegionCache } from './region-cache.ts';
@@ -196,6 +198,11 @@ export class RequestRouter implements StoreConnOwner {
     call.peer = peer;
     if (peer === undefined) {
       entry.needsReload = true;
+      const tlsError = this.#tlsErrorOfAll(entry);
+      if (tlsError !== undefined) {
+        this.#fail(call, tlsError);
+        return;
+      }
       this.#retryLater(call, this.#noStoreError(entry), 0);
       return;
     }
@@ -246,6 +253,14 @@ export class RequestRouter implements StoreConnOwner {
       (peer) => peer !== entry.leader && isVoterRole(peer.role) && this.#pool.isAvailable(peer.storeId),
     );
     return followers.length === 0 ? undefined : this.#env.rng.pick(followers);
+  }
+
+  /** Certificates that no store of the region takes do not become better by waiting. */
+  #tlsErrorOfAll(entry: CachedRegion): TlsError | undefined {
+    const errors = entry.region.peers
+      .filter(({ role }) => isVoterRole(role))
+      .map(({ storeId }) => tlsErrorOf(this.#pool.conn(storeId).downCause));
+    return errors.includes(undefined) ? undefined : errors[0];
   }
 
   #noStoreError(entry: CachedRegion): UnavailableError {

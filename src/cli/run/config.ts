@@ -6,6 +6,7 @@ import type { App } from '../command.ts';
 import { choice } from '../common-options.ts';
 import { EXIT_DONE } from '../exit-code.ts';
 import { addExamples, runReported } from './frame.ts';
+import { credentialsOf } from './real-process.ts';
 
 const ROLES = ['store', 'pd'] as const;
 type RoleName = (typeof ROLES)[number];
@@ -32,11 +33,15 @@ export function registerConfig(program: Command, app: App): void {
     .argument('<role>', `for which command: ${ROLES.join(' or ')}`, choice(ROLES))
     .argument('<file>', 'configuration file')
     .summary('Check a configuration file')
-    .description('Check a configuration file together with the environment. Starts nothing.');
+    .description('Check a configuration file together with the environment, certificates included. Starts nothing.');
   addExamples(check, ['braid config check store store.toml', 'braid config check pd pd.toml']);
   check.action(async (role: RoleName, file: string) => {
     app.exitCode = await runReported(app, `use ${file}`, async () => {
-      const { origins } = (role === 'store' ? loadStoreConfig : loadPdConfig)({ file, env: app.io.env });
+      const { config: checked, origins } = (role === 'store' ? loadStoreConfig : loadPdConfig)({
+        file,
+        env: app.io.env,
+      });
+      credentialsOf(checked.tls);
       const changed = [...origins].filter(([, origin]) => origin !== 'default').map(([name]) => name);
       await app.io.stdout.write(`${file} is fine; it sets ${changed.length === 0 ? 'nothing' : changed.join(', ')}\n`);
       return EXIT_DONE;

@@ -4,10 +4,12 @@ import { once } from 'node:events';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
 import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
 import { logIndex, regionId } from '../../../src/base/ids.ts';
+import { FrozenCopy } from '../../../src/cli/offline/frozen-copy.ts';
 import { COMMON_MODES, DATA_MODES, LIST_MODES } from '../../../src/cli/output/mode.ts';
 import {
   decodeApplyState,
@@ -109,16 +111,23 @@ describe('every offline command', () => {
   test('refuses a directory that a process holds, and lets no process start on one it reads', async () => {
     const directory = await world.changed();
     // In a process of its own: one process may lock a file as often as it likes.
-    const holder = spawn(
-      process.execPath,
-      [
-        '--input-type=module',
-        '-e',
-        `import { Level } from 'level'; const db = new Level(process.argv[1]); await db.open(); console.log('held'); setInterval(() => {}, 1000);`,
-        join(directory, 'db'),
-      ],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    );
+    const open = (): ReturnType<typeof spawn> & { readonly stdout: Readable } => {
+      const script = `import { Level } from 'level';
+        const db = new Level(process.argv[1]);
+        await db.open().then(() => console.log('held'), (error) => console.log(error.cause.code));
+        setInterval(() => {}, 1000);`;
+      const words = ['--input-type=module', '-e', script, join(directory, 'db')];
+      return spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
+    };
+    {
+      await using copy = await FrozenCopy.open(join(directory, 'db'));
+      expect(copy.state.type).toBe('sound');
+      const late = open();
+      expect(String((await once(late.stdout, 'data'))[0])).toBe('LEVEL_LOCKED\n');
+      late.kill('SIGKILL');
+      await once(late, 'close');
+    }
+    const holder = open();
     try {
       await once(holder.stdout, 'data');
       for (const command of ['inspect', 'verify', 'dump']) {

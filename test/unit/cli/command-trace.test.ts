@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { CALLS_SHOWN_MAX, CommandTrace } from '../../../src/cli/command-trace.ts';
 import { FakeCluster } from '../client/fake-cluster.ts';
+import { FakeAdmin } from './fake-admin.ts';
 import { MemorySink, runAlone, runOn } from './harness.ts';
 
 const BUSY = { serverIsBusy: { reason: 'too many', backoffMs: 0, estimatedWaitMs: 0, appliedIndex: 0 } };
@@ -32,6 +33,15 @@ describe('--verbose', () => {
     const both = await runAlone(['version', '-v', '-q']);
     expect([both.code, both.stdout]).toEqual([1, '']);
     expect(both.stderr).toContain('exclude each other');
+  });
+
+  test('speaks at every look of --watch', async () => {
+    const { code, stderr } = await new FakeAdmin().run(['ctl', 'switch', 'list', '-w', '-v', '--timeout', '1200ms']);
+    expect(code).toBe(0);
+    expect(stderr.match(/\] asking 127\.0\.0\.1:2379/g)?.length).toBeGreaterThanOrEqual(2);
+    expect(stderr.match(/\] ended after \d+ calls to 1 endpoint, 0 retries/g)?.length).toBeGreaterThanOrEqual(2);
+    const silent = await new FakeAdmin().run(['ctl', 'switch', 'list', '-w', '--timeout', '1200ms']);
+    expect(silent.stderr).toBe('');
   });
 
   test('may stand before the command', async () => {

@@ -1,13 +1,10 @@
 /** `braid ctl`: what the placement service knows and does. */
 import type { Command } from 'commander';
-import type { AdminClient, OperatorRequestOptions, Submission } from '../../client/admin.ts';
-import { type OperatorInfo, REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
+import { REGION_FILTERS, type RegionFilter } from '../../client/admin-wire.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type App, addCommand } from '../command.ts';
 import {
   choice,
-  type Epoch,
-  epoch,
   type ExpectEpochFlag,
   type ExpectVersionFlag,
   expectedEpoch,
@@ -18,12 +15,11 @@ import {
   reasonFlag,
 } from '../common-options.ts';
 import { registerCompletion } from '../completion.ts';
-import { EXIT_DONE, EXIT_NO, type ExitCode } from '../exit-code.ts';
+import { EXIT_DONE, EXIT_NO } from '../exit-code.ts';
 import { UsageError } from '../failure.ts';
 import { rangeArgument } from '../kv/arguments.ts';
-import { COMMON_MODES, LIST_MODES, isMachineMode } from '../output/mode.ts';
+import { COMMON_MODES, LIST_MODES } from '../output/mode.ts';
 import { section } from '../output/printer.ts';
-import type { Session } from '../session.ts';
 import { formatAge, formatCount, parseId, parseKey } from '../text-form.ts';
 import { checkCommand } from './check-command.ts';
 import { contextCommands } from './context-commands.ts';
@@ -35,7 +31,8 @@ import { explainObjectCommands } from './explain-commands.ts';
 import { heatCommand } from './heat-command.ts';
 import { memberCommands } from './member-commands.ts';
 import { ruleCommands } from './rule-commands.ts';
-import { watchOperator } from './operator-watch.ts';
+import { operatorCommands } from './operator-commands.ts';
+import { type OperatorFlags, finishOperator, operatorFlags, requestOptions } from './operator-request.ts';
 import { regionPauseCommands } from './pause-commands.ts';
 import { schedulerCommands } from './scheduler-commands.ts';
 import { regionViewCommands } from './region-views.ts';
@@ -45,7 +42,6 @@ import {
   SWITCH_SHAPE,
   operatorObject,
   operatorShape,
-  operatorSingle,
   problemSection,
   rangeText,
   refusalObject,
@@ -236,81 +232,6 @@ function storeCommands(store: Command, app: App): void {
 
 // --------------------------------------------------------------------------------------------------------- regions
 
-interface OperatorFlags {
-  readonly wait?: true;
-  readonly detach?: true;
-  readonly dryRun?: true;
-  readonly reason?: string;
-  readonly expectEpoch?: Epoch;
-  readonly expectVersion?: Epoch;
-}
-
-const operatorFlags = (): ReturnType<typeof flag>[] => [
-  flag('--wait', 'wait until it is done and show its phases; the default on a terminal'),
-  flag('--detach', 'print the operator and return; the default elsewhere'),
-  flag('--dry-run', 'only show the steps it would take'),
-  flag('--reason <text>', 'kept with the operator'),
-  expectEpochFlag(),
-  flag(
-    '--expect-epoch <conf_ver:version>',
-    "the same under its older name; of a merge, both are the source's",
-  ).argParser(epoch),
-];
-
-function requestOptions(session: Session, flags: OperatorFlags): OperatorRequestOptions {
-  if (flags.wait === true && flags.detach === true) {
-    throw new UsageError('--wait and --detach exclude each other', 'leave one of them out');
-  }
-  if (flags.expectEpoch !== undefined && flags.expectVersion !== undefined) {
-    throw new UsageError('--expect-version and --expect-epoch are the same', 'leave one of them out');
-  }
-  return {
-    ...session.limits(),
-    dryRun: flags.dryRun ?? false,
-    ...expectedEpoch({ ...(flags.expectEpoch === undefined ? {} : { expectVersion: flags.expectEpoch }), ...flags }),
-    ...(flags.reason === undefined ? {} : { reason: flags.reason }),
-  };
-}
-
-/** Reports what became of a change, waiting for its end if that is wanted. */
-async function finish(
-  session: Session,
-  admin: AdminClient,
-  submission: Submission,
-  flags: OperatorFlags,
-): Promise<ExitCode> {
-  if (submission.type === 'nothing-to-do') {
-    await session.printer.note('nothing to do: it is as you want it already');
-    if (isMachineMode(session.printer.mode)) {
-      await session.printer.single({ document: { kind: 'NothingToDo' }, fields: [] });
-    }
-    return EXIT_DONE;
-  }
-  if (submission.type === 'planned') {
-    await session.printer.note('dry run: nothing was started');
-    await session.printer.single(operatorSingle(submission.operator, Date.now()));
-    return EXIT_DONE;
-  }
-  const { operator } = submission;
-  const waits = flags.wait ?? (flags.detach === true ? false : session.io.stderr.isTerminal);
-  if (!waits) {
-    await showOperator(session, operator);
-    await session.printer.note(`follow it with: braid ctl operator show ${operator.id} --watch`);
-    return EXIT_DONE;
-  }
-  await showOperator(session, await watchOperator(session, admin, operator.id));
-  return EXIT_DONE;
-}
-
-/** One line for people, the whole object for machines. */
-async function showOperator(session: Session, operator: OperatorInfo): Promise<void> {
-  if (isMachineMode(session.printer.mode) || session.printer.mode === 'name') {
-    await session.printer.single(operatorSingle(operator, Date.now()));
-  } else {
-    await session.printer.list(operatorShape(Date.now()), [operator]);
-  }
-}
-
 interface RegionListFlags {
   readonly store?: string;
   readonly filter?: RegionFilter;
@@ -420,7 +341,7 @@ function regionCommands(region: Command, app: App): void {
       }
       const request = requestOptions(session, options);
       const admin = await session.admin();
-      return finish(session, admin, await admin.splitRegion(regionId, keys, request), options);
+      return finishOperator(session, admin, await admin.splitRegion(regionId, keys, request), options);
     },
   });
   addCommand<OperatorFlags>(region, app, {
@@ -441,7 +362,7 @@ function regionCommands(region: Command, app: App): void {
       };
       const request = requestOptions(session, options);
       const admin = await session.admin();
-      return finish(session, admin, await admin.mergeRegions(merge, request), options);
+      return finishOperator(session, admin, await admin.mergeRegions(merge, request), options);
     },
   });
   addCommand<OperatorFlags & { from: string; to: string }>(region, app, {
@@ -462,7 +383,7 @@ function regionCommands(region: Command, app: App): void {
       const move = { fromStore: parseId(options.from, 'store'), toStore: parseId(options.to, 'store') };
       const request = requestOptions(session, options);
       const admin = await session.admin();
-      return finish(session, admin, await admin.moveRegion(regionId, move, request), options);
+      return finishOperator(session, admin, await admin.moveRegion(regionId, move, request), options);
     },
   });
   addCommand<ExpectEpochFlag & { off?: true }>(region, app, {
@@ -500,7 +421,7 @@ function regionCommands(region: Command, app: App): void {
       const regionId = parseId(id as string, 'region');
       const request = requestOptions(session, options);
       const admin = await session.admin();
-      return finish(session, admin, await admin.scatterRegion(regionId, request), options);
+      return finishOperator(session, admin, await admin.scatterRegion(regionId, request), options);
     },
   });
   addCommand<OperatorFlags & { to: string }>(region, app, {
@@ -517,96 +438,7 @@ function regionCommands(region: Command, app: App): void {
       const toStore = parseId(options.to, 'store');
       const request = requestOptions(session, options);
       const admin = await session.admin();
-      return finish(session, admin, await admin.transferLeader(regionId, toStore, request), options);
-    },
-  });
-}
-
-// ------------------------------------------------------------------------------------------------------- operators
-
-interface OperatorListFlags {
-  readonly ended?: true;
-  readonly kind?: string;
-  readonly region?: string;
-}
-
-function operatorCommands(operator: Command, app: App): void {
-  addCommand<OperatorListFlags>(operator, app, {
-    usage: 'list',
-    isList: true,
-    summary: 'List running operators, or ended ones',
-    examples: ['braid ctl operator list', 'braid ctl operator list --ended --limit 10'],
-    modes: LIST_MODES,
-    mode: 'table',
-    isWatchable: true,
-    options: [
-      flag('--ended', 'ended operators, latest first'),
-      flag('--kind <kind>', 'only merge, move, split, replica, region, leader or admin operators'),
-      flag('--region <id>', 'only operators of this region'),
-    ],
-    task: () => 'list operators',
-    run: async (session, _, options) => {
-      const regionId = options.region === undefined ? undefined : parseId(options.region, 'region');
-      const admin = await session.admin();
-      const found =
-        options.ended === true
-          ? await admin.finishedOperators({
-              ...session.limits(),
-              ...(regionId === undefined ? {} : { regionId }),
-            })
-          : await admin.operators(session.limits());
-      const shown = found.filter(
-        (one) =>
-          (options.kind === undefined || one.kinds.includes(options.kind)) &&
-          (regionId === undefined || one.regionId === regionId),
-      );
-      await session.printer.list(operatorShape(Date.now()), shown);
-      if (shown.length === 0) {
-        await session.printer.note(options.ended === true ? 'no ended operators' : 'no running operators');
-      }
-      return EXIT_DONE;
-    },
-  });
-  addCommand<{ watch?: true }>(operator, app, {
-    usage: 'show <id>',
-    summary: 'Show one operator with its phases and steps',
-    arguments: { id: 'operator id' },
-    examples: ['braid ctl operator show 12', 'braid ctl operator show 12 --watch'],
-    modes: LIST_MODES,
-    mode: 'table',
-    isQuestion: true,
-    options: [flag('-w, --watch', 'until it has ended')],
-    task: ([id]) => `show operator ${id}`,
-    run: async (session, [id], options) => {
-      const operatorId = parseId(id as string, 'operator');
-      const admin = await session.admin();
-      const found =
-        options.watch === true
-          ? await watchOperator(session, admin, operatorId)
-          : await admin.operator(operatorId, session.limits());
-      await session.printer.single(operatorSingle(found, Date.now()));
-      return EXIT_DONE;
-    },
-  });
-  addCommand<object>(operator, app, {
-    usage: 'cancel <id>',
-    summary: 'Cancel a running operator',
-    details: 'Steps already done stay done. A merge that is prepared is finished by the stores whatever happens here.',
-    arguments: { id: 'operator id' },
-    examples: ['braid ctl operator cancel 12', 'braid ctl operator cancel 12 -o json'],
-    modes: LIST_MODES,
-    mode: 'table',
-    options: [reasonFlag()],
-    task: ([id]) => `cancel operator ${id}`,
-    run: async (session, [id]) => {
-      const operatorId = parseId(id as string, 'operator');
-      const admin = await session.admin();
-      const ended = await admin.cancelOperator(operatorId, session.limits());
-      await showOperator(session, ended);
-      if (!ended.cancelable && ended.isMergeSource) {
-        await session.printer.note('the merge was prepared already: the stores finish it or roll it back on their own');
-      }
-      return EXIT_DONE;
+      return finishOperator(session, admin, await admin.transferLeader(regionId, toStore, request), options);
     },
   });
 }

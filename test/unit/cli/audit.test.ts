@@ -231,7 +231,7 @@ describe('every command of ctl that changes something', () => {
   const ctl = program.commands.find((command) => command.name() === 'ctl') as Command;
   /** Change nothing, or only a file of the user. A command that is in neither list has to take a reason. */
   const READS =
-    /^(status|check|completion|diff|get|describe|export|heat|events|maintenance log|context .*|explain .*|.* (list|show|get|locate|siblings|top|holes))$/;
+    /^(status|check|completion|diff|get|describe|export|heat|events|maintenance log|context .*|explain .*|.* (list|show|get|locate|siblings|top|holes|history))$/;
   /** What they change has no version, or the document says which one it was made for. */
   const UNVERSIONED = ['apply', 'move', 'operator cancel'];
   const changing = leaves(ctl, '').filter(([path]) => !READS.test(path));

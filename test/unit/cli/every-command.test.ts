@@ -150,6 +150,8 @@ const TABLE: Readonly<Record<string, Row>> = {
   'ctl region transfer-leader': row('admin', ['2', '--to', '2'], silent),
   'ctl operator list': row('admin'),
   'ctl operator show': row('admin', ['95'], question),
+  'ctl operator history': row('admin'),
+  'ctl operator add': row('admin', ['transfer-leader', '2', '2'], silent),
   'ctl operator cancel': row('admin', ['95']),
   'ctl apply': row('documents', () => ['-f', file('part.yaml')]),
   'ctl diff': row('documents', () => ['-f', file('part.yaml')], silent),

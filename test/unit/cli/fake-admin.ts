@@ -310,6 +310,8 @@ export class FakeAdmin {
       .unary(adminMethods.mergeRegion, submit)
       .unary(adminMethods.splitRegion, submit)
       .unary(adminMethods.scatterRegion, submit)
+      .unary(adminMethods.addPeer, submit)
+      .unary(adminMethods.removePeer, submit)
       .unary(adminMethods.setStoreState, (request) => {
         this.storeChanges.push(request);
         return request.storeId > 3

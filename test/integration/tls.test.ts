@@ -2,6 +2,7 @@
  * A cluster whose every connection is encrypted: three placement members, three stores, mutual TLS. What works without
  * it works with it, and whoever lacks the right certificate is told what is wrong.
  */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { connect, connectAdmin, prefix, TlsError } from '../../src/index.ts';
 import { type Authority, type CertificateFiles, createAuthority } from '../support/certificates.ts';
@@ -117,6 +118,28 @@ describe('an encrypted cluster', () => {
     );
     expect(refused).toBeInstanceOf(TlsError);
     expect(refused).toMatchObject({ code: 'Tls', reason: 'certificate-required', retryable: false });
+  });
+
+  test('renewed files are used by running processes without a restart', async () => {
+    const { ca: oldCa } = ours;
+    const later = createAuthority('the next authority');
+    const files = cluster.tls as CertificateFiles;
+    // First everybody trusts both, then everybody shows the new one.
+    writeFileSync(files.ca, `${oldCa}${later.ca}`);
+    const renewals = (): number =>
+      readdirSync(cluster.directory.join('log')).filter((name) =>
+        readFileSync(cluster.directory.join('log', name), 'utf8').includes('the certificates were renewed'),
+      ).length;
+    const processes = cluster.stores.length + 3;
+    await waitFor('every process to trust both authorities', () => renewals() === processes);
+    const next = later.issue({ name: 'a renewed server' });
+    writeFileSync(files.key, next.key);
+    writeFileSync(files.cert, next.cert);
+    const newcomer = later.write(cluster.directory.path, later.issue({ name: 'a newcomer' }), 'newcomer');
+    await waitFor('a newcomer to be served by renewed servers', async () => {
+      const { code, stderr } = await run(['ctl', 'check', 'config'], newcomer);
+      return code === 0 ? true : Promise.reject(new Error(stderr));
+    });
   });
 
   test('a store of another cluster does not start', async () => {

@@ -11,7 +11,7 @@ import { type ExitCode, EXIT_DONE } from '../exit-code.ts';
 import { announceReady, StopRequests } from './control.ts';
 import { addExamples, assignments, LOG_FLAGS, logFlags, runReported, TLS_FLAGS, tlsFlags } from './frame.ts';
 import { registerPdRecover } from './pd-recover.ts';
-import { createRealProcess, credentialsOf } from './real-process.ts';
+import { createRealProcess } from './real-process.ts';
 
 interface PdFlags {
   readonly config?: string;
@@ -80,8 +80,7 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
     },
   });
   const { pd, placement, allocation, group } = config;
-  const tls = credentialsOf(config.tls);
-  const real = createRealProcess({ log: config.log, fields: { role: 'pd' }, tls });
+  const real = createRealProcess({ log: config.log, fields: { role: 'pd' }, tls: config.tls });
   const stops = new StopRequests(app.io.signal);
   try {
     await mkdir(pd.dataDir, { recursive: true, mode: DIRECTORY_MODE });
@@ -99,7 +98,7 @@ async function runPd(app: App, flags: PdFlags): Promise<ExitCode> {
         initialCluster: pd.initialCluster,
         startTimeoutMs: pd.startTimeoutMs,
         closeGraceMs: pd.gracefulStopMs,
-        scheme: tls === undefined ? 'http' : 'https',
+        scheme: config.tls.ca === '' ? 'http' : 'https',
         ...(pd.advertiseAddr === '' ? {} : { advertiseAddress: pd.advertiseAddr }),
       },
     });

@@ -6,6 +6,7 @@ import { abortOnUncaught, createPinoLogger, parseFailpoints, type RealLogger, re
 import { createGrpcNet, type GrpcNet } from '../../rpc/grpc/grpc-net.ts';
 import { loadTls, type TlsCredentials } from '../../rpc/grpc/tls-credentials.ts';
 import type { LogSettings, TlsSettings } from '../../server/settings.ts';
+import { watchCertificates } from './certificate-watch.ts';
 
 /** Failpoints of a process under test, as `name=action;…`. */
 const FAILPOINTS_VARIABLE = 'BRAID_FAILPOINTS';
@@ -41,11 +42,12 @@ function refusalLogger(log: RealLogger): (peer: string, why: string) => void {
   };
 }
 
+/** @throws TlsFailure */
 export function createRealProcess(options: {
   readonly log: LogSettings;
   readonly fields: Readonly<Record<string, unknown>>;
-  /** Default: plain text. */
-  readonly tls?: TlsCredentials | undefined;
+  /** Default: plain text. Its files are followed while the process runs. */
+  readonly tls?: TlsSettings;
   readonly blockCacheBytes?: number;
 }): RealProcess {
   const { level, file } = options.log;
@@ -53,7 +55,7 @@ export function createRealProcess(options: {
   const failpoints = process.env[FAILPOINTS_VARIABLE];
   let onInvariantError: (error: unknown) => void = () => undefined;
   const net: GrpcNet = createGrpcNet({
-    tls: options.tls,
+    tls: options.tls === undefined ? undefined : credentialsOf(options.tls),
     onTlsRefused: refusalLogger(log),
     onInvariantError: (error) => onInvariantError(error),
   });
@@ -67,10 +69,13 @@ export function createRealProcess(options: {
   });
   onInvariantError = (error): never => env.abort('bug', 'an invariant is broken in a request', error);
   const removeHandlers = abortOnUncaught(env);
+  const { tls } = options;
+  const stopWatching = tls === undefined || tls.ca === '' ? undefined : watchCertificates({ tls, net, log });
   return {
     env,
     log,
     close: async () => {
+      stopWatching?.();
       await net.close(0);
       removeHandlers();
       log.flush();

@@ -72,7 +72,7 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
       ...assignments(flags.set),
     },
   });
-  const tls = credentialsOf(config.tls);
+  credentialsOf(config.tls);
   // Only now: a mistake in the configuration is reported by the process the user started.
   const code = await runWithThreadPool();
   if (code !== undefined) {
@@ -81,7 +81,7 @@ async function runServer(app: App, flags: ServerFlags): Promise<ExitCode> {
   const real = createRealProcess({
     log: config.log,
     fields: { role: 'store' },
-    tls,
+    tls: config.tls,
     blockCacheBytes: config.storage.blockCacheBytes,
   });
   const stops = new StopRequests(app.io.signal);

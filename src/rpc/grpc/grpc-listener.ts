@@ -22,6 +22,7 @@ import {
 import { GrpcStream } from './grpc-stream.ts';
 import { type ResolvedGrpcNetOptions, serverSettings } from './options.ts';
 import { Port } from './port.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
 import { fromBuffer, toBuffer } from './raw-message.ts';
 import { fromMetadata, toMetadata } from './status.ts';
 
@@ -85,6 +86,11 @@ function resetWhenStuck(call: DuplexCall, stream: GrpcStream, flushMs: number): 
   call.once('close', () => clearInterval(timer));
 }
 
+export interface GrpcListener extends Listener {
+  /** For connections from now on. */
+  renewTls(tls: TlsCredentials): void;
+}
+
 /**
  * Serves until closed.
  *
@@ -94,7 +100,7 @@ export async function listenGrpc(
   address: string,
   services: ServiceTable,
   options: ResolvedGrpcNetOptions,
-): Promise<Listener> {
+): Promise<GrpcListener> {
   const server = new Server(serverSettings(options));
   for (const [path, handler] of services.unary) {
     server.register(path, serveUnary(handler, options), toBuffer, fromBuffer, 'unary');
@@ -112,6 +118,7 @@ export async function listenGrpc(
   const bound = await port.bind(address);
   return {
     address: bound,
+    renewTls: (tls) => port.renewTls(tls),
     close: async (graceMs) => {
       const closed = port.close(graceMs);
       // Tells callers to go elsewhere and lets their running calls finish.

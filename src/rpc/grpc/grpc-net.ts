@@ -4,15 +4,17 @@
  * and serves.
  */
 import type { Channel, Listener, Net, ServiceTable } from '../../env/net.ts';
+import { assert } from '../../base/assert.ts';
 import { GrpcChannel } from './grpc-channel.ts';
-import { listenGrpc } from './grpc-listener.ts';
+import { type GrpcListener, listenGrpc } from './grpc-listener.ts';
 import { type GrpcNetOptions, type ResolvedGrpcNetOptions, resolveGrpcNetOptions } from './options.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
 
 /** A Net whose channels and listeners are closed together. */
 export class GrpcNet implements Net {
-  readonly #options: ResolvedGrpcNetOptions;
+  #options: ResolvedGrpcNetOptions;
   readonly #channels = new Set<GrpcChannel>();
-  readonly #listeners = new Set<Listener>();
+  readonly #listeners = new Set<GrpcListener>();
 
   constructor(options: GrpcNetOptions) {
     this.#options = resolveGrpcNetOptions(options);
@@ -35,6 +37,18 @@ export class GrpcNet implements Net {
         this.#listeners.delete(listener);
       },
     };
+  }
+
+  /**
+   * Other certificates for every channel that is dialed and every connection that is accepted from now on; what is open
+   * stays open. A network that speaks plain text stays so.
+   */
+  renewTls(tls: TlsCredentials): void {
+    assert(this.#options.tls !== undefined, 'only certificates are renewed');
+    this.#options = { ...this.#options, tls };
+    for (const listener of this.#listeners) {
+      listener.renewTls(tls);
+    }
   }
 
   /** Closes every channel, then every listener. Idempotent. */

@@ -128,19 +128,17 @@ export class Port {
     }
   }
 
-  #createTls({ ca, own }: TlsCredentials): TlsServer {
-    if (own === undefined) {
-      throw new InvariantError('a listener with TLS has a certificate');
-    }
+  /** Open connections keep what they began with. */
+  renewTls(tls: TlsCredentials): void {
+    this.#tls?.setSecureContext(secureSettings(tls));
+  }
+
+  #createTls(tls: TlsCredentials): TlsServer {
     const { onTlsRefused } = this.#handlers;
     const server = createTlsServer({
-      ca,
-      cert: own.cert,
-      key: own.key,
+      ...secureSettings(tls),
       ALPNProtocols: this.#http1 === undefined ? ['h2'] : ['h2', 'http/1.1'],
       handshakeTimeout: FIRST_BYTES_TIMEOUT_MS,
-      // No session is resumed: each connection shows its certificate anew. Connections are few and live long.
-      secureOptions: constants.SSL_OP_NO_TICKET,
       // Every client is asked for a certificate. The verdict is ours, below, so that the client can be told why.
       requestCert: true,
       rejectUnauthorized: false,
@@ -193,6 +191,21 @@ export class Port {
     };
     socket.once('readable', look);
   }
+}
+
+interface SecureSettings {
+  readonly ca: Buffer;
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly secureOptions: number;
+}
+
+function secureSettings({ ca, own }: TlsCredentials): SecureSettings {
+  if (own === undefined) {
+    throw new InvariantError('a listener with TLS has a certificate');
+  }
+  // No session is resumed: each connection shows its certificate anew. Connections are few and live long.
+  return { ca, cert: own.cert, key: own.key, secureOptions: constants.SSL_OP_NO_TICKET };
 }
 
 /** Who is at the other end, for logs. */

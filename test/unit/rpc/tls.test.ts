@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { fromUtf8, utf8 } from '../../../src/base/bytes.ts';
-import { RpcError, RpcStatus, type ServiceTable, type StreamEnd } from '../../../src/env/net.ts';
+import { type Channel, RpcError, RpcStatus, type ServiceTable, type StreamEnd } from '../../../src/env/net.ts';
 import { type GrpcNet, createGrpcNet } from '../../../src/rpc/grpc/grpc-net.ts';
 import { type TlsSources, loadTls } from '../../../src/rpc/grpc/tls-credentials.ts';
 import { TlsFailure } from '../../../src/rpc/tls-failure.ts';
@@ -283,6 +283,27 @@ describe('GrpcNet with TLS', () => {
     const closed = await failureOf(netOf(sourcesOf(ours, good)), `127.0.0.1:${port}`);
     expect(closed.message).toContain('ECONNREFUSED');
     expect(closed.cause).toBeUndefined();
+  });
+
+  test('renewed certificates serve new connections in both directions, and open ones stay', async () => {
+    const server = netOf(sourcesOf(ours, good));
+    const { address } = await server.listen(LOOPBACK, echo);
+    const client = netOf(sourcesOf(ours, ours.issue()));
+    const open = client.dial(address);
+    const call = async (channel: Channel): Promise<string> =>
+      fromUtf8(await channel.unary('/t.T/Echo', utf8('still'), CALL));
+    expect(await call(open)).toBe('still!');
+    const later = createAuthority('later authority');
+    server.renewTls(loadTls(sourcesOf(later, later.issue())));
+    expect(await call(open)).toBe('still!');
+    expect((await tlsFailureOf(client, address)).reason).toBe('unknown-authority');
+    client.renewTls(loadTls(sourcesOf(later, later.issue())));
+    expect(await call(client.dial(address))).toBe('still!');
+    expect((await tlsFailureOf(netOf({ ...sourcesOf(ours, good), ca: bytes(later.ca) }), address)).reason).toBe(
+      'certificate-refused',
+    );
+    // Whoever speaks plain text is not switched over by chance.
+    expect(() => netOf(undefined).renewTls(loadTls(sourcesOf(ours, good)))).toThrow('only certificates are renewed');
   });
 
   test('a server that is closed ends connections it was about to refuse', async () => {

@@ -460,6 +460,14 @@ export const DEFECTS = [
     replace: 'isPending(info, peer) && isDown(info, peer)',
   },
   {
+    name: 'majority-unweighed',
+    room: 'placement',
+    profile: 'pd-rules',
+    file: 'src/pd/schedule/operator/quorum-guard.ts',
+    find: 'if (!holds(sidesOf(peers), storeDownMs) || holds(after, stepStoreSilentMs)) {',
+    replace: 'if (!holds(sidesOf(peers), storeDownMs) || after.length > 0) {',
+  },
+  {
     name: 'displaced-regions-stay',
     room: 'placement',
     profile: 'pd',

@@ -61,6 +61,12 @@ export function peersAfter(peers: readonly Peer[], step: RegionStep): readonly P
   }, peers);
 }
 
+/** Peers that a step lets vote. */
+const promotedBy = (step: RegionStep): readonly Peer[] =>
+  (step.type === 'change-peer' ? [step.change] : step.type === 'change-peer-joint' ? step.changes : [])
+    .filter(({ type }) => type === 'add-voter')
+    .map(({ peer }) => peer);
+
 export class PdChecks {
   /** Checks made, by name. */
   readonly counts: Record<string, number> = {};
@@ -264,6 +270,13 @@ export class PdChecks {
       fail(
         `a command for region ${reply.regionId} carries epoch ${reply.epoch.version}:${reply.epoch.confVer}, the map has ${formatRegion(info.region)}`,
       );
+    }
+    for (const peer of promotedBy(reply.step)) {
+      const isBehind =
+        info.pendingPeers.some(({ id }) => id === peer.id) || info.downPeers.some((down) => down.peer.id === peer.id);
+      if (isBehind) {
+        fail(`peer ${peer.id} is to vote in ${formatRegion(info.region)} without its data`);
+      }
     }
     // What administrators order is theirs; everything else must leave a majority of sound voters.
     if (operator?.kinds.includes('admin') === true) {

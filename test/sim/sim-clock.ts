@@ -113,6 +113,11 @@ export class SimClock implements Clock {
     this.stall(forMs);
   }
 
+  /** Its monotonic clock stands still. */
+  get isSuspended(): boolean {
+    return this.#trueBaseMs > this.#scheduler.nowMs;
+  }
+
   /** True time of which suspensions are no part. */
   get awakeMs(): number {
     const { nowMs } = this.#scheduler;

@@ -46,6 +46,8 @@ export class MachineFaults {
     const up = ids.filter((id) => cluster.isUp(id));
     const store = pick(ids, a) as number;
     const machine = cluster.machine(store);
+    // A suspend that neither clock of the machine shows is beyond what leases promise (src/raft/lease.ts).
+    const isClockSafe = !this.#host.config.isClockUnsafe;
     const say = (text: string, lane = 0): void => {
       this.#host.count(kind);
       this.#host.note(lane, text, forMs);
@@ -86,6 +88,10 @@ export class MachineFaults {
         machine.clock.stall(forMs);
         return true;
       case 'suspend':
+        if (isClockSafe && machine.wall.type !== 'true') {
+          this.#host.count(`${kind}:not-now`);
+          return true;
+        }
         say(`store ${store} is suspended as a virtual machine`, store);
         machine.clock.suspend(forMs);
         return true;
@@ -98,10 +104,18 @@ export class MachineFaults {
         return true;
       }
       case 'wall-jump':
+        if (isClockSafe && machine.clock.isSuspended) {
+          this.#host.count(`${kind}:not-now`);
+          return true;
+        }
         say(`wall clock of store ${store} jumps`, store);
         machine.clock.jumpWall(c % 3 === 0 ? (b % 600) - 300 : (b % 600_000) - 300_000);
         return true;
       case 'wall-shape': {
+        if (isClockSafe && machine.clock.isSuspended) {
+          this.#host.count(`${kind}:not-now`);
+          return true;
+        }
         const shape = wallShape(b, c);
         say(`wall clock of store ${store}: ${shape.type}`, store);
         machine.wall = shape;

@@ -54,6 +54,8 @@ interface RegionEvidence {
   readonly heard: Map<number, Support>;
   readonly supports: Map<number, Support>;
   readonly questions: Map<string, Question>;
+  /** Keys of questions that came back to the one who asked. */
+  readonly returned: Set<string>;
   /** Highest index that a message to the member vouched for. */
   readonly vouched: Map<number, number>;
 }
@@ -108,6 +110,7 @@ export class Evidence {
         heard: new Map(),
         supports: new Map(),
         questions: new Map(),
+        returned: new Set(),
         vouched: new Map(),
       };
       this.#regions.set(region, found);
@@ -369,18 +372,22 @@ export class Evidence {
   // ------------------------------------------------------------------------------------------ reads
 
   /** I21: no life of a replica asks under an id of an earlier life, whose answer may still be on its way. */
-  #onQuestion({ regionId, from }: PeerMessage, raft: Message, store: number): void {
+  #onQuestion({ regionId, from, to }: PeerMessage, raft: Message, store: number): void {
     const context = contextOf(raft);
+    if (context !== undefined && raft.from === to.id) {
+      // Passed on to the one who asked, whom the sender takes for the leader; a later life may pass it on again.
+      this.#of(regionId).returned.add(`${raft.from}/${context}`);
+    }
     const life = this.#peer(store, regionId, from.id);
     const machine = this.#machine(store);
     // What a follower passes on is the question of somebody else.
     if (context === undefined || life === undefined || raft.from !== from.id) {
       return;
     }
-    const { questions } = this.#of(regionId);
+    const { questions, returned } = this.#of(regionId);
     const key = `${from.id}/${context}`;
     const known = questions.get(key);
-    if (known !== undefined && known.life !== life) {
+    if (known !== undefined && known.life !== life && !returned.has(key)) {
       violated('I21', `peer ${from.id} of region ${regionId} asks for a read index under an id of its earlier life`);
     }
     if (known === undefined) {

@@ -421,6 +421,7 @@ export class LiteWorld {
     if (liveness === 'heal' || this.nemesis.atlas.isDegraded) {
       return;
     }
+    await this.#raiseStopped();
     const broken = breakForGood(cluster, liveness, cluster.rng.fork('liveness'));
     if (broken === undefined) {
       return;
@@ -447,6 +448,15 @@ export class LiteWorld {
     }
     assertFewEvents(cluster, fromSteps);
     broken.heal();
+    await this.#raiseStopped();
+  }
+
+  /** An injected disk fault may strike only after everything healed: a write that was under way then. */
+  async #raiseStopped(): Promise<void> {
+    const { cluster } = this;
+    for (const id of cluster.mayStop) {
+      this.#reboot(id);
+    }
     await cluster.until('every store runs', () => [...cluster.machines.keys()].every((id) => cluster.isUp(id)));
   }
 

@@ -67,6 +67,8 @@ export interface NetworkConfig {
   readonly lateChance: number;
 }
 
+/** How long a request may wait at a store. */
+const REQUEST_DEADLINE_MS = 5_000;
 const LATE_MS = 3_000;
 /** After this long a call to the placement service has failed. */
 const PD_TIMEOUT_MS = 3_000;
@@ -920,6 +922,11 @@ export class StoreCluster {
 
   // ------------------------------------------------------------------------------------------ doing
 
+  /** Of a request, on the clock of the store that looks at it: that may be far from true time. */
+  #deadlineAt(store: number): number {
+    return this.machine(store).clock.monoMs() + REQUEST_DEADLINE_MS;
+  }
+
   /** One attempt of a write at the current leader. */
   writeOnce(ops: readonly WriteOp[], key: string): Promise<WriteOutcome | { readonly type: 'no-leader' }> {
     const region = this.regionOf(key);
@@ -935,7 +942,7 @@ export class StoreCluster {
           epoch: region.epoch,
           peerId: peer.id,
           term: 0,
-          deadlineMonoMs: this.scheduler.nowMs + 5000,
+          deadlineMonoMs: this.#deadlineAt(leader),
         },
         ops,
         respond: resolve,
@@ -996,7 +1003,7 @@ export class StoreCluster {
           epoch: region.epoch,
           peerId: peer,
           term: 0,
-          deadlineMonoMs: this.scheduler.nowMs + 5000,
+          deadlineMonoMs: this.#deadlineAt(store),
         },
         keys: [utf8(key)],
         replicaRead,

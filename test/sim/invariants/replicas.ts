@@ -301,7 +301,8 @@ export class ReplicaChecks {
     }
     if (node.committed > seen.commit) {
       this.#checkCommittedTerm(peer, where);
-      if (!isNew && !seen.isLeader && node.role !== 'leader') {
+      // Only the model knows what a merge has finished, and it is ignored where too much was lost.
+      if (this.#hasModel && !isNew && !seen.isLeader && node.role !== 'leader') {
         const known = this.#options.model.regions.get(regionId);
         this.#options.evidence.checkCommitHeard(peer, known?.merging?.commit ?? known?.mergedInto?.commit ?? 0);
       }

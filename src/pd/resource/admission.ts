@@ -2,7 +2,7 @@
  * Decides whether a document that makes sense by itself fits the cluster and the other documents, and plans the change
  * that it means. Works on a draft, so that the documents of one file may build on each other; refusing one leaves no trace.
  */
-import { formatRange, intersectRanges, isEmptyRange, rangesEqual } from '../../base/key-range.ts';
+import { formatRange, intersectRanges, isEmptyRange, rangesEqual, rangesOverlap } from '../../base/key-range.ts';
 import { compareBytes, escapeKey } from '../../base/bytes.ts';
 import { formatBytes } from '../../base/units.ts';
 import { type Refusal, refuse } from '../schedule/verdict.ts';
@@ -196,7 +196,31 @@ function checkOverlap(view: ResourceView, name: string, range: KeyRange): Refusa
       );
     }
   }
+  // What lies between the parts of a merge is taken in with them, also while the merge waits for its parts.
+  for (const assignment of view.activeAssignments()) {
+    const held = mergedRangeOf(view, assignment);
+    if (held !== undefined && rangesOverlap(held, range)) {
+      return refuse(
+        'OverlappingRange',
+        `spec.range lies in ${formatRange(held)}, which Assignment ${assignment.meta.name} merges`,
+        `wait until it has ended, or delete Assignment ${assignment.meta.name} first`,
+        { path: 'spec.range', other: assignment.meta.name },
+      );
+    }
+  }
   return undefined;
+}
+
+/** From the first to the last part of a merge; undefined for other Assignments, and while a part is not known. */
+function mergedRangeOf(view: ResourceView, { spec, status }: Assignment): KeyRange | undefined {
+  if (spec.type !== 'InWorkerMerge') {
+    return undefined;
+  }
+  const parts = status.merge === undefined ? sortedParts(view, spec) : undefined;
+  const [first, last] = [parts?.[0], parts?.at(-1)];
+  return first === undefined || last === undefined
+    ? status.merge?.range
+    : { start: first.spec.range.start, end: last.spec.range.end };
 }
 
 /** A Partition is one region, and a region has one list of placement rules. */

@@ -282,6 +282,25 @@ describe('documents as users write them', () => {
     expect(apply(made, [merge('a1', ['part1', 'between', 'part2'])]).refusal).toBeUndefined();
   });
 
+  test('nobody takes a place between the parts of a merge, while it waits and while it runs', () => {
+    const made = world();
+    apply(made, [partition('part1', 'a', 'e'), partition('part2', 'j', 'o')]);
+    // No region has the range of a part yet, so the Assignment has no plan: it waits for its parts.
+    expect(apply(made, [merge('a1', ['part1', 'part2'])]).refusal).toBeUndefined();
+    expect(made.placement.resources.store.assignment('a1')?.status.merge).toBeUndefined();
+    const plan = apply(made, [partition('between', 'f', 'g')]);
+    expect(plan.refusal?.code).toBe('OverlappingRange');
+    expect(plan.refusal?.message).toContain('Assignment a1');
+    expect(plan.change).toBeUndefined();
+    expect(apply(made, [partition('beside', 'o', 'p')]).refusal).toBeUndefined();
+    // Both in one request: the later one is refused, and so nothing of it is taken.
+    const other = world();
+    apply(other, [partition('part1', 'a', 'e'), partition('part2', 'j', 'o')]);
+    const both = apply(other, [merge('a1', ['part1', 'part2']), partition('between', 'f', 'g')]);
+    expect(both.refusal?.code).toBe('OverlappingRange');
+    expect(other.placement.resources.store.assignment('a1')).toBeUndefined();
+  });
+
   test('the same again changes nothing, also with the version that is shown', () => {
     const made = world();
     apply(made, [partition('part1', 'a', 'e')]);

@@ -205,6 +205,22 @@ describe('regions follow their rules', () => {
     expect(world.shape(1)).toBe('1 2 5');
   });
 
+  test('replicas move up over several rules when only the last of them can be filled', () => {
+    const world = new World(WARM, []);
+    withLabels(world, { 1: 'zone=b', 2: 'zone=a', 3: 'zone=c', 4: 'zone=c', 5: 'zone=c', 6: 'zone=a' });
+    world.region({ id: 1, on: ['1', '2', '4', '5', '6'] });
+    set(
+      world,
+      rule('any', { override: true, count: 3 }),
+      rule('near', { index: 2, role: 'follower', count: 2, constraints: inZone('a', 'b') }),
+      rule('lead', { index: 3, role: 'leader', count: 1, constraints: inZone('a') }),
+    );
+    // Store 1 serves the first rule, 2 and 6 the second: none is left for the leader, and store 3 suits only the first.
+    repair(world);
+    expect(world.shape(1)).toBe('1 2 3 4 5 6');
+    expect([2, 6]).toContain(world.truth(1).leader.storeId);
+  });
+
   test('says which rule lacks a store', () => {
     const world = new World(WARM, []);
     withLabels(world, { 1: 'zone=a', 2: 'zone=a', 3: 'zone=b' });

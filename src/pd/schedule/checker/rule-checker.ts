@@ -118,12 +118,7 @@ function replaceLost(info: RegionInfo, fit: Fit, context: CheckerContext, view: 
 function fillSlots(info: RegionInfo, fit: Fit, context: CheckerContext, view: RuleCheckerView): Result<Made> {
   let refusal: Refusal | undefined;
   for (const slot of fit.slots.filter(({ peer }) => peer === undefined)) {
-    // If no store fits, the replica of another slot may: then that one is to be filled.
-    const movable = fit.slots.filter(
-      ({ peer, rule }) =>
-        peer !== undefined && rule !== slot.rule && isAllowed(slot, peer, context) && !view.isLost(peer),
-    );
-    for (const wanted of [slot, ...movable]) {
+    for (const wanted of reachable(slot, fit, context, view)) {
       const made = fillSlot(info, fit, wanted, context, view);
       if (made.type === 'ok') {
         return made;
@@ -132,6 +127,29 @@ function fillSlots(info: RegionInfo, fit: Fit, context: CheckerContext, view: Ru
     }
   }
   return refusal === undefined ? NOTHING : refused(refusal);
+}
+
+/**
+ * The slot itself and, if no store fits it, those whose replicas may take its place, directly or by making room for one
+ * another: then one of these is to be filled, and all move up (an alternating path, as in the matching of the fit).
+ */
+function reachable(slot: Slot, fit: Fit, context: CheckerContext, view: RuleCheckerView): readonly Slot[] {
+  const found = [slot];
+  for (const wanted of found) {
+    for (const other of fit.slots) {
+      const { peer, rule } = other;
+      if (
+        peer !== undefined &&
+        rule !== wanted.rule &&
+        !found.includes(other) &&
+        isAllowed(wanted, peer, context) &&
+        !view.isLost(peer)
+      ) {
+        found.push(other);
+      }
+    }
+  }
+  return found;
 }
 
 function isAllowed({ rule }: Slot, peer: Peer, { cluster }: CheckerContext): boolean {

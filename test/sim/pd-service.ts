@@ -268,6 +268,13 @@ export class PdService {
     return removed?.type === 'ok';
   }
 
+  /** Whether every voter, as the leader has them, runs: none is lost for good and still counted. */
+  get isEveryVoterUp(): boolean {
+    const running = new Set(this.active.map(({ member }) => member?.group.id));
+    const voters = this.leader?.member?.group.membership.confState.voters ?? [];
+    return voters.length > 0 && voters.every((id) => running.has(id));
+  }
+
   /** Voters as the leader has them. */
   get voters(): number {
     return this.leader?.member?.group.membership.confState.voters.length ?? 0;

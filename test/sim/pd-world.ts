@@ -1024,7 +1024,7 @@ class PdWorld {
         // Its disk is gone: it never comes back, and an empty one takes its place.
         const isWhole = this.#service.active.every(({ member }) => member !== undefined);
         const { length } = this.#service.active;
-        if (!isWhole || length < 3 || this.#service.voters !== length) {
+        if (!isWhole || length < 3 || this.#service.voters !== length || !this.#service.isEveryVoterUp) {
           this.#count(`${kind}:not-now`);
           return;
         }

@@ -26,7 +26,7 @@ const RUNS: readonly (readonly [profile: string, seeds: number])[] = [
   ['chaos-orders', 2],
   ['chaos-starved', 2],
   ['full', 4],
-  ['pd-chaos', 2],
+  ['pd-chaos', 6],
 ];
 
 /** Points that no history can pass, and why. */

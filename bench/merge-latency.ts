@@ -236,8 +236,8 @@ async function main(flags: Flags): Promise<void> {
     try {
       await using db = await connect({ pd: cluster.pd, name: 'merge-latency', timeoutMs: CALL_TIMEOUT_MS });
       await using admin = await connectAdmin({ pd: cluster.pd, name: 'merge-latency', timeoutMs: CALL_TIMEOUT_MS });
-      for (const one of await admin.switches()) {
-        if (one.name !== 'scheduling') {
+      for (const one of await admin.schedulers.list()) {
+        if (one.kind !== 'all' && one.state === 'on') {
           await admin.setSwitch(one.name, false);
         }
       }

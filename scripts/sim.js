@@ -499,6 +499,15 @@ async function main() {
     usage(`there is no defect ${flags.defect}; defects are ${DEFECTS.map(({ name }) => name).join(', ')}`);
   }
   const program = await bundle(defect);
+  if (flags.profile === 'sweep' && flags.seed !== undefined) {
+    // A seed of the sweep names an operation and a fault, not a case that could be traced or shrunk.
+    if (flags.trace !== undefined || flags.history !== undefined || flags.shrink) {
+      usage('--trace, --history and --shrink are not for the profile sweep');
+    }
+    flags['first-seed'] = flags.seed;
+    flags.seeds = '1';
+    return loop(program);
+  }
   return flags.seed !== undefined || flags.replay !== undefined ? one(program) : loop(program);
 }
 

@@ -12,23 +12,28 @@ export async function runSweep(seed: number): Promise<unknown> {
   }
   const round = Math.floor(seed / SWEEP_SCENARIOS.length);
   const schedule = 11 + Math.floor(round / 1_000);
-  const key = `${scenario.name}/${schedule}`;
-  const faults = FAULTS.get(key) ?? faultsOf(scenario, await measure(scenario, schedule));
-  FAULTS.set(key, faults);
-  // A stride that shares no factor with most lengths visits every fault before it repeats one.
-  const fault = faults[(round * 101) % faults.length] as SweepFault;
   const stats = {
     events: 0,
     virtualMs: 0,
     ok: 1,
     failed: 0,
     unknown: 0,
-    actions: { [`${scenario.name}, ${fault.type}`]: 1 },
+    actions: {} as Record<string, number>,
     checks: {},
   };
   const fromMs = performance.now();
   const result = { type: 'result', seed, profile: 'sweep', traceHash: '', stats };
+  let what = scenario.name;
+  let k = 0;
   try {
+    const key = `${scenario.name}/${schedule}`;
+    const faults = FAULTS.get(key) ?? faultsOf(scenario, await measure(scenario, schedule));
+    FAULTS.set(key, faults);
+    // A stride that shares no factor with most lengths visits every fault before it repeats one.
+    const fault = faults[(round * 101) % faults.length] as SweepFault;
+    what = `${scenario.name}, ${JSON.stringify(fault)}`;
+    ({ k } = fault);
+    stats.actions[`${scenario.name}, ${fault.type}`] = 1;
     stats.events = (await runWithFault(scenario, schedule, fault)).events;
     return { ...result, cpuMs: performance.now() - fromMs };
   } catch (error) {
@@ -37,9 +42,9 @@ export async function runSweep(seed: number): Promise<unknown> {
       cpuMs: performance.now() - fromMs,
       failure: {
         invariant: error instanceof InvariantError ? error.invariant : 'sweep',
-        message: `${scenario.name}, ${JSON.stringify(fault)}: ${error instanceof Error ? error.message : String(error)}`,
+        message: `${what}: ${error instanceof Error ? error.message : String(error)}`,
         atMs: 0,
-        event: fault.k,
+        event: k,
       },
     };
   }

@@ -323,9 +323,11 @@ export const DEFECTS = [
     name: 'lease-renewed-while-splitting',
     room: 'reads',
     profile: 'merge-storm',
-    file: 'src/raftstore/peer/handle-ready.ts',
-    find: 'if (renewFrom !== undefined && peer.isLeader && !peer.isMerging && !peer.isSplitting) {',
-    replace: 'if (renewFrom !== undefined && peer.isLeader && !peer.isMerging) {',
+    file: 'src/raftstore/peer/raft-peer.ts',
+    // Both places that renew ask this. Leaving out the one for proposals alone changes nothing: what was proposed
+    // before the split was committed renews no further than allowed, and nothing may be proposed behind it.
+    find: 'return this.lastCommittedSplitIndex > this.appliedIndex;',
+    replace: 'return false;',
   },
   {
     name: 'restart-forgets-merging',

@@ -1,5 +1,6 @@
 /** What the nemesis of the full world does to processes, disks, clocks, links and regions. */
 import type { AdminClient } from '../../src/client/admin.ts';
+import { isBeforeEnd } from '../../src/base/key-range.ts';
 import { FAILPOINT_NAMES } from '../../src/env/failpoint-names.ts';
 import type { Region } from '../../src/meta/region.ts';
 import type { FullAction, FullKind } from './full-case.ts';
@@ -175,7 +176,12 @@ export class FullNemesis {
         const key = toBytes(pick(splitPoints(cluster.config), c) as string);
         const owner = regions.findLast(({ range }) => Buffer.compare(range.start, key) <= 0);
         if (owner !== undefined) {
-          this.#ask(kind, admin.splitRegion(owner.id, [key]));
+          const further = splitPoints(cluster.config)
+            .map(toBytes)
+            .filter((other) => Buffer.compare(other, key) > 0 && isBeforeEnd(other, owner.range.end))
+            .sort((x, y) => Buffer.compare(x, y))
+            .slice(0, b % 3 === 0 ? 1 + (b % 2) : 0);
+          this.#ask(kind, admin.splitRegion(owner.id, [key, ...further]));
         }
         return;
       }

@@ -157,7 +157,7 @@ export class FullWorld {
       await this.#checkLeftovers();
     }
     this.#assertNoFailStop();
-    cluster.invariants.checkDisks();
+    cluster.invariants.checkDisksAtRest();
     this.#judge();
     if (this.#counts.ok < 50) {
       throw new WorldError('vacuous', `only ${this.#counts.ok} operations succeeded`);

@@ -14,6 +14,7 @@ import { Evidence } from './invariants/evidence.ts';
 import { LeaseChecks } from './invariants/leases.ts';
 import { InvariantError, type ObservedMachine, Tally } from './invariants/observed.ts';
 import { PromiseLedger } from './invariants/promises.ts';
+import { watchRecords } from './invariants/records.ts';
 import { unrest } from './invariants/quiescence.ts';
 import { RegionModel } from './invariants/region-model.ts';
 import { type Grave, ReplicaChecks } from './invariants/replicas.ts';
@@ -73,7 +74,13 @@ export class Invariants {
       model: this.model,
       durable: this.#durable,
       evidence: this.#evidence,
-      leases: new LeaseChecks(machine, acknowledged, (region) => this.model.mergesAt(region), tally),
+      leases: new LeaseChecks(
+        machine,
+        acknowledged,
+        (region) => this.model.mergesAt(region),
+        (region) => this.model.regions.get(region)?.splitAt ?? 0,
+        tally,
+      ),
       graves: this.#graves,
       promisedTerm: (store, region, peer) => this.#promises.promisedTerm(store, region, peer),
       hasAcknowledged: (store, region, peer, index, term) =>
@@ -94,7 +101,7 @@ export class Invariants {
     if (kind === 'store-round') {
       const machine = this.#machine(node);
       if (machine?.store !== undefined) {
-        this.#durable.observe(machine);
+        this.#observe(machine);
         this.#replicas.check(machine, machine.store);
       }
     }
@@ -103,6 +110,13 @@ export class Invariants {
     }
     if (++this.#events % DISK_CHECK_EVENTS === 0) {
       this.checkDisks();
+    }
+  }
+
+  #observe(machine: ObservedMachine): void {
+    this.#durable.observe(machine);
+    if (machine.database !== undefined && machine.database.watch === undefined) {
+      watchRecords(machine.id, machine.database, this.#tally, (check) => this.#inside(check));
     }
   }
 
@@ -162,7 +176,7 @@ export class Invariants {
   onBoot(id: number): void {
     const machine = this.#machine(id);
     if (machine !== undefined) {
-      this.#durable.observe(machine);
+      this.#observe(machine);
       this.#promises.onBoot(machine);
       this.#replicas.onBoot(machine);
     }
@@ -209,6 +223,12 @@ export class Invariants {
   /** I2, R2, R7, I11 on all disks as they are now. */
   checkDisks(): void {
     this.#disks.check(this.#machines());
+  }
+
+  /** The same at rest, and I9. */
+  checkDisksAtRest(): void {
+    this.checkDisks();
+    this.#disks.checkOwners(this.#machines());
   }
 
   /** M1: what still waits; must become empty once the cluster is at rest. */

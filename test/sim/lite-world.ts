@@ -322,7 +322,7 @@ export class LiteWorld {
     await this.#finalReads();
     await cluster.settle();
     await cluster.checkConsistent();
-    this.invariants.checkDisks();
+    this.invariants.checkDisksAtRest();
     if (simCase.seed % 3 === 0) {
       await this.#checkLeftovers();
       await this.#checkNothingWaits();

@@ -126,6 +126,8 @@ export class MemoryDatabase {
   view: KeyMap<Uint8Array> = new KeyMap<Uint8Array>();
   /** The engine that has the database open. */
   owner: object | undefined;
+  /** Sees every record that becomes visible; calls `apply` once, which makes it so. For checkers. */
+  watch: ((record: LogRecord, apply: () => void) => void) | undefined;
   #tables: Tables = { map: new KeyMap<Uint8Array>(), number: 0 };
   #flushing: Tables | undefined;
   #segments: Segment[] = [newSegment()];
@@ -183,7 +185,11 @@ export class MemoryDatabase {
   complete(record: LogRecord): void {
     record.isWritten = true;
     record.isSynced = !this.disk.behavior.isSyncIgnored;
-    applyRecord(this.view, record);
+    if (this.watch === undefined) {
+      applyRecord(this.view, record);
+    } else {
+      this.watch(record, () => applyRecord(this.view, record));
+    }
   }
 
   /** The write failed: the record is not in the log, and what follows in this segment cannot be read back. */

@@ -24,6 +24,13 @@ const PENDING_READS_MAX = 20_000;
 /** A follower asks again for a read index after so many heartbeats of its leader. */
 const READ_INDEX_REPEAT_HEARTBEATS = 2;
 
+/**
+ * Whether a leader may answer without asking anybody. Until it has applied an entry of its own term it may lack what
+ * leaders before it answered.
+ */
+export const mayUseLease = (peer: RaftPeer, leaseNowMs: number): boolean =>
+  peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(leaseNowMs);
+
 /** Handles a read now if the lease allows it, else queues it for this round's read index. */
 export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): void {
   const { header } = request;
@@ -57,8 +64,7 @@ export function addRead(peer: RaftPeer, request: ReadRequest, again: boolean): v
     return;
   }
   const leaseNowMs = peer.ctx.leaseClock.nowMs();
-  const mayUseLease = peer.isLeader && peer.node.appliedInTerm() && peer.lease.isValid(leaseNowMs);
-  if (mayUseLease && !isBiased(peer.ctx.failpoints, 'bias::skip-lease', peer.regionId)) {
+  if (mayUseLease(peer, leaseNowMs) && !isBiased(peer.ctx.failpoints, 'bias::skip-lease', peer.regionId)) {
     peer.ctx.failpoints.hit('lease::before-serve', peer.regionId);
     const answered = peer.ctx.router.applyConflict(
       peer.regionId,

@@ -1,18 +1,31 @@
 /**
- * Checks of whole disks, once in so many events: I2, I4, I15, I16, R2, R6 and R7. R7 and S1 compare every replica with
+ * Checks of whole disks, once in so many events: I2, I4, I9, I15, I16, R2, R6 and R7. R7 and S1 compare every replica with
  * the model at its applied index, so that one replica alone can be wrong.
  */
-import { compareBytes } from '../../../src/base/bytes.ts';
+import { compareBytes, fromUtf8 } from '../../../src/base/bytes.ts';
 import { logIndex, regionId as brandRegionId } from '../../../src/base/ids.ts';
-import { compareEnds, rangesOverlap } from '../../../src/base/key-range.ts';
-import { decodeEntry, decodeRaftCommand, decodeRegionLocalState } from '../../../src/codec/raft-records.ts';
+import { isBeforeEnd, type KeyRange, rangeContains } from '../../../src/base/key-range.ts';
+import {
+  decodeCleanTask,
+  decodeEntry,
+  decodeRaftCommand,
+  decodeRegionLocalState,
+} from '../../../src/codec/raft-records.ts';
 import { INIT_LOG_INDEX, type RegionLocalState } from '../../../src/codec/store-record.ts';
-import { dataRange, raftLogKey, regionIdOfStateKey, regionStateRange } from '../../../src/engine/index.ts';
+import {
+  dataRange,
+  pendingCleanRange,
+  raftLogKey,
+  regionIdOfStateKey,
+  regionStateRange,
+  userKeyOf,
+} from '../../../src/engine/index.ts';
 import { formatRegion, type Region } from '../../../src/meta/region.ts';
 import { EntryType } from '../../../src/raft/types.ts';
 import type { CommittedLog } from './committed-log.ts';
 import { applyStateOn, type DiskView, raftStateOn } from './durable.ts';
 import { type ObservedMachine, RowDigest, type Tally, violated } from './observed.ts';
+import { checkedLiveRegions } from './records.ts';
 import type { RegionModel } from './region-model.ts';
 import type { Grave } from './replicas.ts';
 
@@ -24,6 +37,19 @@ function isDeletingRange(entry: Uint8Array | undefined): boolean {
   }
   const command = decodeRaftCommand(decoded.data);
   return command.type === 'write' && command.ops.some((op) => op.type === 'delete-range');
+}
+
+/** Ranges that are given up and still to be deleted. */
+function cleanTasksOn(view: DiskView): KeyRange[] {
+  const ranges: KeyRange[] = [];
+  const { start, end } = pendingCleanRange();
+  for (const [key, bytes] of view.entriesFrom(start)) {
+    if (compareBytes(key, end) >= 0) {
+      break;
+    }
+    ranges.push(decodeCleanTask(bytes).range);
+  }
+  return ranges;
 }
 
 interface Digested {
@@ -57,7 +83,6 @@ export class DiskChecks {
   }
 
   #checkDisk(machine: ObservedMachine, view: DiskView, byPosition: Map<string, Digested>): void {
-    const live: Region[] = [];
     const range = regionStateRange();
     for (const [key, bytes] of view.entriesFrom(range.start)) {
       if (compareBytes(key, range.end) >= 0) {
@@ -69,7 +94,6 @@ export class DiskChecks {
         this.#bury(machine, state, id);
         this.#checkMergedAway(machine, view, state, id);
       } else if (state.region.peers.length > 0) {
-        live.push(state.region);
         this.#checkLog(machine, view, id);
         if (state.state === 'merging') {
           this.#checkGapReadable(machine, view, state, id);
@@ -79,11 +103,38 @@ export class DiskChecks {
         }
       }
     }
-    live.sort((a, b) => compareBytes(a.range.start, b.range.start) || compareEnds(a.range.end, b.range.end));
-    for (let i = 1; i < live.length; i++) {
-      const [left, right] = [live[i - 1] as Region, live[i] as Region];
-      if (rangesOverlap(left.range, right.range)) {
-        violated('I2', `the disk of store ${machine.id} holds ${formatRegion(left)} and ${formatRegion(right)}`);
+    checkedLiveRegions(view, machine.id);
+  }
+
+  /** I9: at rest, data outside the regions of its store is at least noted for cleaning. */
+  checkOwners(machines: readonly ObservedMachine[]): void {
+    for (const { id, store, database } of machines) {
+      if (store !== undefined && database !== undefined) {
+        this.#checkOwnersOn(id, database.view);
+      }
+    }
+  }
+
+  #checkOwnersOn(store: number, view: DiskView): void {
+    const live = checkedLiveRegions(view, store);
+    const given = cleanTasksOn(view);
+    const data = dataRange({ start: new Uint8Array(0), end: new Uint8Array(0) });
+    let at = 0;
+    for (const [key] of view.entriesFrom(data.start)) {
+      if (compareBytes(key, data.end) >= 0) {
+        break;
+      }
+      const userKey = userKeyOf(key);
+      while (at < live.length && !isBeforeEnd(userKey, (live[at] as Region).range.end)) {
+        at++;
+      }
+      const owner = live[at];
+      const isOwned = owner !== undefined && rangeContains(owner.range, userKey);
+      if (!isOwned && !given.some((range) => rangeContains(range, userKey))) {
+        violated(
+          'I9',
+          `the disk of store ${store} holds ${fromUtf8(userKey)}, which lies in none of its regions and is not noted for cleaning`,
+        );
       }
     }
   }

@@ -248,8 +248,15 @@ export class Evidence {
 
   // ------------------------------------------------------------------------------------------ elections
 
-  /** E1: whoever leads was given the votes of a quorum of each half of its configuration. */
-  checkElection(peer: RaftPeer, confs: readonly ConfState[]): void {
+  /**
+   * E1: whoever leads was given the votes of a quorum of each half of its configuration, and of that which its own log
+   * had named by then and called committed.
+   */
+  checkElection(
+    peer: RaftPeer,
+    confs: readonly ConfState[],
+    committed: { readonly voters: readonly number[]; readonly outgoing: readonly number[] } | undefined,
+  ): void {
     const { node, regionId } = peer;
     const voters = this.#of(regionId).votes.get(`${node.term}/${peer.peer.id}`);
     const voted = (id: number): boolean => id === peer.peer.id || voters?.has(id) === true;
@@ -257,6 +264,12 @@ export class Evidence {
       violated(
         'E1',
         `peer ${peer.peer.id} leads region ${regionId} in term ${node.term} by the votes of [${[...(voters ?? [])]}]; voters are [${node.confState.voters}] and [${node.confState.votersOutgoing}]`,
+      );
+    }
+    if (committed !== undefined && !hasQuorum(committed.voters, committed.outgoing, voted)) {
+      violated(
+        'E1',
+        `peer ${peer.peer.id} leads region ${regionId} in term ${node.term} by the votes of [${[...(voters ?? [])]}]; it knew that voters are [${committed.voters}] and [${committed.outgoing}]`,
       );
     }
     this.#tally.add('elections by quorum');

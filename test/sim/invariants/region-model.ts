@@ -50,6 +50,14 @@ export interface ModelRegion {
   index: number;
   /** The merge it is in as a source. */
   merging: { readonly commit: number; readonly minIndex: number; readonly target: Region } | undefined;
+  /** Index of the newest split that took effect; 0 if there was none. */
+  splitAt: number;
+  /** Its configurations and the indexes from which on they hold, oldest first. */
+  readonly halves: {
+    readonly from: number;
+    readonly voters: readonly number[];
+    readonly outgoing: readonly number[];
+  }[];
   /** Where it went. */
   mergedInto: { readonly target: number; readonly commit: number } | undefined;
   readonly digest: RowDigest;
@@ -94,12 +102,19 @@ export class RegionModel {
     return region?.merging?.commit ?? region?.mergedInto?.commit;
   }
 
+  /** The voters, in both halves, that the log up to `index` names. */
+  halvesAt(id: number, index: number): ModelRegion['halves'][number] | undefined {
+    return this.regions.get(id)?.halves.findLast(({ from }) => from <= index);
+  }
+
   #create(descriptor: Region, index: number): ModelRegion {
     const region: ModelRegion = {
       id: descriptor.id,
       descriptor,
       index,
       merging: undefined,
+      splitAt: 0,
+      halves: [{ from: index, ...halvesOf(descriptor) }],
       mergedInto: undefined,
       digest: new RowDigest(),
       expected: new Map(),
@@ -299,6 +314,8 @@ export class RegionModel {
     }
     this.#mustBeFree(region, 'a split');
     this.#tally.add('splits');
+    this.#tally.add('children', parts.length - 1);
+    region.splitAt = region.index;
     for (const part of parts) {
       if (part.id === region.id) {
         region.descriptor = part;
@@ -394,6 +411,7 @@ export class RegionModel {
     this.#mustBeFree(region, 'a membership change');
     this.#checkIntersection(region.descriptor, descriptor);
     region.descriptor = descriptor;
+    region.halves.push({ from: region.index, ...halvesOf(descriptor) });
     this.#tally.add('membership changes');
   }
 

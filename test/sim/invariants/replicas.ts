@@ -97,7 +97,8 @@ const isSameSet = (a: readonly number[], b: readonly number[]): boolean =>
 export class ReplicaChecks {
   readonly #options: ReplicaOptions;
   readonly #seen: Map<number, Seen> = new Map();
-  readonly #leaders: Map<string, number> = new Map();
+  /** `region/term` → the life of the replica that led. */
+  readonly #leaders: Map<string, RaftPeer> = new Map();
   /** False once something was missed: a cluster that was watched from the middle on. */
   #hasModel = true;
   #checksLeases = true;
@@ -421,14 +422,18 @@ export class ReplicaChecks {
     const { node, regionId } = peer;
     const key = `${regionId}/${node.term}`;
     const other = this.#leaders.get(key);
-    if (other !== undefined && other !== peer.peer.id) {
-      violated('R1', `peers ${other} and ${peer.peer.id} both lead region ${regionId} in term ${node.term}`);
+    if (other !== undefined && other.peer.id !== peer.peer.id) {
+      violated('R1', `peers ${other.peer.id} and ${peer.peer.id} both lead region ${regionId} in term ${node.term}`);
     }
-    this.#leaders.set(key, peer.peer.id);
+    if (other !== undefined && other !== peer && this.#hasModel) {
+      violated('R1', `${where} leads in term ${node.term}, in which it has led in an earlier life`);
+    }
+    this.#leaders.set(key, peer);
     if (!seen.isLeader || seen.term !== node.term) {
       this.#checkComplete(peer, where);
       if (seen.term !== NEVER_SEEN) {
-        this.#options.evidence.checkElection(peer, recentConfs(peer, seen));
+        const committed = this.#hasModel ? this.#options.model.halvesAt(regionId, seen.commit) : undefined;
+        this.#options.evidence.checkElection(peer, recentConfs(peer, seen), committed);
       }
       seen.confIndexes = [];
     }

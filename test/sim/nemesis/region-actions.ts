@@ -46,7 +46,8 @@ export class RegionActions {
           const key = keyName(b % config.keys);
           const owner = regions.find((r) => rangeContains(r.range, utf8(key)));
           if (owner !== undefined) {
-            this.#order(owner.id, { type: 'split', keys: [utf8(c % 4 === 0 ? `${key}\u0000` : key)] }, kind);
+            const first = utf8(c % 4 === 0 ? `${key}\u0000` : key);
+            this.#order(owner.id, { type: 'split', keys: [first, ...this.#furtherKeys(owner, b, c)] }, kind);
           }
         }
         return true;
@@ -170,6 +171,17 @@ export class RegionActions {
       default:
         return false;
     }
+  }
+
+  /** A third of the splits make more than one new region. */
+  #furtherKeys(owner: Region, b: number, c: number): Uint8Array[] {
+    const { keys } = this.#host.config;
+    const first = b % keys;
+    const steps = c % 3 === 0 ? [1 + ((c >>> 4) % 3), 4 + ((c >>> 8) % 3)] : [];
+    return steps
+      .map((step) => first + step)
+      .filter((n) => n < keys && rangeContains(owner.range, utf8(keyName(n))))
+      .map((n) => utf8(keyName(n)));
   }
 
   #order(region: number, body: AdminRequestBody, action: string): void {

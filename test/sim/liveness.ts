@@ -36,6 +36,10 @@ function knownRegions(store: RaftStore): KnownRegion[] {
     if (region.peers.length === 0) {
       return [];
     }
+    if (!fsm.peer.isActive) {
+      // On its way out: its log may be gone from the disk already, and nothing of it is applied any more.
+      return [{ region, isChanging: false }];
+    }
     const from = Math.max(appliedIndex + 1, node.firstIndex);
     const open = from > node.lastIndex ? [] : node.slice(from, node.lastIndex + 1, Number.MAX_SAFE_INTEGER);
     return [{ region, isChanging: open.some(({ type }) => type !== EntryType.Normal) }];

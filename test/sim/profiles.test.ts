@@ -84,6 +84,11 @@ describe('random histories', () => {
     expect((await runFrontEnd(['--profile', 'sweep', '--seed', '300008', '--shrink'])).code).toBe(2);
   });
 
+  test('a lasting fault is chosen while a replica is on its way out and its log is gone', async () => {
+    const { code, output } = await runFrontEnd(['--profile', 'merge-storm', '--seed', '203086']);
+    expect(code, output).toBe(0);
+  });
+
   test('together they pass every failpoint of the program', () => {
     expect(
       [...(missed ?? ['no profile has run'])].filter((name) => !UNREACHABLE_POINTS.has(name) && name !== 'none'),

@@ -338,14 +338,6 @@ export const DEFECTS = [
     replace: 'mergeState: undefined,',
   },
   {
-    name: 'catch-up-of-another-attempt',
-    room: 'merge',
-    profile: 'merge-storm',
-    file: 'src/raftstore/operation/merge/catch-up.ts',
-    find: 'peer.pendingMerge !== undefined && peer.pendingMerge.commit === request.commit',
-    replace: 'peer.pendingMerge !== undefined',
-  },
-  {
     name: 'merge-behind-a-snapshot',
     room: 'merge',
     profile: 'merge-storm',

@@ -37,8 +37,11 @@ const region = (id: number, start: string, end: string, version = 1, peer = 70):
   epoch: { version, confVer: 1 },
   peers: [{ id: peerId(peer), storeId: storeId(STORE), role: 'voter' }],
 });
-const state = (of: Region, name: RegionLocalState['state'] = 'normal'): RegionLocalState =>
-  ({ state: name, region: of, mergeState: undefined }) as RegionLocalState;
+const state = (of: Region, name: RegionLocalState['state'] = 'normal'): RegionLocalState => ({
+  state: name,
+  region: of,
+  mergeState: undefined,
+});
 
 type Change = (batch: EngineWriteBatch) => void;
 const putRaft =

@@ -3,6 +3,7 @@
  *
  *   npm run sim -- --profile merge-storm --seeds 1000 --first-seed 7 --jobs 2
  *   npm run sim -- --profile lite --seed 42 [--trace out.html] [--history out.jsonl] [--shrink]
+ *   npm run sim -- --profile sweep --seed 300008
  *   npm run sim -- --replay FILE [--trace out.html] [--shrink]
  *   npm run sim -- --profile merge-storm --seeds 300 --goals --matrix
  *   npm run sim -- --defects [--only NAME,NAME] [--tries 3] [--cpu-seconds 60] [--minutes 1]
